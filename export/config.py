@@ -1,0 +1,167 @@
+"""The one configuration that training, export, golden model and hardware share.
+
+A design is one TOML file: the network, the array that runs it, the target and the training recipe.
+Reading it gives a frozen :class:`Config`; what follows from it (shapes, word precisions) is a
+property and is computed nowhere else.
+"""
+
+import tomllib
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+# A pixel of eight bits enters the array as digits, most significant first: 2 + 3 + 3 bits, or
+# 2 + 2 + 2 + 2, or one by one, in the array's highest precision. This is how many.
+DIGITS_OF_PIXEL = {3: 3, 2: 4, 1: 8}
+
+Precision = Literal[1, 2, 3]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class ConfigError(ValueError):
+    """A configuration, artifact or image that cannot be used; the message is one line."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LayerConfig(_Frozen):
+    """One convolution with bias, shift, clip and, if asked for, 2x2 max-pooling."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    channels: Positive
+    weight_bits: Precision  # 1: binary, 2: ternary, 3: quinary
+    code_bits: Precision
+    kernel: Literal[1, 3] = 3
+    groups: Positive = 1
+    pool: bool = False
+
+
+class Shape(_Frozen):
+    """A feature map."""
+
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def pixels(self) -> int:
+        return self.height * self.width
+
+
+class NetworkConfig(_Frozen):
+    """The layers, from eight-bit pixels to classes."""
+
+    height: Positive
+    width: Positive
+    channels: Positive
+    classes: Annotated[int, Field(ge=2)]
+    classifier_bits: Precision = 3
+    layers: Annotated[tuple[LayerConfig, ...], Field(min_length=1)]
+    pad: Annotated[int, Field(ge=0, le=255)] = 0
+
+    @model_validator(mode="after")
+    def _fits(self):
+        names = [layer.name for layer in self.layers] + ["classifier"]
+        if len(set(names)) != len(names):
+            raise ValueError(f"layer names must differ from each other and from 'classifier', "
+                             f"not {names[:-1]}")
+        for layer, shape in zip(self.layers, self.shapes, strict=False):
+            if shape.channels % layer.groups or layer.channels % layer.groups:
+                raise ValueError(f"{layer.name}: groups must divide {shape.channels} input and "
+                                 f"{layer.channels} output channels, not {layer.groups}")
+            if layer.pool and min(shape.height, shape.width) < 2:
+                raise ValueError(f"{layer.name}: pooling needs at least 2x2 pixels, "
+                                 f"not {shape.height}x{shape.width}")
+        return self
+
+    @cached_property
+    def shapes(self) -> tuple[Shape, ...]:
+        """Input of each layer, then the classifier's input; pooling drops an odd row or column."""
+        shapes = [Shape(channels=self.channels, height=self.height, width=self.width)]
+        for layer in self.layers:
+            step = 2 if layer.pool else 1
+            shapes.append(Shape(channels=layer.channels, height=shapes[-1].height // step,
+                                width=shapes[-1].width // step))
+        return tuple(shapes)
+
+
+class ArrayConfig(_Frozen):
+    """The systolic array: `rows` pixels x `columns` channels, `words` six-bit words per PE."""
+
+    rows: Positive
+    columns: Positive
+    words: Positive
+    precisions: Annotated[tuple[Precision, ...], Field(min_length=1)] = (1, 2, 3)
+
+    @model_validator(mode="after")
+    def _sorted(self):
+        if list(self.precisions) != sorted(set(self.precisions)):
+            raise ValueError(f"precisions must be ascending and different, "
+                             f"not {list(self.precisions)}")
+        return self
+
+
+class TargetConfig(_Frozen):
+    """Where the engine will run."""
+
+    family: Literal["ecp5", "ice40"] = "ecp5"
+    clock_mhz: Annotated[float, Field(gt=0)] = 50.0
+
+
+class TrainConfig(_Frozen):
+    """The training recipe."""
+
+    epochs: Positive = 40
+    batch: Positive = 250
+    learning_rate: Annotated[float, Field(gt=0)] = 4e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    seed: int = 1
+
+
+class Config(_Frozen):
+    """One design."""
+
+    name: str
+    network: NetworkConfig
+    array: ArrayConfig
+    target: TargetConfig = TargetConfig()
+    train: TrainConfig = TrainConfig()
+
+
+def load_config(path: str | Path) -> Config:
+    """Reads one TOML file; its stem is the design's name.
+
+    Raises
+    ------
+    ConfigError
+        One line that names the file, the field, what was wanted and what came.
+    """
+    path = Path(path)
+    try:
+        values = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
+    return parse_config({"name": path.stem, **values}, str(path))
+
+
+def parse_config(values: dict, where: str = "configuration", kind: type = Config):
+    """A :class:`Config`, or another `kind`, from plain values.
+
+    Raises
+    ------
+    ConfigError
+        One line that names `where`, the field, what was wanted and what came.
+    """
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        said = first["msg"].removeprefix("Value error, ")
+        came = "" if isinstance(first["input"], dict) else f", not {first['input']!r}"
+        field = ".".join(map(str, first["loc"]))
+        raise ConfigError(": ".join(filter(None, (where, field, said))) + came) from error

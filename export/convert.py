@@ -1,0 +1,131 @@
+"""Checkpoint to integer network: `python -m export.convert configs/cifar10.toml`.
+
+Reads `build/NAME/train/final.pt`, or any checkpoint of the training, and writes
+`weights/NAME.npz`. A `record.json` beside the checkpoint goes into the file.
+"""
+
+import json
+import pickle
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from torch import Tensor
+
+from export.artifact import Layer, Network, save_network
+from export.cli import one_line_errors
+from export.config import Config, ConfigError, NetworkConfig, load_config, parse_config
+from model.network import Encoder
+from model.quant import quantize_weight
+
+
+def _integers(values: Tensor, dtype: torch.dtype, what: str):
+    """`values` as an array of integers; they must be some already, and fit."""
+    limits = torch.iinfo(dtype)
+    values = values.detach().double().cpu()
+    fits = (values == values.round()) & (values >= limits.min) & (values <= limits.max)
+    if not fits.all():
+        raise ConfigError(f"{what} must be integers from {limits.min} to {limits.max}, "
+                          f"not {values[~fits][0].item():g}")
+    return values.to(dtype).numpy()
+
+
+def convert(encoder: Encoder, record: dict | None = None) -> Network:
+    """The integers that `encoder` computes with in evaluation mode.
+
+    Raises
+    ------
+    ConfigError
+        If one of them is none, or does not fit the hardware: of a diverged training.
+    """
+    layers = []
+    for conv in encoder.convs:
+        name = conv.layer.name
+        weight = quantize_weight(conv.weight, conv.layer.weight_bits)
+        shift = _integers(conv.shift, torch.int32, f"{name}: shift").item()
+        layers.append(Layer(conv.layer, _integers(weight, torch.int8, f"{name}: weight"),
+                            _integers(conv.integer_bias(), torch.int32, f"{name}: bias"), shift))
+    weight, bias = encoder.integer_head()
+    return Network(encoder.network, tuple(layers),
+                   _integers(weight, torch.int8, "classifier: weight"),
+                   _integers(bias, torch.int32, "classifier: bias"), record or {})
+
+
+def load_checkpoint(path: Path, config: Config) -> tuple[Encoder, dict]:
+    """The encoder of `final.pt` or `checkpoint.pt` in evaluation mode, and its record.
+
+    The statistics of a `checkpoint.pt` are the running ones of the training, not calibrated.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such file, or it is no checkpoint of this network.
+    """
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file; train first") from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError,
+            pickle.UnpicklingError) as error:
+        raise ConfigError(f"{path}: cannot be read as a checkpoint") from error
+    if isinstance(state, dict) and "encoder" in state:
+        record = {"epoch": state.get("epoch"), "curve": state.get("curve")}
+        state = state["encoder"]
+    else:
+        record = _read_record(path.with_name("record.json"), config)
+    encoder = Encoder(config.network)
+    _check_fit(state, encoder.state_dict(), path)
+    encoder.load_state_dict(state)
+    return encoder.eval(), record
+
+
+def _check_fit(state: dict, wanted: dict, path: Path):
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ConfigError(f"{path}: is no checkpoint of this training")
+    for name, values in wanted.items():
+        if name not in state:
+            raise ConfigError(f"{path}: does not match the configuration: {name} is missing")
+        if state[name].shape != values.shape:
+            raise ConfigError(f"{path}: does not match the configuration: {name} must be "
+                              f"{list(values.shape)}, not {list(state[name].shape)}")
+    if strange := sorted(set(state) - set(wanted)):
+        raise ConfigError(f"{path}: does not match the configuration: {strange[0]} is unknown")
+
+
+def _read_record(path: Path, config: Config) -> dict:
+    """The training's record, if there is one; it must be of the same network."""
+    try:
+        record = json.loads(path.read_bytes())
+        network = record["config"]["network"]
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: is no record of a training") from error
+    if parse_config(network, str(path), NetworkConfig) != config.network:
+        # Precisions, pooling and padding do not show in the shapes of the checkpoint.
+        raise ConfigError(f"{path}: training was of another network than the configuration's")
+    return record
+
+
+@one_line_errors
+def main(
+    config: Annotated[Path, typer.Argument(help="design, a TOML file")],
+    checkpoint: Annotated[Path | None, typer.Option(
+        "-c", help="default: build/NAME/train/final.pt")] = None,
+    output: Annotated[Path | None, typer.Option("-o", help="default: weights/NAME.npz")] = None,
+):
+    """Converts a trained checkpoint to the integer network that the hardware runs."""
+    design = load_config(config)
+    source = checkpoint or Path("build") / design.name / "train" / "final.pt"
+    path = output or Path("weights") / f"{design.name}.npz"
+    encoder, record = load_checkpoint(source, design)
+    network = convert(encoder, {"training": record})
+    save_network(network, path)
+    weights = sum(layer.weight.size for layer in network.layers)
+    typer.echo(f"{path}: {weights + network.classifier_weight.size} weights, "
+               f"digest {network.digest[:16]}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,234 @@
+"""From an integer network to the engine's ROM images: weights, folded biases, descriptors.
+
+The array never subtracts: a negative weight adds its inverted operand, `peak - a` instead of `-a`.
+What that adds too much, `peak * |w|` over all negative weights of a channel, is a constant that is
+folded into the channel's bias here and known nowhere else.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from export.config import Config, ConfigError
+from export.artifact import MAX_SHIFT, Network
+from export.program import LayerProgram, Program
+from export.words import bits_to_ints, operands, pack_weights, steps_per_row
+
+
+def bits_for(peak: int) -> int:
+    """Bits of an unsigned field that holds 0 ... `peak`; at least one."""
+    return max(1, peak.bit_length())
+
+
+def layer_fields(program: Program) -> dict[str, int]:
+    """Bits of each field of a layer descriptor, lowest first."""
+    layers = program.layers
+    pixels = max(max(layer.source.width, layer.source.height) for layer in layers)
+    slots = bits_for(max(layer.slots for layer in layers))
+    address = bits_for(program.depth)
+    rot = bits_for(program.array.rows - 1)
+    return {
+        "mode": 2, "binary": 1, "classifier": 1, "pool": 1, "code_bits": 2, "out_mode": 2,
+        "both_rows": 1,  # the kernel's rows are -1, 0 and 1, else 0 only
+        "left": 1, "right": 1,  # the kernel has a column -1, a column 1
+        "shift": bits_for(MAX_SHIFT),
+        "pad": 8,
+        "last_digit": bits_for(max(layer.digits for layer in layers) - 1),
+        "tail": bits_for(6 * program.array.words),
+        "last_x": bits_for(pixels), "last_y": bits_for(pixels),
+        "last_channel_tile": bits_for(max(len(layer.tiles) for layer in layers) - 1),
+        "last_pixel_tile": bits_for(max(layer.pixel_tiles for layer in layers) - 1),
+        "slots": slots, "out_slots": slots, "digit_stride": address,
+        "in_base": address, "out_base": address,
+        "up_slots": slots, "up_rot": rot,  # one image row up is this many slots back,
+        "down_slots": slots, "down_rot": rot,  # then this many banks on; down likewise
+    }
+
+
+def tile_fields(program: Program) -> dict[str, int]:
+    """Bits of each field of a channel tile's record, lowest first."""
+    tiles = [tile for layer in program.layers for tile in layer.tiles]
+    return {"offset": bits_for(program.depth),
+            "last_word": bits_for(max(tile.words for tile in tiles) - 1)}
+
+
+def bias_width(program: Program) -> int:
+    """Bits of one folded bias; the classifier's are sums over all its pixels."""
+    return max(program.bias_bits, program.score_bits)
+
+
+def _pack_fields(fields: dict[str, int], values: dict[str, int]) -> int:
+    word, position = 0, 0
+    for name, width in fields.items():
+        value = int(values[name])
+        if not 0 <= value < 2**width:
+            raise ConfigError(f"{name}: wanted 0 ... {2**width - 1}, got {value}")
+        word |= value << position
+        position += width
+    return word
+
+
+def layer_words(program: Program, network: Network) -> list[int]:
+    """The layer descriptors, one word each."""
+    rows, words = program.array.rows, []
+    shifts = [layer.shift for layer in network.layers] + [0]
+    for index, (layer, shift) in enumerate(zip(program.layers, shifts, strict=True)):
+        slots, rot = divmod(layer.source.width, rows)
+        words.append(_pack_fields(layer_fields(program), {
+            "mode": layer.mode, "binary": layer.binary, "classifier": layer.classifier,
+            "pool": layer.pool, "code_bits": layer.code_bits, "out_mode": layer.out_mode,
+            "both_rows": len(layer.dy) > 1, "left": -1 in layer.dx, "right": 1 in layer.dx,
+            "shift": shift, "pad": network.config.pad if index == 0 else 0,
+            "last_digit": layer.digits - 1, "tail": layer.tail,
+            "last_x": layer.source.width - 1, "last_y": layer.source.height - 1,
+            "last_channel_tile": len(layer.tiles) - 1, "last_pixel_tile": layer.pixel_tiles - 1,
+            "slots": layer.slots, "out_slots": layer.out_slots,
+            "digit_stride": layer.digit_words * layer.slots,
+            "in_base": layer.in_base, "out_base": layer.out_base,
+            "up_slots": slots + (rot > 0), "up_rot": -rot % rows,
+            "down_slots": slots, "down_rot": rot,
+        }))
+    return words
+
+
+def tile_words(program: Program) -> list[int]:
+    """The channel tiles' records of all layers, in the order in which they run."""
+    return [_pack_fields(tile_fields(program), {"offset": tile.first_word * layer.slots,
+                                                "last_word": tile.words - 1})
+            for layer in program.layers for tile in layer.tiles]
+
+
+def folded_bias(layer: LayerProgram, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """Biases int64 [O] that undo the inversion of negative weights' operands."""
+    negative = np.where(weight < 0, -weight.astype(np.int64), 0)
+    fold = negative.reshape(len(weight), -1).sum(1) * layer.input_peak
+    return bias.astype(np.int64) - fold * (layer.source.pixels if layer.classifier else 1)
+
+
+def bias_words(program: Program, network: Network) -> list[int]:
+    """Folded biases, one word per channel tile; columns without a channel can never win."""
+    width = bias_width(program)
+    words = []
+    for layer, (weight, bias) in zip(program.layers, _parameters(network), strict=True):
+        folded = folded_bias(layer, weight, bias)
+        lowest = -(1 << width - 1) if layer.classifier else 0
+        columns = np.full(len(layer.tiles) * program.array.columns, lowest, np.int64)
+        columns[:len(folded)] = folded
+        for tile in columns.reshape(len(layer.tiles), -1).tolist():
+            words.append(sum((value & (1 << width) - 1) << k * width
+                             for k, value in enumerate(tile)))
+    return words
+
+
+def _parameters(network: Network) -> list[tuple[np.ndarray, np.ndarray]]:
+    pairs = [(layer.weight, layer.bias) for layer in network.layers]
+    return [*pairs, (network.classifier_weight[:, :, None, None], network.classifier_bias)]
+
+
+def _steps(layer: LayerProgram, weight: np.ndarray, index: int, columns: int,
+           words: int) -> np.ndarray:
+    """Weights [steps, columns, operands] of channel tile `index`, zero where there is none."""
+    tile, ops = layer.tiles[index], operands(layer.mode, words)
+    group_in = weight.shape[1]
+    group_out = layer.channels // layer.groups
+    taps = layer.taps_per_word
+    span = np.zeros((columns, layer.kernel, layer.kernel, tile.words * ops), np.int8)
+    for column in range(min(columns, layer.channels - index * columns)):
+        channel = index * columns + column
+        first = channel // group_out * group_in - tile.first_word * ops
+        if taps == 1:
+            span[column, :, :, first:first + group_in] = weight[channel].transpose(1, 2, 0)
+    if taps == 1:
+        return span.reshape(columns, -1, ops).transpose(1, 0, 2)
+    # Operand j * channels + c of the word of pixel x is channel c of pixel x + j - centre. Each
+    # kernel column goes into the step that is nearest to it, so that a masked word (one whose
+    # own pixel lies outside the image) takes nothing with it that lies inside.
+    packed = np.zeros((columns, 3, len(layer.dx), ops), np.int8)
+    centre = 1 if taps == 3 else 0
+    for kx in (-1, 0, 1):
+        dx = min(max(kx, layer.dx[0]), layer.dx[-1])
+        j = kx - dx + centre
+        for column in range(min(columns, layer.channels - index * columns)):
+            part = weight[index * columns + column][:, :, kx + 1].transpose(1, 0)
+            packed[column, :, dx - layer.dx[0], j * group_in:(j + 1) * group_in] = part
+    return packed.reshape(columns, -1, ops).transpose(1, 0, 2)
+
+
+def weight_rows(program: Program, network: Network) -> np.ndarray:
+    """The weight memory, bits uint8 [weight_rows, columns, 6 * words] (one word per column)."""
+    words, columns, rows = program.array.words, program.array.columns, []
+    for layer, (weight, _) in zip(program.layers, _parameters(network), strict=True):
+        per_row = steps_per_row(layer.mode, layer.binary)
+        for index, tile in enumerate(layer.tiles):
+            steps = _steps(layer, weight, index, columns, words)
+            if layer.binary:  # lanes without a weight are masked; any sign will do
+                steps = np.where(steps == 0, 1, steps)
+            bits = pack_weights(steps, layer.mode, words, layer.binary)
+            full = np.zeros((tile.rows * per_row, columns, bits.shape[-1]), np.uint8)
+            full[:len(bits)] = bits
+            full = full.reshape(tile.rows, per_row, columns, -1).transpose(0, 2, 1, 3)
+            row = np.zeros((tile.rows, columns, 6 * words), np.uint8)
+            row[..., :full.shape[2] * full.shape[3]] = full.reshape(tile.rows, columns, -1)
+            rows.append(row)
+    return np.concatenate(rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """ROM contents as integers, and the bits that they take, by the rule for "1 Mb"."""
+
+    weights: list[int]
+    biases: list[int]
+    tiles: list[int]
+    layers: list[int]
+    bits: dict[str, int]
+
+    @property
+    def total_bits(self) -> int:
+        return sum(self.bits.values())
+
+
+def pack(config: Config, network: Network) -> tuple[Program, Images]:
+    """Program and ROM images of a network on the configured array.
+
+    Raises
+    ------
+    ConfigError
+        If the network is not the configured one, or a bias could make a sum overflow.
+    """
+    program = Program(config)
+    if network.config != config.network:
+        raise ConfigError(f"{config.name}: the artifact's network differs from the configuration's:"
+                          f" {_difference(network.config, config.network)}")
+    for layer, (_, bias) in zip(program.layers, _parameters(network), strict=True):
+        limit = 2**program.acc_bits
+        if layer.classifier:
+            limit = 2**(program.score_bits - 3)
+        if np.abs(bias.astype(np.int64)).max() > limit:
+            raise ConfigError(f"{layer.name}: accumulator could overflow: wanted |bias| <= {limit}, "
+                              f"got {np.abs(bias.astype(np.int64)).max()}")
+    rows = weight_rows(program, network)
+    images = {
+        "weights": bits_to_ints(rows.reshape(len(rows), -1)),
+        "biases": bias_words(program, network),
+        "tiles": tile_words(program),
+        "layers": layer_words(program, network),
+    }
+    tile_bits = sum(tile_fields(program).values())
+    bits = {
+        "weights": rows.size,
+        "biases": len(images["biases"]) * program.array.columns * bias_width(program),
+        "program": (len(images["tiles"]) * tile_bits
+                    + len(images["layers"]) * sum(layer_fields(program).values())),
+    }
+    return program, Images(**images, bits=bits)
+
+
+def _difference(came, wanted) -> str:
+    for name in type(wanted).model_fields:
+        a, b = getattr(came, name), getattr(wanted, name)
+        if a != b:
+            if name == "layers" and len(a) == len(b):
+                name, a, b = next((y.name, x, y) for x, y in zip(a, b, strict=True) if x != y)
+            return f"wanted {name} {b}, got {a}"
+    return "nothing"

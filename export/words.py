@@ -1,0 +1,107 @@
+"""The word group: how 6 * words bits hold activation codes and weights of one, two or three bits.
+
+A group is six *halves* of `words` bits; half h is bits [h * words, (h + 1) * words). Bits are ordered
+by significance, so that a processing element counts whole halves. *PE order*, for words = D:
+
+====  ========  ===================================================================
+mode  operands  position of the operand's bits
+====  ========  ===================================================================
+1     6 D       operand i at i
+2     3 D       i < 2 D: low bit at i, high bit at 2 D + i; other i: 2 D + i and 3 D + i
+3     2 D       bit k at 2 D * k + i
+====  ========  ===================================================================
+
+*Memory order* is three lanes of 2 D bits. In mode 2 lane l holds operands l * D to l * D + D - 1, their
+low bits in its low half; so half 1 and half 2 are swapped against PE order. The other modes agree.
+
+Stored weights: in mode 3 an operand's three bits are |w| = 1, |w| = 2 and sign, in mode 2 magnitude and
+sign. Binary weights take one bit each (1 means -1) in operand order, so one row of 6 D bits holds
+the weights of one, two or three steps.
+"""
+
+import numpy as np
+
+from export.config import ConfigError
+
+
+def operands(mode: int, words: int) -> int:
+    """Operands in one word group."""
+    return 6 * words // mode
+
+
+def steps_per_row(mode: int, binary: bool) -> int:
+    """Steps whose weights share one row of 6 * words stored bits."""
+    return mode if binary else 1
+
+
+def bit_positions(mode: int, words: int) -> np.ndarray:
+    """Position in PE order of bit k of operand i, as an array [mode, operands]."""
+    index = np.arange(operands(mode, words))
+    if mode == 2:
+        low = np.where(index < 2 * words, index, index + 2 * words)
+        return np.stack([low, np.where(index < 2 * words, low + 2 * words, low + words)])
+    return index + 2 * words * np.arange(mode)[:, None]
+
+
+def pack_codes(codes: np.ndarray, mode: int, words: int) -> np.ndarray:
+    """Codes [..., operands] as bits [..., 6 * words] in PE order."""
+    codes = _checked("codes", codes, 0, 2 ** mode - 1, mode, words)
+    bits = np.zeros((*codes.shape[:-1], 6 * words), np.uint8)
+    for k, positions in enumerate(bit_positions(mode, words)):
+        bits[..., positions] = codes >> k & 1
+    return bits
+
+
+def to_memory_order(bits: np.ndarray, mode: int) -> np.ndarray:
+    """PE order to memory order; being a swap, it is also the way back."""
+    if mode != 2:
+        return bits
+    halves = bits.reshape(*bits.shape[:-1], 6, -1)
+    return halves[..., [0, 2, 1, 3, 4, 5], :].reshape(bits.shape)
+
+
+def pack_weights(weights: np.ndarray, mode: int, words: int, binary: bool) -> np.ndarray:
+    """One step's weights [..., operands] as the bits of its row, or of its fraction of a row.
+
+    Lanes without a weight hold 0, or if binary any weight: there the decoder masks them.
+    """
+    if mode == 1 and not binary:
+        raise ConfigError("weights must be binary in mode 1, not ternary or quinary")
+    largest = 1 if binary else mode - 1
+    weights = _checked("weights", weights, -largest, largest, mode, words)
+    negative = (weights < 0).astype(np.uint8)
+    if binary:
+        if not weights.all():
+            raise ConfigError("binary weights must be -1 or 1, not 0")
+        return negative
+    magnitude = np.abs(weights)  # 0, 1, 2 are the codes 0, 1 and, with bits of their own, 2
+    return pack_codes(magnitude + 2 ** (mode - 1) * negative, mode, words)
+
+
+def bits_to_ints(bits: np.ndarray) -> list[int]:
+    """Rows of bits [rows, width] as Python ints, bit 0 first."""
+    return [int.from_bytes(row.tobytes(), "little")
+            for row in np.packbits(bits, axis=-1, bitorder="little")]
+
+
+def ints_to_bits(values: list[int], width: int) -> np.ndarray:
+    """Python ints as rows of bits [len(values), width], bit 0 first."""
+    size = -(-width // 8)
+    rows = np.frombuffer(b"".join(value.to_bytes(size, "little") for value in values), np.uint8)
+    return np.unpackbits(rows.reshape(-1, size), axis=-1, count=width, bitorder="little")
+
+
+def _checked(what: str, values: np.ndarray, low: int, high: int, mode: int,
+             words: int) -> np.ndarray:
+    values = np.asarray(values)
+    if mode not in (1, 2, 3):
+        raise ConfigError(f"mode must be 1, 2 or 3, not {mode}")
+    if not np.issubdtype(values.dtype, np.integer):
+        raise ConfigError(f"{what} must be integers, not {values.dtype}")
+    if values.ndim == 0 or values.shape[-1] != operands(mode, words):
+        raise ConfigError(f"{what} must come {operands(mode, words)} to a word group in mode {mode}, "
+                          f"not in shape {values.shape}")
+    if values.size and (values.min() < low or values.max() > high):
+        raise ConfigError(f"{what} must lie in {low}..{high} in mode {mode}, "
+                          f"not {values.min()}..{values.max()}")
+    return values.astype(np.int64)

@@ -1,0 +1,139 @@
+"""Output-stationary systolic array: rows are pixels, columns are output channels."""
+
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from export.program import Program
+from hw.decoder import WeightDecoder
+from hw.pe import ProcessingElement
+from hw.pipeline import delay
+
+CONTROL = data.StructLayout({"first": 1, "horner": 1, "capture": 1})
+WEIGHT_CONTROL = data.StructLayout({"select": 2, "word_last": 1, "top": 1})
+
+
+class SystolicArray(wiring.Component):
+    """R x C processing elements with their skew registers; no flow control.
+
+    Words of one step enter all rows and columns in the same cycle and are skewed inside. `first`
+    marks the first step of a tile, `horner` the first of each further digit, `capture` comes in
+    the cycle after a tile's last step. :attr:`latency` cycles after `capture`, `start` is high and
+    `sums` holds pixel 0 of the tile, then each `units` cycles the next of the R pixels. Tiles may
+    follow each other every R * units cycles.
+
+    Row i of the array works on pixel R - 1 - i, so that pixel 0 is next to the drain.
+
+    Members
+    -------
+    mode : In(one-hot of the precisions)     static while steps are in flight
+    binary : In(1)                           weights are stored as one bit each; static
+    tail : In(range(6 * words + 1))          operands in a tap's last word; static
+    acts : In(ArrayLayout(6 * words, R))     in PE order, pixel n0 + r at index r
+    rows : In(ArrayLayout(6 * words, C))     rows of the weight memory, one word per column
+    control : In(CONTROL)
+    weight_control : In(WEIGHT_CONTROL)
+    sums : Out(ArrayLayout(acc_bits, C))
+    start : Out(1)
+    """
+
+    def __init__(self, program: Program):
+        self.program = program
+        array = program.array
+        self.bits = 6 * array.words
+        super().__init__({
+            "mode": In(len(array.precisions)),
+            "binary": In(1),
+            "tail": In(range(self.bits + 1)),
+            "acts": In(data.ArrayLayout(self.bits, array.rows)),
+            "rows": In(data.ArrayLayout(self.bits, array.columns)),
+            "control": In(CONTROL),
+            "weight_control": In(WEIGHT_CONTROL),
+            "sums": Out(data.ArrayLayout(program.acc_bits, array.columns)),
+            "start": Out(1),
+        })
+
+    @property
+    def latency(self) -> int:
+        """Cycles from `capture` to `start`."""
+        return ProcessingElement.LATENCY + self.program.array.rows + self.program.array.columns
+
+    def elaborate(self, platform):
+        m = Module()
+        program, array = self.program, self.program.array
+        R, C, K = array.rows, array.columns, program.units
+        horner = program.layers[0].digits > 1
+
+        m.submodules.pe = grid = Module()
+        pe = [[ProcessingElement(words=array.words, precisions=array.precisions,
+                                 acc_bits=program.acc_bits, horner=horner)
+               for _ in range(C)] for _ in range(R)]
+        for i in range(R):
+            for c in range(C):
+                grid.submodules[f"r{i}_c{c}"] = pe[i][c]
+                m.d.comb += pe[i][c].mode.eq(self.mode)
+
+        # Row edges: skewed activations and control.
+        early = delay(m, self.control, ProcessingElement.LATENCY, "control_pe")
+        controls = []
+        for i in range(R):
+            controls.append(data.View(CONTROL, early))
+            early = delay(m, early, 1, f"control_row{i}")
+        start = controls[-1].capture  # of the last row; its sum is on the drain a cycle later
+        start = delay(m, start, 1, "drain_start")
+        pulse = self._drain_pulses(m, start, R, K)
+        for i in range(R):
+            edge, hold = pe[i][0], Signal(name=f"hold_row{i}")
+            # A row that has captured its sum keeps it until the whole column has.
+            with m.If(controls[i].capture):
+                m.d.sync += hold.eq(1)
+            with m.Elif(start):
+                m.d.sync += hold.eq(0)
+            m.d.comb += [
+                edge.act_i.eq(delay(m, self.acts[R - 1 - i], i, f"act_row{i}")),
+                edge.control_i.first.eq(controls[i].first),
+                edge.control_i.capture.eq(controls[i].capture),
+                edge.control_i.shift.eq(pulse & (start | ~hold)),
+            ]
+            if horner:
+                m.d.comb += edge.control_i.horner.eq(controls[i].horner)
+            for left, right in zip(pe[i], pe[i][1:], strict=False):
+                m.d.comb += right.act_i.eq(left.act_o), right.control_i.eq(left.control_o)
+
+        # Column heads: skewed weight rows, decoded once; sums leave at the other end.
+        tail = Signal(self.bits)
+        m.d.sync += tail.eq(Cat(self.tail > k for k in range(self.bits)))
+        for c in range(C):
+            m.submodules[f"decoder_c{c}"] = decoder = WeightDecoder(
+                words=array.words, precisions=array.precisions)
+            control = data.View(WEIGHT_CONTROL, delay(m, self.weight_control, c, f"weight_c{c}"))
+            m.d.comb += [
+                decoder.mode.eq(self.mode),
+                decoder.binary.eq(self.binary),
+                decoder.row.eq(delay(m, self.rows[c], c, f"row_c{c}")),
+                decoder.select.eq(control.select),
+                decoder.valid_operands.eq(Mux(control.word_last, tail, ~0)),
+                decoder.top.eq(control.top),
+                pe[0][c].weight_i.eq(decoder.weight),
+                self.sums[c].eq(delay(m, pe[-1][c].drain_o, C - 1 - c, f"sum_c{c}")),
+            ]
+            for above, below in zip(pe, pe[1:], strict=False):
+                m.d.comb += [below[c].weight_i.eq(above[c].weight_o),
+                             below[c].drain_i.eq(above[c].drain_o)]
+        m.d.comb += self.start.eq(delay(m, start, C - 1, "start"))
+        return m
+
+    @staticmethod
+    def _drain_pulses(m: Module, start, rows: int, units: int):
+        """One shift per pixel, in the last of its `units` cycles, from `start` on."""
+        left = Signal(range(rows * units + 1))
+        phase = Signal(range(units))
+        active = start | (left != 0)
+        now = Mux(start, 0, phase)
+        with m.If(start):
+            m.d.sync += left.eq(rows * units - 1)
+        with m.Elif(left != 0):
+            m.d.sync += left.eq(left - 1)
+        with m.If(active):
+            m.d.sync += phase.eq(Mux(now == units - 1, 0, now + 1))
+        return active & (now == units - 1)

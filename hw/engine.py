@@ -1,0 +1,88 @@
+"""The engine: pixels in, classes out, any network of the configuration's size in between."""
+
+from amaranth import Module, Mux
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from export.pack import Images
+from export.program import Program
+from hw.array import SystolicArray
+from hw.epilogue import Epilogue, result_layout, probe_layout
+from hw.feeder import Feeder, WeightFeeder
+from hw.memory import ActivationMemory
+from hw.pixels import PixelInput
+from hw.sequencer import Sequencer
+
+
+class Engine(wiring.Component):
+    """Runs one network on a systolic array, frame after frame, without reset in between.
+
+    A frame takes :attr:`Program.frame_cycles` cycles from `busy` to its result, which is held until
+    it is taken; the next frame's pixels are accepted as soon as the first layer has read this one's.
+
+    Members
+    -------
+    pixels : In(stream of 8 * channels bits)    raster order, channel 0 (red) lowest
+    result : Out(stream of result_layout)       class and its score
+    probe : Out(probe_layout)                   every code that is written; may be left open
+    busy : Out(1)                               a frame is in work; low for a cycle between two
+    layer : Out(range(layers))                  ... and this is its layer
+    """
+
+    pixels: stream.Interface
+    result: stream.Interface
+
+    def __init__(self, program: Program, images: Images):
+        self.program, self.images = program, images
+        super().__init__({
+            "pixels": In(stream.Signature(8 * program.layers[0].source.channels)),
+            "result": Out(stream.Signature(result_layout(program))),
+            "probe": Out(probe_layout(program)),
+            "busy": Out(1),
+            "layer": Out(range(len(program.layers))),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        program, images = self.program, self.images
+        m.submodules.sequencer = sequencer = Sequencer(program, images.tiles, images.layers)
+        m.submodules.pixels = pixels = PixelInput(program)
+        m.submodules.memory = memory = ActivationMemory(program)
+        m.submodules.feeder = feeder = Feeder(program)
+        m.submodules.weights = weights = WeightFeeder(program, images.weights)
+        m.submodules.array = array = SystolicArray(program)
+        m.submodules.epilogue = epilogue = Epilogue(program, images.biases)
+        layer = sequencer.layer
+
+        wiring.connect(m, wiring.flipped(self.pixels), pixels.pixels)
+        m.d.comb += [
+            # The epilogue never waits; pixels use the cycles that it leaves.
+            memory.write.eq(Mux(epilogue.write.valid, epilogue.write, pixels.write)),
+            pixels.granted.eq(~epilogue.write.valid),
+            sequencer.pixels_ready.eq(pixels.ready),
+            pixels.read.eq(sequencer.pixels_read),
+
+            feeder.layer.eq(layer), feeder.step.eq(sequencer.step),
+            memory.address.eq(feeder.address), feeder.data.eq(memory.data),
+            weights.layer.eq(layer), weights.step.eq(sequencer.step),
+            weights.restart.eq(sequencer.restart),
+
+            array.binary.eq(layer.binary), array.tail.eq(layer.tail),
+            array.acts.eq(feeder.acts), array.control.eq(feeder.control),
+            array.rows.eq(weights.rows), array.weight_control.eq(weights.control),
+
+            epilogue.restart.eq(sequencer.restart), epilogue.fetch.eq(sequencer.fetch),
+            epilogue.layer.eq(layer), epilogue.index.eq(sequencer.index),
+            epilogue.start.eq(array.start), epilogue.sums.eq(array.sums),
+            sequencer.done.eq(epilogue.done),
+
+            self.result.valid.eq(sequencer.result_valid),
+            sequencer.result_ready.eq(self.result.ready),
+            self.result.payload.eq(epilogue.result),
+            self.probe.eq(epilogue.probe),
+            self.busy.eq(sequencer.busy), self.layer.eq(sequencer.index),
+        ]
+        precisions = program.array.precisions
+        for k, precision in enumerate(precisions):
+            m.d.comb += array.mode[k].eq(layer.mode == precision)
+        return m

@@ -1,0 +1,157 @@
+"""Writes the Verilog of a design: `python -m hw.generate configs/cifar10.toml -o build/cifar10`.
+
+`engine.v` is the netlist, the `.mem` files beside it are its ROM contents, `engine.json` says what
+they are: ports, parameters, memory map, cycles per layer, and the hash of what they came from.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from amaranth.hdl import Shape
+from amaranth.lib import wiring
+
+from export.artifact import Network, load_network
+from export.cli import one_line_errors
+from export.config import Config, load_config
+from export.pack import bias_width, pack
+from hw.engine import Engine
+from hw.tools import write_verilog
+
+TOP = "engine"
+
+
+def config_hash(config: Config) -> str:
+    """Of what the hardware depends on: network and array."""
+    values = {"network": config.network.model_dump(), "array": config.array.model_dump()}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def describe(engine: Engine, network: Network) -> dict:
+    """Contents of `engine.json`; all cycles are computed, none is simulated."""
+    program, images = engine.program, engine.images
+    config, array = program.config, program.array
+    hidden = [layer for layer in program.layers if layer.digits == 1 and not layer.classifier]
+    use = sum(program.layer_cycles(layer) * program.array_use(layer) for layer in hidden) / max(
+        1, sum(map(program.layer_cycles, hidden)))
+    return {
+        "name": config.name,
+        "top": TOP,
+        "hash": {"config": config_hash(config), "weights": network.digest},
+        "ports": ports(engine.signature),
+        "parameters": {
+            "rows": array.rows, "columns": array.columns, "words": array.words,
+            "precisions": list(array.precisions), "accumulator_bits": program.acc_bits,
+            "bias_bits": bias_width(program), "score_bits": program.score_bits,
+            "channels_per_write": program.unit,
+        },
+        "memories": {
+            "activations": {"banks": array.rows, "depth": program.depth,
+                            "width": 6 * array.words},
+            "weights": {"depth": len(images.weights), "width": 6 * array.words * array.columns},
+            "biases": {"depth": len(images.biases), "width": bias_width(program) * array.columns},
+            "tiles": {"depth": len(images.tiles)},
+            "layers": {"depth": len(images.layers)},
+        },
+        "layers": [{
+            "name": layer.name, "word_bits": layer.mode, "taps_per_word": layer.taps_per_word,
+            "input_address": layer.in_base, "input_slots": layer.slots,
+            "macs": layer.macs, "weight_rows": sum(tile.rows for tile in layer.tiles),
+            "cycles": program.layer_cycles(layer),
+            "array_use": round(program.array_use(layer), 4),
+        } for layer in program.layers],
+        "cycles_per_frame": program.frame_cycles,
+        "array_use": round(use, 4),  # of the layers between the first and the classifier
+        "clock_mhz": config.target.clock_mhz,
+        "frames_per_second": round(config.target.clock_mhz * 1e6 / (program.frame_cycles + 1), 1),
+        "weight_bits": images.bits["weights"],
+        "bias_bits": images.bits["biases"],
+        "program_bits": images.bits["program"],
+        "total_bits": images.total_bits,
+        "activation_memory_bits": array.rows * program.depth * 6 * array.words,
+    }
+
+
+def ports(signature: wiring.Signature) -> dict:
+    """Direction and bits of each Verilog port."""
+    found = {"clk": {"direction": "input", "bits": 1}, "rst": {"direction": "input", "bits": 1}}
+    for path, member in _leaves(signature):
+        found["__".join(path)] = {
+            "direction": "input" if member.flow == wiring.In else "output",
+            "bits": Shape.cast(member.shape).width}
+    return found
+
+
+def _leaves(signature: wiring.Signature, path=()):
+    for name, member in signature.members.items():
+        if member.is_signature:  # seen from this side, so already flipped where it has to be
+            yield from _leaves(member.signature, (*path, name))
+        else:
+            yield (*path, name), member
+
+
+def generate(config: Config, network: Network, folder: Path) -> dict:
+    """Writes the design into `folder` and returns what `engine.json` says.
+
+    The same configuration and weights give the same bytes.
+
+    Raises
+    ------
+    ConfigError
+        If the network is not the configured one or does not fit the array.
+    """
+    program, images = pack(config, network)
+    engine = Engine(program, images)
+    facts = describe(engine, network)
+    network_line = ", ".join(f"{layer.name} {layer.channels}" for layer in program.layers)
+    array = config.array
+    header = [
+        f"Hexlane engine '{config.name}': {array.rows} x {array.columns} processing elements of "
+        f"{array.words} words, precisions {list(array.precisions)}",
+        f"network: {config.network.channels} x {config.network.height} x {config.network.width} "
+        f"pixels, {network_line}",
+        f"cycles per frame: {facts['cycles_per_frame']}",
+        f"configuration sha256 {facts['hash']['config']}",
+        f"weights sha256 {facts['hash']['weights']}",
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "engine.json").unlink(missing_ok=True)
+    write_verilog(engine, folder, TOP, header)
+    part = folder / "engine.json.part"
+    part.write_text(json.dumps(facts, indent=1) + "\n")
+    os.replace(part, folder / "engine.json")
+    return facts
+
+
+def load_design(config: Path, weights: Path | None = None) -> tuple[Config, Network]:
+    """A configuration and its weights, by default those shipped as `weights/NAME.npz`."""
+    design = load_config(config)
+    return design, load_network(weights or Path("weights") / f"{design.name}.npz")
+
+
+@one_line_errors
+def main(
+    config: Annotated[Path, typer.Argument(help="design, a TOML file")],
+    output: Annotated[Path | None, typer.Option("-o", help="folder; default: build/NAME")] = None,
+    weights: Annotated[Path | None, typer.Option(
+        help="integer network; default: weights/NAME.npz")] = None,
+):
+    """Writes engine.v, its ROM contents and engine.json."""
+    design, network = load_design(config, weights)
+    folder = output or Path("build") / design.name
+    facts = generate(design, network, folder)
+    width = max(len(layer["name"]) for layer in facts["layers"])
+    for layer in facts["layers"]:
+        typer.echo(f"{layer['name']:{width}}  {layer['word_bits']} bit  "
+                   f"{layer['weight_rows'] * facts['memories']['weights']['width']:>9,} bits  "
+                   f"{layer['cycles']:>9,} cycles  array use {layer['array_use']:.1%}")
+    typer.echo(f"{folder}: {facts['cycles_per_frame']:,} cycles per frame, "
+               f"{facts['total_bits']:,} bits stored (weights {facts['weight_bits']:,}, biases "
+               f"{facts['bias_bits']:,}, program {facts['program_bits']:,})")
+
+
+if __name__ == "__main__":
+    typer.run(main)

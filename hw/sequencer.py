@@ -1,0 +1,267 @@
+"""Layers, channel tiles, pixel tiles, digits, kernel taps, words: the loops of the engine."""
+
+from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from export.pack import bits_for
+from export.program import Program
+from hw.descriptor import layer_layout, tile_layout
+
+
+def step_layout(program: Program) -> data.StructLayout:
+    """One step of the array: one word of one kernel tap for R pixels and C channels."""
+    layers = program.layers
+    return data.StructLayout({
+        "valid": 1,
+        "first": 1, "last": 1,  # of the tile
+        "horner": 1,  # first step of a digit but the first
+        "pass_last": 1,  # last step before the weights start over
+        "tile_done": 1,  # last step that needs this channel tile's weights
+        "word_last": 1,  # last word of a tap
+        "digit": bits_for(max(layer.digits for layer in layers) - 1),
+        "dy": signed(2), "dx": signed(2),
+        "word": bits_for(program.depth),  # the word's address, before slot and base
+        "slot": bits_for(max(layer.slots for layer in layers)),  # of the tile's pixels
+        "mask": program.array.rows,  # rows whose tap lies inside the image, row R-1 first
+    })
+
+
+class Sequencer(wiring.Component):
+    """Runs the descriptors one after the other, one step per cycle, for frame after frame.
+
+    A layer starts with the fetch of its descriptor, steps through its tiles without a gap (but
+    for tiles shorter than the drain of the one before) and ends when the epilogue has `done` its
+    last pixel. The first layer waits for a whole frame of pixels; after the last one the result
+    must be taken before the next frame starts.
+
+    Members
+    -------
+    layer : Out(layer_layout)     descriptor of the current layer
+    index : Out(range(layers))    its number
+    fetch : Out(1)                a layer starts; the descriptor is there from the next cycle on
+    restart : Out(1)              a frame starts: ROM pointers go back to 0
+    step : Out(step_layout)
+    pixels_ready : In(1)          a frame of pixels is in the memory
+    pixels_read : Out(1)          ... and has been read
+    done : In(1)                  the epilogue is through with a layer
+    result_valid, result_ready    handshake of the result
+    busy : Out(1)                 between start and result of a frame
+    """
+
+    def __init__(self, program: Program, tiles: list[int], layers: list[int]):
+        self.program, self.tile_rom, self.layer_rom = program, tiles, layers
+        super().__init__({
+            "layer": Out(layer_layout(program)),
+            "index": Out(range(len(layers))),
+            "fetch": Out(1),
+            "restart": Out(1),
+            "step": Out(step_layout(program)),
+            "pixels_ready": In(1),
+            "pixels_read": Out(1),
+            "done": In(1),
+            "result_valid": Out(1),
+            "result_ready": In(1),
+            "busy": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        program, layer, step = self.program, self.layer, self.step
+        rows, period = program.array.rows, program.min_period
+
+        m.submodules.layers = layers = Memory(
+            shape=layer_layout(program).size, depth=len(self.layer_rom), init=self.layer_rom)
+        m.submodules.tiles = tiles = Memory(
+            shape=tile_layout(program).size, depth=len(self.tile_rom), init=self.tile_rom)
+        layer_port, tile_port = layers.read_port(), tiles.read_port()
+        layer_next = data.View(layer_layout(program), layer_port.data)
+        tile_next = data.View(tile_layout(program), tile_port.data)
+        index = self.index
+        next_tile = Signal(range(len(self.tile_rom) + 1))
+        m.d.comb += [layer_port.addr.eq(index), tile_port.addr.eq(next_tile)]
+
+        # Border flags of the tile in work and, one pixel a cycle, of the one after it.
+        m.submodules.border = border = Border(program)
+        m.d.comb += [border.layer.eq(layer), border.clear.eq(self.fetch)]
+
+        tile = Signal(tile_layout(program))
+        cycle = Signal(range(period))  # of the tile, up to its minimum
+        issuing = Signal()
+        word = Signal(tile_layout(program)["last_word"].shape)
+        digit = Signal.like(layer.last_digit)
+        dx, dy = Signal(signed(2)), Signal(signed(2))
+        pixel_tile = Signal.like(layer.last_pixel_tile)
+        channel_tile = Signal.like(layer.last_channel_tile)
+        pass_word = Signal.like(tile.offset)  # address of the pass's first word
+        word_address = Signal.like(tile.offset)
+        first = Signal()
+
+        dx_first, dy_first = Mux(layer.left, -1, 0), Mux(layer.both_rows, -1, 0)
+        word_last = word == tile.last_word
+        dx_last = word_last & (dx == layer.right)
+        pass_last = dx_last & (dy == layer.both_rows)
+        tile_last = pass_last & (digit == layer.last_digit)
+        channels_next = pixel_tile == layer.last_pixel_tile
+        layer_last = channels_next & (channel_tile == layer.last_channel_tile)
+        pass_first = (word == 0) & (dx == dx_first) & (dy == dy_first)
+
+        m.d.comb += [
+            step.valid.eq(issuing),
+            step.first.eq(issuing & first),
+            step.horner.eq(issuing & pass_first & ~first),
+            step.last.eq(issuing & tile_last),
+            step.pass_last.eq(pass_last),
+            step.tile_done.eq(tile_last & channels_next),
+            step.word_last.eq(word_last),
+            step.digit.eq(digit),
+            step.dy.eq(dy), step.dx.eq(dx),
+            step.word.eq(word_address),
+            step.slot.eq(pixel_tile),
+            step.mask.eq(border.inside),
+            border.dy.eq(dy), border.dx.eq(dx),
+        ]
+
+        def rewind(offset):
+            """Back to the first word of the first tap of a pass."""
+            return [word.eq(0), dx.eq(dx_first), dy.eq(dy_first), word_address.eq(offset)]
+
+        tile_over = Signal()
+        with m.If(issuing):
+            m.d.sync += first.eq(0)
+            m.d.comb += tile_over.eq(tile_last & (cycle == period - 1))
+            with m.If(tile_last):
+                m.d.sync += issuing.eq(0)
+            with m.Elif(pass_last):
+                m.d.sync += [rewind(pass_word + layer.digit_stride), digit.eq(digit + 1),
+                             pass_word.eq(pass_word + layer.digit_stride)]
+            with m.Elif(word_last):
+                m.d.sync += [word.eq(0), word_address.eq(pass_word),
+                             dx.eq(Mux(dx_last, dx_first, dx + 1)), dy.eq(dy + dx_last)]
+            with m.Else():
+                m.d.sync += [word.eq(word + 1), word_address.eq(word_address + layer.slots)]
+        with m.Else():
+            m.d.comb += tile_over.eq(cycle == period - 1)
+        with m.If(cycle != period - 1):
+            m.d.sync += cycle.eq(cycle + 1)
+
+        def begin_tile(offset):
+            return [rewind(offset), pass_word.eq(offset), digit.eq(0), cycle.eq(0),
+                    first.eq(1), issuing.eq(1)]
+
+        def next_channels():
+            return [tile.eq(tile_next), next_tile.eq(next_tile + 1), pixel_tile.eq(0)]
+
+        fill = Signal(range(rows))
+        with m.FSM() as fsm:
+            with m.State("START"):
+                m.d.sync += [index.eq(0), next_tile.eq(0)]
+                with m.If(self.pixels_ready):
+                    m.d.comb += self.restart.eq(1)
+                    m.next = "FETCH"
+            with m.State("FETCH"):
+                m.next = "LOAD"
+            with m.State("LOAD"):
+                m.d.comb += self.fetch.eq(1)
+                m.d.sync += [layer.eq(layer_next), fill.eq(rows - 1)]
+                m.next = "FILL"
+            with m.State("FILL"):
+                m.d.comb += border.run.eq(1)
+                m.d.sync += fill.eq(fill - 1)
+                with m.If(fill == 0):
+                    m.next = "FIRST"
+            with m.State("FIRST"):
+                m.d.comb += border.advance.eq(1)
+                m.d.sync += [next_channels(), channel_tile.eq(0),
+                             begin_tile(tile_next.offset)]
+                m.next = "RUN"
+            with m.State("RUN"):
+                m.d.comb += border.run.eq(1)
+                with m.If(tile_over):
+                    m.d.comb += border.advance.eq(~layer_last)
+                    with m.If(layer_last):
+                        m.d.sync += issuing.eq(0)
+                        m.next = "DRAIN"
+                    with m.Elif(channels_next):
+                        m.d.sync += [next_channels(), channel_tile.eq(channel_tile + 1),
+                                     begin_tile(tile_next.offset)]
+                    with m.Else():
+                        m.d.sync += [pixel_tile.eq(pixel_tile + 1), begin_tile(tile.offset)]
+            with m.State("DRAIN"):
+                with m.If(self.done):
+                    m.d.comb += self.pixels_read.eq(index == 0)
+                    with m.If(layer.classifier):
+                        m.next = "RESULT"
+                    with m.Else():
+                        m.d.sync += index.eq(index + 1)
+                        m.next = "FETCH"
+            with m.State("RESULT"):
+                m.d.comb += self.result_valid.eq(1)
+                with m.If(self.result_ready):
+                    m.next = "START"
+        m.d.comb += self.busy.eq(~fsm.ongoing("START"))
+        return m
+
+
+class Border(wiring.Component):
+    """Which rows of a tile have a tap (dy, dx) that lies outside the image.
+
+    `clear` starts a layer. While `run` is high, one pixel a cycle is looked at, up to a tile ahead;
+    `advance` makes that tile the current one, and the next one takes R cycles from then on.
+
+    Members
+    -------
+    inside : Out(R)     bit i is set if the tap of pixel R - 1 - i of the tile is in the image
+    """
+
+    def __init__(self, program: Program):
+        self.program = program
+        super().__init__({
+            "layer": In(layer_layout(program)),
+            "clear": In(1), "run": In(1), "advance": In(1),
+            "dy": In(signed(2)), "dx": In(signed(2)),
+            "inside": Out(program.array.rows),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        rows, layer = self.program.array.rows, self.layer
+        x, y = Signal.like(layer.last_x), Signal.like(layer.last_y)
+        tile = Signal.like(layer.last_pixel_tile)
+        count = Signal(range(rows + 1))  # pixels of the tile ahead that are known
+
+        seen = {"top": y == 0, "bottom": y == layer.last_y,
+                "left": x == 0, "right": x == layer.last_x}
+        outside = {"top": self.dy == -1, "bottom": self.dy == 1,
+                   "left": self.dx == -1, "right": self.dx == 1}
+        full = count == rows
+        take = self.advance | (self.run & ~full)
+        hit = 0
+        for edge, now in seen.items():
+            ahead = Signal(rows, name=f"{edge}_ahead")
+            current = Signal(rows, name=f"{edge}_now")
+            with m.If(take):
+                m.d.sync += ahead.eq(Cat(now, ahead))
+            with m.If(self.advance):
+                m.d.sync += current.eq(ahead)
+            hit |= current & outside[edge].replicate(rows)
+        m.d.comb += self.inside.eq(~hit)
+
+        with m.If(self.advance):
+            m.d.sync += count.eq(1)
+        with m.Elif(take):
+            m.d.sync += count.eq(count + 1)
+        with m.If(take):
+            last_of_tile = Mux(self.advance, rows == 1, count == rows - 1)
+            with m.If(last_of_tile):
+                m.d.sync += tile.eq(Mux(tile == layer.last_pixel_tile, 0, tile + 1))
+            with m.If(last_of_tile & (tile == layer.last_pixel_tile)):
+                m.d.sync += [x.eq(0), y.eq(0)]
+            with m.Elif(x == layer.last_x):
+                m.d.sync += [x.eq(0), y.eq(y + 1)]
+            with m.Else():
+                m.d.sync += x.eq(x + 1)
+        with m.If(self.clear):
+            m.d.sync += [x.eq(0), y.eq(0), tile.eq(0), count.eq(0)]
+        return m

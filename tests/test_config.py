@@ -1,0 +1,158 @@
+"""The configuration: what it derives, and the one line that each mistake gets."""
+
+import copy
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from export.cli import one_line_errors
+from export.config import ConfigError, NetworkConfig, Shape, load_config, parse_config
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.toml"))
+
+GOOD = {
+    "name": "good",
+    "network": {"height": 9, "width": 7, "channels": 3, "classes": 2, "layers": [
+        {"name": "a", "channels": 4, "weight_bits": 3, "code_bits": 2, "pool": True},
+        {"name": "b", "channels": 6, "weight_bits": 1, "code_bits": 1, "kernel": 1, "groups": 2}]},
+    "array": {"rows": 4, "columns": 2, "words": 1},
+}
+
+
+def changed(path: str, value) -> dict:
+    """GOOD with one value replaced; `path` is dotted, list positions are numbers."""
+    values = copy.deepcopy(GOOD)
+    *parents, last = (int(key) if key.isdigit() else key for key in path.split("."))
+    place = values
+    for key in parents:
+        place = place[key]
+    place[last] = value
+    return values
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_design_loads(path):
+    config = load_config(path)
+    assert config.name == path.stem
+    assert len(config.network.shapes) == len(config.network.layers) + 1
+
+
+def test_shapes_and_defaults():
+    config = parse_config(GOOD)
+    assert config.network.shapes == (Shape(channels=3, height=9, width=7),
+                                     Shape(channels=4, height=4, width=3),
+                                     Shape(channels=6, height=4, width=3))
+    assert config.network.shapes[1].pixels == 12
+    first, second = config.network.layers
+    assert (first.kernel, first.groups, second.pool, config.network.pad) == (3, 1, False, 0)
+    assert config.array.precisions == (1, 2, 3)
+    assert config.network.classifier_bits == 3
+
+
+def test_config_is_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        parse_config(GOOD).name = "other"
+
+
+@pytest.mark.parametrize("path, value, message", [
+    ("surprise", 1, r"surprise: Extra inputs are not permitted, not 1"),
+    ("name", 7, r"name: Input should be a valid string, not 7"),
+    ("network", 7, r"network: Input should be a valid dictionary or instance of "
+                   r"NetworkConfig, not 7"),
+    ("network.height", 0, r"network\.height: Input should be greater than or equal to 1, not 0"),
+    ("network.width", "wide", r"network\.width: Input should be a valid integer, .*not 'wide'"),
+    ("network.classes", 1, r"network\.classes: Input should be greater than or equal to 2, not 1"),
+    ("network.pad", 256, r"network\.pad: Input should be less than or equal to 255, not 256"),
+    ("network.pad", -1, r"network\.pad: Input should be greater than or equal to 0, not -1"),
+    ("network.classifier_bits", 4, r"network\.classifier_bits: Input should be 1, 2 or 3, not 4"),
+    ("network.layers", [], r"network\.layers: Tuple should have at least 1 item .*"),
+    ("network.layers.1.name", "a",
+     r"network: layer names must differ from each other and from 'classifier', not \['a', 'a'\]"),
+    ("network.layers.1.name", "classifier",
+     r"network: layer names must differ .* not \['a', 'classifier'\]"),
+    ("network.layers.1.name", "Conv 1",
+     r"network\.layers\.1\.name: String should match pattern .*, not 'Conv 1'"),
+    ("network.layers.0.channels", 0, r"network\.layers\.0\.channels: Input should be greater .*"),
+    ("network.layers.0.weight_bits", 4,
+     r"network\.layers\.0\.weight_bits: Input should be 1, 2 or 3, not 4"),
+    ("network.layers.0.code_bits", 0,
+     r"network\.layers\.0\.code_bits: Input should be 1, 2 or 3, not 0"),
+    ("network.layers.0.kernel", 5, r"network\.layers\.0\.kernel: Input should be 1 or 3, not 5"),
+    ("network.layers.0.stride", 2,
+     r"network\.layers\.0\.stride: Extra inputs are not permitted, not 2"),
+    ("network.layers.1.groups", 3,
+     r"network: b: groups must divide 4 input and 6 output channels, not 3"),
+    ("network.layers.1.groups", 4,
+     r"network: b: groups must divide 4 input and 6 output channels, not 4"),
+    ("network.width", 1, r"network: a: pooling needs at least 2x2 pixels, not 9x1"),
+    ("array.rows", 0, r"array\.rows: Input should be greater than or equal to 1, not 0"),
+    ("array.precisions", [], r"array\.precisions: Tuple should have at least 1 item .*"),
+    ("array.precisions", [4], r"array\.precisions\.0: Input should be 1, 2 or 3, not 4"),
+    ("array.precisions", [3, 1],
+     r"array: precisions must be ascending and different, not \[3, 1\]"),
+    ("array.precisions", [1, 1],
+     r"array: precisions must be ascending and different, not \[1, 1\]"),
+    ("target", {"family": "xyz"}, r"target\.family: Input should be 'ecp5' or 'ice40', not 'xyz'"),
+    ("target", {"clock_mhz": 0}, r"target\.clock_mhz: Input should be greater than 0, not 0"),
+    ("train", {"epochs": 0}, r"train\.epochs: Input should be greater than or equal to 1, not 0"),
+    ("train", {"label_smoothing": 1}, r"train\.label_smoothing: Input should be less than 1.*"),
+])
+def test_bad_value_is_refused(path, value, message):
+    with pytest.raises(ConfigError, match=rf"^configuration: {message}$"):
+        parse_config(changed(path, value))
+
+
+@pytest.mark.parametrize("field", ["name", "network", "array"])
+def test_missing_field_is_refused(field):
+    values = {key: value for key, value in GOOD.items() if key != field}
+    with pytest.raises(ConfigError, match=rf"^configuration: {field}: Field required$"):
+        parse_config(values)
+
+
+def test_part_of_a_configuration():
+    network = parse_config(GOOD["network"], "part", NetworkConfig)
+    assert network == parse_config(GOOD).network
+    with pytest.raises(ConfigError, match=r"^part: a: pooling needs at least 2x2 pixels.*1x7$"):
+        parse_config(GOOD["network"] | {"height": 1}, "part", NetworkConfig)
+
+
+def test_file_that_is_missing(tmp_path):
+    with pytest.raises(ConfigError, match=r"none\.toml: cannot be read as TOML: .*No such file"):
+        load_config(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("content", [b"network = [", b"\xff\xfe", b"a = 1\na = 2"])
+def test_file_that_is_no_toml(tmp_path, content):
+    path = tmp_path / "bad.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"^[^\n]*bad\.toml: cannot be read as TOML: [^\n]+$"):
+        load_config(path)
+
+
+def test_error_names_the_file(tmp_path):
+    path = tmp_path / "empty.toml"
+    path.write_text("")
+    with pytest.raises(ConfigError, match=r"empty\.toml: network: Field required$"):
+        load_config(path)
+
+
+def test_command_line_error_is_one_line(capsys):
+    @one_line_errors
+    def command(text):
+        raise ConfigError(text)
+
+    with pytest.raises(SystemExit) as stop:
+        command("what is wrong")
+    assert stop.value.code == 2
+    assert capsys.readouterr() == ("", "error: what is wrong\n")
+
+
+def test_command_line_passes_results_and_bugs():
+    @one_line_errors
+    def command(value):
+        return 1 // value
+
+    assert command(1) == 1
+    with pytest.raises(ZeroDivisionError):
+        command(0)

@@ -1,0 +1,230 @@
+"""Torch in evaluation mode and the golden model are the same function; the command's errors."""
+
+import json
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.artifact import load_network
+from export.config import Config, ConfigError, LayerConfig, NetworkConfig, load_config, parse_config
+from sim.golden import run
+from sim.samples import random_images
+
+torch = pytest.importorskip("torch")
+network = import_module("model.network")
+convert = import_module("export.convert")
+
+LAYERS = {
+    "decreasing": (LayerConfig(name="a", channels=12, weight_bits=3, code_bits=3, pool=True),
+                   LayerConfig(name="b", channels=12, weight_bits=2, code_bits=2, pool=True),
+                   LayerConfig(name="c", channels=24, weight_bits=1, code_bits=1)),
+    "grouped": (LayerConfig(name="a", channels=8, weight_bits=3, code_bits=3, kernel=1),
+                LayerConfig(name="b", channels=8, weight_bits=2, code_bits=1, groups=8),
+                LayerConfig(name="c", channels=12, weight_bits=1, code_bits=3, groups=2, pool=True),
+                LayerConfig(name="d", channels=6, weight_bits=3, code_bits=2, kernel=1, groups=3)),
+    "single": (LayerConfig(name="a", channels=5, weight_bits=1, code_bits=1),),
+}
+
+DESIGN = """
+[network]
+height = 6
+width = 6
+channels = 3
+pad = 128
+classes = 4
+layers = [
+    {name = "a", channels = 8, weight_bits = 3, code_bits = 3, pool = true},
+    {name = "b", channels = 4, weight_bits = 2, code_bits = 2},
+]
+[array]
+rows = 1
+columns = 1
+words = 1
+"""
+
+
+def tensor(images):
+    return torch.tensor(images.transpose(0, 3, 1, 2)).float()
+
+
+def encoder_of(config, seed=1):
+    """Untrained, but with statistics from a few batches, calibrated, and all classes alike."""
+    torch.manual_seed(seed)
+    encoder = network.Encoder(config)
+    with torch.no_grad():
+        for conv in encoder.convs:
+            conv.beta.uniform_(0, 2**conv.layer.code_bits)
+        encoder.train()
+        for batch in range(20):
+            encoder(tensor(random_images(config, 16, 100 + batch)))
+    images = random_images(config, 64, seed)
+    network.calibrate(encoder, torch.tensor(images.transpose(0, 3, 1, 2)), batch=32)
+    with torch.no_grad():
+        encoder.head_bias -= encoder(tensor(images)).mean(0) / encoder.head_scale
+    return encoder.eval()
+
+
+@pytest.mark.parametrize("layers", LAYERS)
+@pytest.mark.parametrize("height, width, pad", [(8, 8, 128), (9, 7, 0), (6, 11, 255)])
+def test_golden_is_torch_in_evaluation_mode(layers, height, width, pad):
+    config = NetworkConfig(height=height, width=width, channels=3, classes=5, pad=pad,
+                           layers=LAYERS[layers])
+    encoder = encoder_of(config)
+    images = random_images(config, 50, 7)
+    trace = run(convert.convert(encoder), images)
+    with torch.no_grad():
+        x = tensor(images)
+        for conv, codes in zip(encoder.convs, trace.codes, strict=True):
+            x = conv(x)
+            np.testing.assert_array_equal(codes, x.numpy())
+            assert len(np.unique(codes)) == 2**conv.layer.code_bits  # nothing is stuck
+        scores = encoder(tensor(images))
+    np.testing.assert_array_equal(trace.scores, scores.numpy())
+    np.testing.assert_array_equal(trace.classes, scores.argmax(1).numpy())
+    assert len(np.unique(trace.classes)) > 1
+
+
+def test_record_is_kept():
+    config = NetworkConfig(height=4, width=4, channels=1, classes=2, layers=LAYERS["single"])
+    encoder = network.Encoder(config)
+    assert convert.convert(encoder).record == {}
+    assert convert.convert(encoder, {"note": 1}).record == {"note": 1}
+
+
+@pytest.mark.parametrize("name, value, message", [
+    ("mean", float("nan"), r"a: bias must be integers from -2147483648 to 2147483647, not nan"),
+    ("mean", -2.0**31, r"a: bias must be integers from .* to 2147483647, not 2\.14748e\+09"),
+    ("shift", 0.5, r"a: shift must be integers from -2147483648 to 2147483647, not 0\.5"),
+    ("shift", 16.0, r"a: shift must be an integer from 0 to 15, not 16"),
+    ("weight", float("nan"), r"a: weight must be integers from -128 to 127, not nan"),
+])
+def test_diverged_training_is_refused(name, value, message):
+    layers = (LayerConfig(name="a", channels=5, weight_bits=3, code_bits=1),)
+    encoder = network.Encoder(NetworkConfig(height=4, width=4, channels=1, classes=2,
+                                            layers=layers))
+    getattr(encoder.convs[0], name).data.fill_(value)
+    with pytest.raises(ConfigError, match=rf"^{message}$"):
+        convert.convert(encoder)
+
+
+# ---- the command
+
+@pytest.fixture
+def design(tmp_path, monkeypatch) -> Config:
+    monkeypatch.chdir(tmp_path)
+    Path("small.toml").write_text(DESIGN)
+    Path("build/small/train").mkdir(parents=True)
+    return load_config("small.toml")
+
+
+FINAL, RECORD = Path("build/small/train/final.pt"), Path("build/small/train/record.json")
+
+
+def refused(capsys, *arguments) -> str:
+    """The one line with which the command stops."""
+    with pytest.raises(SystemExit) as stop:
+        convert.main(Path("small.toml"), *arguments)
+    assert stop.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and err.count("\n") == 1
+    return err.removeprefix("error: ").rstrip("\n")
+
+
+def test_command_converts_the_final_weights(design, capsys):
+    encoder = encoder_of(design.network)
+    torch.save(encoder.state_dict(), FINAL)
+    record = {"config": design.model_dump(), "validation": 0.5}
+    RECORD.write_text(json.dumps(record))
+    convert.main(Path("small.toml"))
+    loaded = load_network("weights/small.npz")
+    assert loaded.digest == convert.convert(encoder).digest
+    assert loaded.record == {"training": json.loads(json.dumps(record))}
+    weights = 8 * 3 * 9 + 4 * 8 * 9 + 4 * 4
+    assert capsys.readouterr().out == (f"{Path('weights/small.npz')}: {weights} weights, "
+                                       f"digest {loaded.digest[:16]}\n")
+
+
+def test_command_without_a_record(design):
+    torch.save(encoder_of(design.network).state_dict(), FINAL)
+    convert.main(Path("small.toml"), None, Path("other.npz"))
+    assert load_network("other.npz").record == {"training": {}}
+
+
+def test_command_converts_a_checkpoint_of_a_run(design):
+    encoder = encoder_of(design.network)
+    path = Path("checkpoint.pt")
+    torch.save({"encoder": encoder.state_dict(), "epoch": 3, "curve": [[1.5, 0.25]],
+                "seconds": 9.0, "optimizer": {}}, path)
+    convert.main(Path("small.toml"), path, None)
+    loaded = load_network("weights/small.npz")
+    assert loaded.digest == convert.convert(encoder).digest
+    assert loaded.record == {"training": {"epoch": 3, "curve": [[1.5, 0.25]]}}
+
+
+def test_checkpoint_that_is_missing(design, capsys):
+    assert refused(capsys) == f"{FINAL}: no such file; train first"
+
+
+class Unsafe:
+    pass
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04", "folder", "pickle", "truncated"])
+def test_file_that_is_no_checkpoint(design, capsys, content):
+    if content == "folder":
+        FINAL.mkdir()
+    elif content == "pickle":
+        torch.save({"object": Unsafe()}, FINAL)
+    elif content == "truncated":
+        torch.save(encoder_of(design.network).state_dict(), FINAL)
+        FINAL.write_bytes(FINAL.read_bytes()[:2000])
+    else:
+        FINAL.write_bytes(content)
+    assert refused(capsys) == f"{FINAL}: cannot be read as a checkpoint"
+
+
+@pytest.mark.parametrize("state", [7, [], {"a": 1}, {"encoder": 3}])
+def test_checkpoint_of_something_else(design, capsys, state):
+    torch.save(state, FINAL)
+    assert refused(capsys) == f"{FINAL}: is no checkpoint of this training"
+
+
+@pytest.mark.parametrize("old, new, message", [
+    ("channels = 8", "channels = 9", "convs.0.weight must be [9, 3, 3, 3], not [8, 3, 3, 3]"),
+    ("classes = 4", "classes = 3", "head must be [3, 4], not [4, 4]"),
+    ("},\n]", "},\n {name='c', channels=4, weight_bits=1, code_bits=1}]",
+     "convs.2.weight is missing"),
+    ('    {name = "b", channels = 4, weight_bits = 2, code_bits = 2},\n', "",
+     "head must be [4, 8], not [4, 4]"),
+])
+def test_checkpoint_of_another_network(design, capsys, old, new, message):
+    torch.save(encoder_of(design.network).state_dict(), FINAL)
+    assert old in DESIGN
+    Path("small.toml").write_text(DESIGN.replace(old, new))
+    assert refused(capsys) == f"{FINAL}: does not match the configuration: {message}"
+
+
+def test_checkpoint_with_more_than_the_network(design, capsys):
+    state = encoder_of(design.network).state_dict()
+    torch.save(state | {"convs.2.weight": torch.zeros(1)}, FINAL)
+    assert refused(capsys) == (f"{FINAL}: does not match the configuration: "
+                               "convs.2.weight is unknown")
+
+
+def test_record_of_another_network(design, capsys):
+    """Same shapes, other precision: nothing but the record shows it."""
+    torch.save(encoder_of(design.network).state_dict(), FINAL)
+    other = parse_config(json.loads(design.model_dump_json().replace('"code_bits":3',
+                                                                     '"code_bits":2')))
+    RECORD.write_text(json.dumps({"config": other.model_dump()}))
+    assert refused(capsys) == (f"{RECORD}: training was of another network than the "
+                               "configuration's")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"config": 3}'])
+def test_record_that_is_none(design, capsys, text):
+    torch.save(encoder_of(design.network).state_dict(), FINAL)
+    RECORD.write_text(text)
+    assert refused(capsys) == f"{RECORD}: is no record of a training"

@@ -1,0 +1,258 @@
+"""The golden model against independent computations: loops over pixels, over taps, and torch."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from export.artifact import ALPHABET, Layer, Network
+from export.config import ConfigError, LayerConfig, NetworkConfig
+from sim import golden
+from sim.samples import extreme_network, random_images, random_network
+
+MIXED = NetworkConfig(height=7, width=9, channels=3, classes=5, pad=128, layers=(
+    LayerConfig(name="a", channels=8, weight_bits=3, code_bits=3),
+    LayerConfig(name="b", channels=6, weight_bits=2, code_bits=2, groups=2, pool=True),
+    LayerConfig(name="c", channels=12, weight_bits=1, code_bits=1, kernel=1, groups=3),
+    LayerConfig(name="d", channels=4, weight_bits=1, code_bits=3, pool=True),
+    LayerConfig(name="e", channels=7, weight_bits=2, code_bits=1)))
+
+# inputs, outputs, groups, kernel, height, width, pad
+SHAPES = [(1, 1, 1, 1, 1, 1, 0), (1, 1, 1, 3, 1, 1, 255), (3, 5, 1, 3, 4, 7, 128),
+          (4, 6, 2, 3, 5, 5, 0), (6, 6, 6, 3, 3, 8, 0), (6, 3, 3, 1, 2, 3, 9),
+          (8, 4, 4, 1, 6, 1, 0), (2, 9, 1, 3, 1, 12, 255), (5, 10, 5, 3, 9, 2, 1)]
+
+
+def layer_of(weight, bias=None, shift=0, *, weight_bits=3, code_bits=3, groups=1) -> Layer:
+    config = LayerConfig(name="x", channels=len(weight), weight_bits=weight_bits, groups=groups,
+                         code_bits=code_bits, kernel=weight.shape[-1])
+    bias = np.zeros(len(weight), np.int32) if bias is None else np.array(bias, np.int32)
+    return Layer(config, weight, bias, shift)
+
+
+def random_layer(inputs, outputs, groups, kernel, seed) -> Layer:
+    weight = np.random.default_rng(seed).integers(-2, 3, (outputs, inputs // groups, kernel,
+                                                          kernel), np.int8)
+    return layer_of(weight, groups=groups)
+
+
+def conv_by_taps(layer, x, pad) -> np.ndarray:
+    """Sum over taps of shifted, weighted channels in float64."""
+    weight, groups = layer.weight.astype(np.float64), layer.config.groups
+    outputs, inputs, kernel, _ = weight.shape
+    height, width = x.shape[2:]
+    edge = kernel // 2
+    wide = np.full((x.shape[0], x.shape[1], height + 2 * edge, width + 2 * edge), float(pad))
+    wide[:, :, edge:edge + height, edge:edge + width] = x
+    acc = np.zeros((x.shape[0], outputs, height, width))
+    for o, i, dy, dx in itertools.product(range(outputs), range(inputs), range(kernel),
+                                          range(kernel)):
+        source = o // (outputs // groups) * inputs + i
+        acc[:, o] += weight[o, i, dy, dx] * wide[:, source, dy:dy + height, dx:dx + width]
+    return acc
+
+
+def run_by_pixels(network, image):
+    """Codes of every layer and scores of one image, in Python integers from the contract."""
+    shape = network.config
+    x = [[[int(image[r, c, k]) for c in range(shape.width)] for r in range(shape.height)]
+         for k in range(shape.channels)]
+    maps, pad = [], shape.pad
+    for layer in network.layers:
+        config, weight = layer.config, layer.weight.tolist()
+        height, width, edge = len(x[0]), len(x[0][0]), config.kernel // 2
+        inputs, per_group = len(weight[0]), config.channels // config.groups
+
+        def pixel(i, r, c, x=x, pad=pad, height=height, width=width):
+            return x[i][r][c] if 0 <= r < height and 0 <= c < width else pad
+
+        codes = []
+        for o in range(config.channels):
+            first = o // per_group * inputs
+            codes.append([[min(2**config.code_bits - 1, max(0, (int(layer.bias[o]) + sum(
+                weight[o][i][dy][dx] * pixel(first + i, r + dy - edge, c + dx - edge)
+                for i in range(inputs) for dy in range(config.kernel)
+                for dx in range(config.kernel))) // 2**layer.shift))
+                for c in range(width)] for r in range(height)])
+        if config.pool:
+            codes = [[[max(plane[r][c], plane[r + 1][c], plane[r][c + 1], plane[r + 1][c + 1])
+                       for c in range(0, width - 1, 2)] for r in range(0, height - 1, 2)]
+                     for plane in codes]
+        x, pad = codes, 0
+        maps.append(codes)
+    sums = [sum(map(sum, plane)) for plane in x]
+    scores = [sum(w * s for w, s in zip(row, sums, strict=True)) + bias
+              for row, bias in zip(network.classifier_weight.tolist(),
+                                   network.classifier_bias.tolist(), strict=True)]
+    return maps, scores
+
+
+# ---- one layer
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_conv_matches_taps(shape):
+    inputs, outputs, groups, kernel, height, width, pad = shape
+    layer = random_layer(inputs, outputs, groups, kernel, seed=1)
+    x = np.random.default_rng(2).integers(0, 256, (3, inputs, height, width), np.uint8)
+    acc = golden.conv(layer, x, pad)
+    assert acc.dtype == np.int32
+    np.testing.assert_array_equal(acc, conv_by_taps(layer, x, pad))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_conv_matches_torch(shape):
+    torch = pytest.importorskip("torch")
+    inputs, outputs, groups, kernel, height, width, pad = shape
+    layer = random_layer(inputs, outputs, groups, kernel, seed=3)
+    x = np.random.default_rng(4).integers(0, 256, (2, inputs, height, width), np.uint8)
+    padded = torch.nn.functional.pad(torch.tensor(x).double(), (kernel // 2,) * 4, value=pad)
+    acc = torch.nn.functional.conv2d(padded, torch.tensor(layer.weight).double(), groups=groups)
+    np.testing.assert_array_equal(golden.conv(layer, x, pad), acc.numpy())
+
+
+@pytest.mark.parametrize("weight, x, inputs", [(2, 255, 33001), (-2, 255, 33001), (1, 255, 65793),
+                                               (1, 255, 65794), (2, 7, 70001)])
+def test_conv_is_exact_beyond_float32(weight, x, inputs):
+    values = np.full((1, inputs, 1, 1), weight, np.int8)
+    values[0, 0] = 1  # an odd sum, which float32 would round
+    acc = golden.conv(layer_of(values), np.full((1, inputs, 1, 1), x, np.uint8), 0)
+    assert acc.item() == x * (weight * (inputs - 1) + 1)
+
+
+def test_activation_is_floor_then_clip():
+    layer = layer_of(np.ones((2, 1, 1, 1), np.int8), bias=[0, -3], shift=2, code_bits=2)
+    acc = np.arange(-9, 21, dtype=np.int32).reshape(1, 1, 5, 6).repeat(2, 1)
+    wanted = [[min(3, max(0, (a + b) // 4)) for a in range(-9, 21)] for b in (0, -3)]
+    codes = golden.activate(layer, acc)
+    assert codes.dtype == np.uint8
+    np.testing.assert_array_equal(codes.reshape(2, 30), wanted)
+
+
+@pytest.mark.parametrize("bits, levels", [(1, 2), (2, 4), (3, 8)])
+def test_activation_levels(bits, levels):
+    layer = layer_of(np.ones((1, 1, 1, 1), np.int8), shift=15, code_bits=bits)
+    acc = np.array([-2**31, -1, 0, 2**15 - 1, 2**15, levels * 2**15 - 1, levels * 2**15, 2**31 - 1])
+    codes = golden.activate(layer, acc.astype(np.int32).reshape(1, 1, 1, -1))
+    assert codes.ravel().tolist() == [0, 0, 0, 0, 1, levels - 1, levels - 1, levels - 1]
+
+
+@pytest.mark.parametrize("height, width", [(2, 2), (3, 3), (4, 7), (5, 2), (9, 8)])
+def test_pool_is_the_maximum(height, width):
+    codes = np.random.default_rng(5).integers(0, 8, (2, 3, height, width), np.uint8)
+    pooled = golden.pool(codes)
+    assert pooled.shape == (2, 3, height // 2, width // 2)
+    for n, c, i, j in np.ndindex(pooled.shape):
+        assert pooled[n, c, i, j] == codes[n, c, 2 * i:2 * i + 2, 2 * j:2 * j + 2].max()
+
+
+def test_pool_of_one_bit_is_an_or():
+    codes = np.array(list(itertools.product((0, 1), repeat=4)), np.uint8).reshape(16, 1, 2, 2)
+    assert golden.pool(codes).ravel().tolist() == [0] + [1] * 15
+
+
+def test_lowest_class_wins_a_tie():
+    layer = LayerConfig(name="a", channels=2, weight_bits=3, code_bits=3, kernel=1)
+    config = NetworkConfig(height=1, width=1, channels=1, classes=4, layers=(layer,))
+    ones = Layer(layer, np.ones((2, 1, 1, 1), np.int8), np.zeros(2, np.int32), 0)
+    network = Network(config, (ones,), np.array([[0, 0], [1, 2], [2, 1], [1, 1]], np.int8),
+                      np.array([0, -3, -3, -9], np.int32))
+    codes = np.array([[5, 5], [5, 6], [6, 5], [1, 1], [0, 0]], np.uint8).reshape(5, 2, 1, 1)
+    scores, classes = golden.classify(network, codes)
+    assert scores.dtype == np.int32
+    assert scores.tolist() == [[0, 12, 12, 1], [0, 14, 13, 2], [0, 13, 14, 2], [0, 0, 0, -7],
+                               [0, -3, -3, -9]]
+    assert classes.tolist() == [1, 1, 2, 0, 0]
+
+
+def test_classifier_sums_over_many_pixels():
+    config = NetworkConfig(height=200, width=300, channels=1, classes=2, layers=(
+        LayerConfig(name="a", channels=1, weight_bits=3, code_bits=3, kernel=1),))
+    trace = golden.run(extreme_network(config, 2), np.zeros((1, 200, 300, 1), np.uint8))
+    assert trace.scores.tolist() == [[2 * 7 * 60000] * 2]
+
+
+# ---- whole networks
+
+@pytest.mark.parametrize("seed", range(3))
+def test_run_matches_loops_over_pixels(seed):
+    network = random_network(MIXED, seed)
+    images = random_images(MIXED, 2, seed + 100)
+    trace = golden.run(network, images)
+    for n, image in enumerate(images):
+        maps, scores = run_by_pixels(network, image)
+        assert [codes[n].tolist() for codes in trace.codes] == maps
+        assert trace.scores[n].tolist() == scores
+        assert trace.classes[n] == scores.index(max(scores))
+
+
+def test_trace_has_every_boundary():
+    trace = golden.run(random_network(MIXED, 1), random_images(MIXED, 4, 1))
+    assert [codes.shape for codes in trace.codes] == [(4, 8, 7, 9), (4, 6, 3, 4), (4, 12, 3, 4),
+                                                      (4, 4, 1, 2), (4, 7, 1, 2)]
+    assert {codes.dtype for codes in trace.codes} == {np.dtype(np.uint8)}
+    assert (trace.scores.dtype, trace.scores.shape) == (np.int32, (4, 5))
+    assert (trace.classes.dtype, trace.classes.shape) == (np.int64, (4,))
+
+
+@pytest.mark.parametrize("value", [-2, -1, 1, 2])
+def test_extreme_sums(value):
+    network = extreme_network(MIXED, value)
+    x, pad = np.full((1, 3, 7, 9), 255, np.uint8), 255
+    for layer, peak in zip(network.layers, network.peaks, strict=False):
+        weight = np.clip(value, min(ALPHABET[layer.config.weight_bits]),
+                         max(ALPHABET[layer.config.weight_bits]))
+        acc = golden.conv(layer, np.full_like(x, peak), pad)
+        inner = acc[:, :, 1:-1, 1:-1] if pad == 0 and layer.config.kernel == 3 else acc
+        assert (inner == weight * peak * layer.weight[0].size).all()
+        codes = golden.activate(layer, golden.conv(layer, x, pad))
+        assert (codes == 2**layer.config.code_bits - 1).all()
+        x, pad = golden.pool(codes) if layer.config.pool else codes, 0
+    trace = golden.run(network, np.full((1, 7, 9, 3), 255, np.uint8))
+    assert (trace.scores == value * 7 * 2 * 1).all()  # seven channels of 1x2 pixels
+    assert trace.classes.tolist() == [0]
+
+
+@pytest.mark.parametrize("working_set", [1, 50000, 2**30])
+def test_batches_do_not_show(monkeypatch, working_set):
+    network, images = random_network(MIXED, 2), random_images(MIXED, 7, 2)
+    whole = golden.run(network, images)
+    monkeypatch.setattr(golden, "WORKING_SET", working_set)
+    parts = golden.run(network, images)
+    for a, b in zip(whole.codes, parts.codes, strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(whole.scores, parts.scores)
+    np.testing.assert_array_equal(golden.predict(network, images), whole.classes)
+
+
+def test_no_images():
+    trace = golden.run(random_network(MIXED, 1), random_images(MIXED, 0, 1))
+    assert trace.codes[0].shape == (0, 8, 7, 9)
+    assert (trace.scores.shape, trace.classes.shape) == ((0, 5), (0,))
+
+
+def test_accuracy():
+    network, images = random_network(MIXED, 3), random_images(MIXED, 8, 3)
+    labels = golden.predict(network, images).astype(np.uint8)
+    assert golden.accuracy(network, images, labels) == 1.0
+    labels[:2] = (labels[:2] + 1) % 5
+    assert golden.accuracy(network, images, labels) == 0.75
+
+
+@pytest.mark.parametrize("images, came", [
+    (np.zeros((2, 7, 9, 3)), r"float64 \[2, 7, 9, 3\]"),
+    (np.zeros((2, 3, 7, 9), np.uint8), r"uint8 \[2, 3, 7, 9\]"),
+    (np.zeros((7, 9, 3), np.uint8), r"uint8 \[7, 9, 3\]"),
+])
+def test_wrong_images_are_refused(images, came):
+    with pytest.raises(ConfigError, match=rf"^images must be uint8 \[N, 7, 9, 3\], not {came}$"):
+        golden.run(random_network(MIXED, 1), images)
+
+
+@pytest.mark.parametrize("x, came", [
+    (np.zeros((1, 4, 2, 2), np.int64), r"int64 \[1, 4, 2, 2\]"),
+    (np.zeros((1, 2, 2, 2), np.uint8), r"uint8 \[1, 2, 2, 2\]"),
+    (np.zeros((4, 2, 2), np.uint8), r"uint8 \[4, 2, 2\]"),
+])
+def test_wrong_input_of_a_layer_is_refused(x, came):
+    with pytest.raises(ConfigError, match=rf"^x: input must be uint8 \[N, 4, H, W\], not {came}$"):
+        golden.conv(random_layer(4, 2, 2, 3, seed=1), x, 0)

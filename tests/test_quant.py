@@ -1,0 +1,121 @@
+"""The quantizers: alphabets, shares of the levels, windows of the activation, gradients."""
+
+from importlib import import_module
+
+import pytest
+
+from export.artifact import ALPHABET
+
+torch = pytest.importorskip("torch")
+quant = import_module("model.quant")
+
+
+def gaussian(*shape, seed=1, scale=1.0):
+    return scale * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e4])
+def test_levels_are_about_equally_filled(bits, scale):
+    levels = quant.quantize_weight(gaussian(100, 100, 3, 3, scale=scale), bits)
+    values, counts = levels.unique(return_counts=True)
+    assert tuple(values.int().tolist()) == ALPHABET[bits]
+    shares = counts / levels.numel()
+    # One step cannot fill five levels equally; two and three it can.
+    within = 0.03 if bits == 3 else 0.005
+    assert (shares - 1 / len(values)).abs().max() < within
+
+
+# |w| of a normal variable is below 0.253347, 0.430727, 0.841621 in 1/5, 1/3, 3/5 of all cases.
+@pytest.mark.parametrize("bits, wanted", [(2, 2 * 0.430727),
+                                          (3, (2 * 0.253347 + 2 / 3 * 0.841621) / 2)])
+def test_step_is_from_the_normal_quantiles(bits, wanted):
+    assert quant.weight_step(gaussian(10**6), bits).item() == pytest.approx(wanted, abs=4e-3)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3])
+def test_shape_and_alphabet(bits):
+    for shape in [(1, 1, 1, 1), (5, 3, 3, 3), (10, 7)]:
+        levels = quant.quantize_weight(gaussian(*shape), bits)
+        assert levels.shape == shape
+        assert set(levels.int().flatten().tolist()) <= set(ALPHABET[bits])
+        assert (levels == levels.int()).all()
+
+
+@pytest.mark.parametrize("bits", [2, 3])
+def test_levels_grow_with_the_weight_and_are_odd(bits):
+    weight = gaussian(1001).sort().values
+    levels = quant.quantize_weight(weight, bits)
+    assert (levels.diff() >= 0).all()
+    # One weight of two bits is the threshold itself, which belongs to the level above.
+    assert (quant.quantize_weight(-weight, bits) != -levels).sum() <= 1
+    assert (quant.quantize_weight(2**-5 * weight, bits) == levels).all()
+
+
+def test_levels_change_at_half_steps():
+    weight = gaussian(3001)
+    for bits in (2, 3):
+        step = quant.weight_step(weight, bits)
+        levels = quant.quantize_weight(weight, bits)
+        assert (levels == 0).equal((weight / step >= -0.5) & (weight / step < 0.5))
+        if bits == 3:
+            assert (levels == 2).equal(weight / step >= 1.5)
+
+
+def test_binary_threshold_is_the_median():
+    weight = gaussian(1000) + 7
+    levels = quant.quantize_weight(weight, 1)
+    assert 499 <= (levels == -1).sum() <= 500
+    assert weight[levels == 1].min() > weight[levels == -1].max()
+
+
+def test_weights_that_are_all_equal():
+    for value in (0.0, 0.25):
+        weight = torch.full((4, 4), value)
+        assert (quant.quantize_weight(weight, 1) == 1).all()
+        assert (quant.quantize_weight(weight, 2) == bool(value)).all()
+        assert (quant.quantize_weight(weight, 3).abs() <= 2).all()
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3])
+def test_weight_gradient_is_straight_through(bits):
+    weight = gaussian(6, 5).requires_grad_()
+    upstream = gaussian(6, 5, seed=2)
+    quant.quantize_weight(weight, bits).backward(upstream)
+    torch.testing.assert_close(weight.grad, upstream / quant.weight_step(weight, bits))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3])
+def test_activation_windows(bits):
+    """Code k is the window k <= y < k + 1, the first and the last one are open-ended."""
+    y = torch.arange(-40, 100) / 8
+    codes = quant.activation_code(y, bits)
+    top = 2**bits - 1
+    for k in range(top + 1):
+        inside = (y >= k) & (y < k + 1)
+        if k == 0:
+            inside |= y < 0
+        if k == top:
+            inside |= y >= top
+        assert (codes == k).equal(inside)
+
+
+def test_activation_of_one_bit_is_a_step():
+    y = torch.tensor([-1e9, -1.0, 0.0, 0.999, 1.0, 1.001, 1e9])
+    assert quant.activation_code(y, 1).tolist() == [0, 0, 0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3])
+def test_activation_gradient_passes_half_a_code_beyond_the_clip_range(bits):
+    y = (torch.arange(-16, 90) / 8).requires_grad_()
+    upstream = gaussian(106, seed=3)
+    quant.activation_code(y, bits).backward(upstream)
+    inside = (y >= 0) & (y <= 2**bits)
+    assert y.grad.equal(torch.where(inside, upstream, torch.zeros(())))
+
+
+def test_activation_is_the_hardware_s_shift():
+    acc = torch.arange(-300, 300)
+    for bias, shift in [(0, 0), (5, 3), (-7, 6)]:
+        codes = quant.activation_code((acc + bias) * 2.0**-shift, 2)
+        assert codes.int().equal(((acc + bias) >> shift).clamp(0, 3).int())
