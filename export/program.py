@@ -259,6 +259,11 @@ class Program:
         """Cycles of one frame, if its pixels are there and its result is taken at once."""
         return sum(map(self.layer_cycles, self.layers))
 
+    @property
+    def frame_period(self) -> int:
+        """Cycles from result to result: one to hand it over, one to start the next frame."""
+        return self.frame_cycles + 2
+
     def array_use(self, layer: LayerProgram) -> float:
         """Multiply-accumulates done, per those that the array could do in the layer's cycles.
 

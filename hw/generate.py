@@ -66,7 +66,7 @@ def describe(engine: Engine, network: Network) -> dict:
         "cycles_per_frame": program.frame_cycles,
         "array_use": round(use, 4),  # of the layers between the first and the classifier
         "clock_mhz": config.target.clock_mhz,
-        "frames_per_second": round(config.target.clock_mhz * 1e6 / (program.frame_cycles + 1), 1),
+        "frames_per_second": round(config.target.clock_mhz * 1e6 / program.frame_period, 1),
         "weight_bits": images.bits["weights"],
         "bias_bits": images.bits["biases"],
         "program_bits": images.bits["program"],

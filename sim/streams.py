@@ -1,6 +1,7 @@
 """Test benches for Amaranth's simulator: an engine run with random gaps, every code recorded."""
 
 import random
+from dataclasses import dataclass
 
 import numpy as np
 from amaranth.sim import Simulator
@@ -8,14 +9,14 @@ from amaranth.sim import Simulator
 from export.program import Program
 
 
-def pixel_words(images: np.ndarray) -> np.ndarray:
-    """Images uint8 [N, H, W, C] as stream payloads, a list of ints per frame in raster order."""
+def pixel_words(images: np.ndarray) -> list[list[int]]:
+    """Images uint8 [N, H, W, C] as stream payloads, per frame a list in raster order."""
     flat = images.reshape(len(images), -1, images.shape[-1])
     return [[int.from_bytes(pixel.tobytes(), "little") for pixel in image] for image in flat]
 
 
 class TraceCollector:
-    """Puts an engine's traced codes back into feature maps, frame after frame."""
+    """Puts an engine's probed codes back into feature maps, frame after frame."""
 
     def __init__(self, program: Program):
         self.program = program
@@ -26,7 +27,7 @@ class TraceCollector:
         self.units.append([[] for _ in self.program.layers[:-1]])
 
     def take(self, layer: int, codes: int):
-        """One valid trace word: the layer's number and `unit` codes of three bits."""
+        """One valid word of the probe: the layer's number and `unit` codes of three bits."""
         self.units[-1][layer].append(codes)
 
     def codes(self, frame: int, layer: int) -> np.ndarray:
@@ -41,16 +42,26 @@ class TraceCollector:
         return maps[:shape.channels].astype(np.uint8)
 
 
-def simulate(engine, images: np.ndarray, *, seed: int = 0, gaps: int = 0, limit: int = 2_000_000):
-    """Runs frames through an engine in Amaranth's simulator.
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What left an engine: per frame its class, score, codes, cycles of each layer, and when."""
 
-    `gaps` is the longest random pause between two pixels and before a result is taken. Returns
-    classes and scores (lists), the :class:`TraceCollector`, and per frame the cycles of each layer
-    up to the result's offer. An offered result must not change or vanish.
+    classes: list[int]
+    scores: list[int]
+    codes: TraceCollector
+    cycles: list[list[int]]
+    offered: list[int]  # cycle of the simulation in which the result was first there
+
+
+def simulate(engine, images: np.ndarray, *, seed: int = 0, gaps: int = 0, limit: int = 200_000) -> Run:
+    """Runs images uint8 [N, H, W, C] through an engine in Amaranth's simulator.
+
+    `gaps` is the longest random pause between two pixels and before a result is taken. An offered
+    result must not change or vanish, and must come within `limit` cycles.
     """
     program, rng = engine.program, random.Random(seed)
     collector = TraceCollector(program)
-    classes, scores, cycles = [], [], []
+    classes, scores, cycles, offered = [], [], [], []
 
     async def producer(ctx):
         for frame in pixel_words(images):
@@ -65,37 +76,39 @@ def simulate(engine, images: np.ndarray, *, seed: int = 0, gaps: int = 0, limit:
     async def consumer(ctx):
         ticks, offer = [0] * len(program.layers), None
         result, probe = engine.result, engine.probe
-        wait = rng.randint(0, gaps)
-        async for *_, busy, layer, valid, payload, traced in ctx.tick().sample(
-                engine.busy, engine.layer, result.valid, result.payload, probe):
-            assert sum(ticks) < limit, "the engine hangs"
-            if traced.valid:
-                collector.take(traced.layer, traced.codes.as_bits())
-            if offer is not None:
-                assert valid and payload == offer
-            taken = valid and ctx.get(result.ready)
+        wait, now = rng.randint(0, gaps), 0
+        ctx.set(result.ready, wait == 0)
+        async for *_, busy, layer, valid, ready, payload, probed in ctx.tick().sample(
+                engine.busy, engine.layer, result.valid, result.ready, result.payload, probe):
+            now += 1
+            assert now < limit * (len(classes) + 1), "the engine hangs"
+            if probed.valid:
+                collector.take(probed.layer, probed.codes.as_bits())
             if busy and not valid:
                 ticks[layer] += 1
-            if valid and offer is None:
+            if not valid:
+                assert offer is None, "an offered result vanished"
+                continue
+            assert offer is None or payload == offer, "an offered result changed"
+            if offer is None:
                 cycles.append(ticks)
+                offered.append(now)
                 ticks = [0] * len(program.layers)
-            offer = payload if valid and not taken else None
-            if taken:
+            if ready:
                 classes.append(payload["class"])
                 scores.append(payload.score)
                 if len(classes) == len(images):
                     return
                 collector.new_frame()
                 wait = rng.randint(0, gaps)
-                ctx.set(result.ready, 0)
-            elif valid and wait == 0:
-                ctx.set(result.ready, 1)
-            elif valid:
+            else:
                 wait -= 1
+            offer = None if ready else payload
+            ctx.set(result.ready, wait == 0)
 
     simulator = Simulator(engine)
     simulator.add_clock(1e-6)
     simulator.add_testbench(producer, background=True)
     simulator.add_testbench(consumer)
     simulator.run()
-    return classes, scores, collector, cycles
+    return Run(classes=classes, scores=scores, codes=collector, cycles=cycles, offered=offered)

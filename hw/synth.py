@@ -1,0 +1,162 @@
+"""Synthesises a generated engine and reports its size: `python -m hw.synth configs/NAME.toml`.
+
+Reads the product of `python -m hw.generate` in `build/NAME/`, writes `report.json` there, and ends
+with exit code 1 if the engine does not fit the device. There is no place and route: sizes are those
+of the mapped netlist.
+"""
+
+import json
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from export.cli import one_line_errors
+from export.config import Config, ConfigError, load_config
+from hw.tools import run_yosys
+
+
+@dataclass(frozen=True)
+class Device:
+    """A target, its Yosys command, and the cells that take up its sites, by site.
+
+    The number at each cell is how many sites of that kind it needs.
+    """
+
+    name: str
+    command: str
+    sites: dict[str, int]
+    logic: dict[str, int]
+    lut: str
+    carry: str
+    ff: str
+    block_ram: str
+    dsp: tuple[str, ...]
+
+
+DEVICES = {
+    "ecp5": Device(
+        name="LFE5U-85F",
+        # -nodsp: a product of a pixel digit and a weight would go to one 18x18 multiplier each.
+        # -abc9 and -nowidelut give the smallest result for this kind of logic.
+        command="synth_ecp5 -nodsp -abc9 -nowidelut",
+        sites={"logic": 83640, "block_ram": 208},
+        # A carry cell is two LUTs; a 16x4 RAM is four and two for its write port.
+        logic={"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 6},
+        lut="LUT4", carry="CCU2C", ff="TRELLIS_FF", block_ram="DP16KD",
+        dsp=("MULT18X18D", "ALU54B")),
+    "ice40": Device(
+        name="iCE40UP5K",
+        command="synth_ice40 -device u",  # uses abc9 by itself; DSP blocks only if asked for
+        sites={"logic": 5280, "block_ram": 30},
+        logic={"SB_LUT4": 1},  # carry and register share a logic cell with a LUT, where they can
+        lut="SB_LUT4", carry="SB_CARRY", ff="SB_DFF", block_ram="SB_RAM40_4K",
+        dsp=("SB_MAC16",)),
+}
+
+
+def synthesise(folder: Path, device: Device, top: str = "engine") -> dict:
+    """Sizes of `folder/top.v` on `device`: lut4, carry, ff, block_ram, dsp, logic."""
+    with tempfile.TemporaryDirectory() as scratch:
+        counts = Path(scratch) / "counts.json"
+        log = run_yosys(f"""
+            read_verilog {top}.v
+            {device.command} -top {top}
+            tee -q -o {counts} stat -json
+            """, folder)
+        cells = Counter(json.loads(counts.read_text())["design"]["num_cells_by_type"])
+    (folder / "synth.log").write_text(log)
+
+    def count(prefix: str) -> int:  # registers and block RAMs come in many variants
+        return sum(number for cell, number in cells.items() if cell.startswith(prefix))
+
+    return {
+        "lut4": cells[device.lut],
+        "carry": cells[device.carry],
+        "ff": count(device.ff),
+        "block_ram": count(device.block_ram),
+        "dsp": sum(cells[cell] for cell in device.dsp),
+        "logic": max(sum(sites * cells[cell] for cell, sites in device.logic.items()),
+                     count(device.ff)),
+    }
+
+
+def accuracy_fields(path: Path, digest: str | None) -> dict:
+    """What `sim.evaluate` measured for the network with this digest, or why there is nothing."""
+    nothing = {"accuracy": None, "accuracy_images": None, "accuracy_split": None}
+    if not path.exists():
+        return nothing | {"accuracy_note": "not measured; `make eval` does"}
+    found = json.loads(path.read_text())
+    if digest is not None and found["digest"] != digest:
+        return nothing | {"accuracy_note": "measured for another network; `make eval` again"}
+    return {"accuracy": found["accuracy"], "accuracy_images": found["images"],
+            "accuracy_split": found["split"], "accuracy_note": None}
+
+
+def report(config: Config, folder: Path) -> dict:
+    """Synthesises the engine in `folder` and returns what belongs into `report.json`."""
+    for name in ("engine.v", "engine.json"):
+        if not (folder / name).is_file():
+            raise ConfigError(f"{folder / name}: is missing; `make verilog` writes it")
+    engine = json.loads((folder / "engine.json").read_text())
+    device = DEVICES[config.target.family]
+    sizes = synthesise(folder, device)
+    copied = ("cycles_per_frame", "array_use", "weight_bits", "total_bits")
+    return {
+        "name": config.name,
+        "family": config.target.family,
+        "device": device.name,
+        **sizes,
+        "fits": all(sizes[site] <= limit for site, limit in device.sites.items()),
+        **{key: engine[key] for key in copied},
+        **accuracy_fields(folder / "accuracy.json", engine.get("digest")),
+        "yosys": version("pyosys"),
+        "command": device.command,
+    }
+
+
+def show(result: dict, console: Console):
+    """Prints the sizes beside those of the device, and the verdict."""
+    device = DEVICES[result["family"]]
+    table = Table("", "used", f"of {device.name}", title=f"{result['name']}: {result['command']}",
+                  title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    table.add_row("LUT4", f"{result['lut4']:,}", "")
+    table.add_row("carry cells", f"{result['carry']:,}", "")
+    table.add_row("registers", f"{result['ff']:,}", "")
+    for site, label in (("logic", "logic cells"), ("block_ram", "block RAMs")):
+        used, limit = result[site], device.sites[site]
+        table.add_row(label, f"{used:,}", f"{used / limit:.0%} of {limit:,}")
+    table.add_row("DSP blocks", f"{result['dsp']:,}", "")
+    console.print(table)
+    fits = "[green]fits[/]" if result["fits"] else "[red]does not fit[/]"
+    console.print(f"{result['name']} {fits} the {device.name}")
+
+
+@one_line_errors
+def main(
+    config: Annotated[Path, typer.Argument(help="design, a TOML file")],
+    build: Annotated[Path | None, typer.Option(
+        help="folder of the generated engine; default: build/NAME")] = None,
+):
+    """Synthesises the design's engine and writes `report.json` beside it."""
+    design = load_config(config)
+    folder = build or Path("build") / design.name
+    console = Console()
+    with console.status("Yosys maps the engine ..."):
+        result = report(design, folder)
+    (folder / "report.json").write_text(json.dumps(result, indent=1) + "\n")
+    show(result, console)
+    if not result["fits"]:
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

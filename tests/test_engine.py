@@ -1,0 +1,120 @@
+"""The whole engine in Amaranth's simulator: every code of every layer, and every cycle."""
+
+import random
+
+import numpy as np
+import pytest
+
+from export.config import ConfigError, parse_config
+from export.pack import pack
+from export.program import Program
+from hw.engine import Engine
+from sim import golden
+from sim.samples import extreme_network, random_images, random_network
+from sim.streams import simulate
+
+
+def design(layers: list[dict], array: tuple, *, height=6, width=5, channels=3, **network):
+    """A configuration; `array` is rows, columns, words and optionally precisions."""
+    rows, columns, words, *precisions = array
+    layers = [{"name": f"layer{k}", **layer} for k, layer in enumerate(layers)]
+    return parse_config({
+        "name": "test",
+        "network": {"height": height, "width": width, "channels": channels, "classes": 3,
+                    "layers": layers, **network},
+        "array": {"rows": rows, "columns": columns, "words": words,
+                  **({"precisions": precisions[0]} if precisions else {})}})
+
+
+def conv(channels: int, weight_bits: int, code_bits: int, **more) -> dict:
+    return {"channels": channels, "weight_bits": weight_bits, "code_bits": code_bits, **more}
+
+
+def check(config, network, images, **how):
+    """Classes, scores, codes at every layer boundary, and cycles per layer."""
+    program, roms = pack(config, network)
+    run = simulate(Engine(program, roms), images, **how)
+    trace = golden.run(network, images)
+    for frame in range(len(images)):
+        for k, wanted in enumerate(trace.codes):
+            np.testing.assert_array_equal(run.codes.codes(frame, k), wanted[frame],
+                                          f"frame {frame}, layer {k}")
+    assert run.classes == trace.classes.tolist()
+    assert run.scores == trace.scores.max(1).tolist()
+    assert run.cycles == [[program.layer_cycles(layer) for layer in program.layers]] * len(images)
+
+
+def random_design(seed: int):
+    """Layer shapes, precisions and array sizes that have nothing to do with each other."""
+    rng = random.Random(seed)
+    precisions = rng.choice([(1, 2, 3), (1, 2, 3), (1, 2), (2, 3), (1, 3), (3,), (2,), (1,)])
+    bits = [b for b in (1, 2, 3) if b <= max(precisions)]
+    channels = first = rng.choice([1, 2, 3, 5])
+    height, width = rng.randint(1, 8), rng.randint(1, 8)
+    layers, h, w = [], height, width
+    for _ in range(rng.randint(1, 3)):
+        wanted = rng.choice([1, 3, 4, 6, 7, 12, 13, 24])
+        groups = rng.choice([g for g in (1, 1, 2, 3, 4) if not (channels % g or wanted % g)])
+        pool = h > 1 and w > 1 and rng.random() < 0.5
+        layers.append(conv(wanted, rng.choice(bits), rng.choice(bits), groups=groups,
+                           kernel=rng.choice([1, 3, 3]), pool=pool))
+        channels, h, w = wanted, h // (1 + pool), w // (1 + pool)
+    rows, columns = rng.choice([(1, 1), (1, 4), (2, 3), (3, 4), (4, 4), (5, 2), (7, 1), (2, 8)])
+    return design(layers, (rows, columns, rng.randint(1, 4), precisions), height=height,
+                  width=width, channels=first, pad=rng.randint(0, 255),
+                  classes=rng.randint(2, 6), classifier_bits=rng.choice(bits))
+
+
+def packable(seeds):
+    """Seeds whose design the array has the precisions for."""
+    for seed in seeds:
+        try:
+            Program(random_design(seed))
+        except ConfigError:
+            continue
+        yield seed
+
+
+@pytest.mark.parametrize("seed", list(packable(range(48)))[:36])
+def test_random_networks(seed):
+    config = random_design(seed)
+    check(config, random_network(config.network, seed), random_images(config.network, 2, seed),
+          gaps=3 * (seed % 2), seed=seed)
+
+
+@pytest.mark.parametrize("value", [-2, 2])
+@pytest.mark.parametrize("mode", [1, 2, 3])
+def test_full_accumulators(value, mode):
+    config = design([conv(8, 3, mode), conv(13, mode, mode), conv(9, mode, 1)], (3, 4, 2),
+                    classes=5, channels=1)
+    network = extreme_network(config.network, value)
+    images = np.stack([np.full((6, 5, 1), level, np.uint8) for level in (255, 0)])
+    check(config, network, images)
+
+
+def test_one_pixel():
+    config = design([conv(1, 3, 3)], (1, 1, 1), height=1, width=1, channels=1, classes=2)
+    check(config, random_network(config.network, 1), random_images(config.network, 3, 1))
+
+
+def test_wide_image_of_one_row():
+    config = design([conv(6, 2, 2), conv(6, 1, 1)], (4, 3, 1), height=1, width=33, channels=2)
+    check(config, random_network(config.network, 1), random_images(config.network, 1, 1))
+
+
+def test_more_rows_than_pixels():
+    config = design([conv(5, 3, 2), conv(5, 2, 1)], (9, 2, 2), height=2, width=3)
+    check(config, random_network(config.network, 1), random_images(config.network, 2, 1))
+
+
+def test_long_pauses_between_pixels_and_before_results():
+    config = design([conv(4, 3, 2, pool=True)], (2, 2, 2))
+    check(config, random_network(config.network, 1), random_images(config.network, 3, 1), gaps=40)
+
+
+def test_next_frame_is_accepted_while_this_one_is_computed():
+    """So frames follow each other without waiting for pixels."""
+    config = design([conv(8, 3, 3), conv(8, 3, 3), conv(8, 3, 3)], (2, 4, 1), height=4, width=4)
+    program, roms = pack(config, random_network(config.network, 1))
+    run = simulate(Engine(program, roms), random_images(config.network, 4, 1))
+    assert np.diff(run.offered).tolist() == [program.frame_period] * 3
