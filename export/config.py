@@ -25,7 +25,7 @@ class ConfigError(ValueError):
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class LayerConfig(_Frozen):
@@ -60,7 +60,7 @@ class NetworkConfig(_Frozen):
     channels: Positive
     classes: Annotated[int, Field(ge=2)]
     classifier_bits: Precision = 3
-    layers: Annotated[tuple[LayerConfig, ...], Field(min_length=1)]
+    layers: Annotated[tuple[LayerConfig, ...], Field(min_length=1, strict=False)]
     pad: Annotated[int, Field(ge=0, le=255)] = 0
 
     @model_validator(mode="after")
@@ -95,7 +95,7 @@ class ArrayConfig(_Frozen):
     rows: Positive
     columns: Positive
     words: Positive
-    precisions: Annotated[tuple[Precision, ...], Field(min_length=1)] = (1, 2, 3)
+    precisions: Annotated[tuple[Precision, ...], Field(min_length=1, strict=False)] = (1, 2, 3)
 
     @model_validator(mode="after")
     def _sorted(self):

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from export.config import Config, ConfigError
 from export.artifact import MAX_SHIFT, Network
+from export.config import Config, ConfigError
 from export.program import LayerProgram, Program
 from export.words import bits_to_ints, operands, pack_weights, steps_per_row
 
@@ -114,9 +114,8 @@ def bias_words(program: Program, network: Network) -> list[int]:
         lowest = -(1 << width - 1) if layer.classifier else 0
         columns = np.full(len(layer.tiles) * program.array.columns, lowest, np.int64)
         columns[:len(folded)] = folded
-        for tile in columns.reshape(len(layer.tiles), -1).tolist():
-            words.append(sum((value & (1 << width) - 1) << k * width
-                             for k, value in enumerate(tile)))
+        words += [sum((value & (1 << width) - 1) << k * width for k, value in enumerate(tile))
+                  for tile in columns.reshape(len(layer.tiles), -1).tolist()]
     return words
 
 
@@ -205,8 +204,8 @@ def pack(config: Config, network: Network) -> tuple[Program, Images]:
         if layer.classifier:
             limit = 2**(program.score_bits - 3)
         if np.abs(bias.astype(np.int64)).max() > limit:
-            raise ConfigError(f"{layer.name}: accumulator could overflow: wanted |bias| <= {limit}, "
-                              f"got {np.abs(bias.astype(np.int64)).max()}")
+            raise ConfigError(f"{layer.name}: accumulator could overflow: wanted |bias| <= {limit},"
+                              f" got {np.abs(bias.astype(np.int64)).max()}")
     rows = weight_rows(program, network)
     images = {
         "weights": bits_to_ints(rows.reshape(len(rows), -1)),

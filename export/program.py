@@ -11,6 +11,7 @@ at address 0; behind it, feature maps alternate between the low and the high end
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from math import gcd
 
 from export.config import DIGITS_OF_PIXEL, Config, ConfigError, Shape
@@ -197,12 +198,12 @@ class Program:
 
     def _place(self, layers: list[LayerProgram]) -> tuple[LayerProgram, ...]:
         sizes = [layers[0].digits * layers[0].digit_words * layers[0].slots]
-        for layer, reader in zip(layers, layers[1:], strict=False):
+        for layer, reader in pairwise(layers):
             written = len(layer.tiles) * self.array.columns
             words = -(-written // operands(reader.mode, self.array.words))
             sizes.append(words * reader.slots)
         # the first layer reads the pixels' own region
-        pairs = [a + b for a, b in zip([0, *sizes[1:]], sizes[1:], strict=False)]
+        pairs = [a + b for a, b in pairwise([0, *sizes[1:]])]
         self.depth = sizes[0] + max(pairs)
         bases = [0] + [sizes[0] if k % 2 == 0 else self.depth - size
                        for k, size in enumerate(sizes[1:])]

@@ -1,5 +1,7 @@
 """Output-stationary systolic array: rows are pixels, columns are output channels."""
 
+from itertools import pairwise
+
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -97,7 +99,7 @@ class SystolicArray(wiring.Component):
             ]
             if horner:
                 m.d.comb += edge.control_i.horner.eq(controls[i].horner)
-            for left, right in zip(pe[i], pe[i][1:], strict=False):
+            for left, right in pairwise(pe[i]):
                 m.d.comb += right.act_i.eq(left.act_o), right.control_i.eq(left.control_o)
 
         # Column heads: skewed weight rows, decoded once; sums leave at the other end.
@@ -117,7 +119,7 @@ class SystolicArray(wiring.Component):
                 pe[0][c].weight_i.eq(decoder.weight),
                 self.sums[c].eq(delay(m, pe[-1][c].drain_o, C - 1 - c, f"sum_c{c}")),
             ]
-            for above, below in zip(pe, pe[1:], strict=False):
+            for above, below in pairwise(pe):
                 m.d.comb += [below[c].weight_i.eq(above[c].weight_o),
                              below[c].drain_i.eq(above[c].drain_o)]
         m.d.comb += self.start.eq(delay(m, start, C - 1, "start"))

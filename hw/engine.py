@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from export.pack import Images
 from export.program import Program
 from hw.array import SystolicArray
-from hw.epilogue import Epilogue, result_layout, probe_layout
+from hw.epilogue import Epilogue, probe_layout, result_layout
 from hw.feeder import Feeder, WeightFeeder
 from hw.memory import ActivationMemory
 from hw.pixels import PixelInput
@@ -18,7 +18,7 @@ class Engine(wiring.Component):
     """Runs one network on a systolic array, frame after frame, without reset in between.
 
     A frame takes :attr:`Program.frame_cycles` cycles from `busy` to its result, which is held until
-    it is taken; the next frame's pixels are accepted as soon as the first layer has read this one's.
+    it is taken; the next frame's pixels are accepted once the first layer has read this one's.
 
     Members
     -------

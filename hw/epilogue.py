@@ -1,4 +1,6 @@
-"""From sums to codes: bias, shift, clip, pooling, packing; for the classifier: scores and argmax."""
+"""From sums to codes: bias, shift, clip, pooling, placing; at the end: scores and argmax."""
+
+from itertools import pairwise
 
 from amaranth import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
@@ -294,7 +296,7 @@ class Epilogue(wiring.Component):
             m.d.sync += [w.eq(total) for w, total in zip(waiting, totals, strict=True)]
             m.d.sync += [left.eq(columns), final.eq(last)]
         with m.Elif(left != 0):
-            m.d.sync += [w.eq(other) for w, other in zip(waiting, waiting[1:], strict=False)]
+            m.d.sync += [w.eq(other) for w, other in pairwise(waiting)]
             m.d.sync += [left.eq(left - 1), number.eq(number + 1)]
             with m.If(waiting[0] > result.score):
                 m.d.sync += [result.score.eq(waiting[0]), result["class"].eq(number)]

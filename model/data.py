@@ -25,14 +25,15 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer",
            "dog", "frog", "horse", "ship", "truck")
 
 
+_ARRAYS = frozenset({("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"),
+                     ("numpy", "dtype"), ("_codecs", "encode")})
+
+
 class _ArraysOnly(pickle.Unpickler):
     """Reads the archive's dictionaries of arrays and nothing that could run code."""
 
-    ALLOWED = {("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"),
-               ("numpy", "dtype"), ("_codecs", "encode")}
-
     def find_class(self, module, name):
-        if (module, name) not in self.ALLOWED:
+        if (module, name) not in _ARRAYS:
             raise ConfigError(f"{ARCHIVE}: holds an object of {module}.{name}, wanted arrays only")
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
@@ -48,8 +49,11 @@ def load_cifar10(split: str) -> tuple[np.ndarray, np.ndarray]:
     count = {"train": 50000, "test": 10000}[split]
     folder = Path(os.environ.get("HEXLANE_DATA") or "build/data")
     if (folder / f"{split}_images.npy").exists():
-        images, labels = (np.load(folder / f"{split}_{kind}.npy", allow_pickle=False)
-                          for kind in ("images", "labels"))
+        try:
+            images, labels = (np.load(folder / f"{split}_{kind}.npy", allow_pickle=False)
+                              for kind in ("images", "labels"))
+        except (OSError, ValueError, EOFError) as error:
+            raise ConfigError(f"{folder}: {split} arrays cannot be read: {error}") from error
     else:
         images, labels = _from_archive(folder, split)
     if images.shape != (count, 32, 32, 3) or labels.shape != (count,) \

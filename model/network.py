@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from export.artifact import MAX_SHIFT
 from export.config import Config, LayerConfig, NetworkConfig
 from model.quant import activation_code, quantize_weight
 
@@ -37,7 +38,7 @@ class QuantConv(nn.Module):
         self.weight = nn.Parameter(weight / math.sqrt(fan_in))
         self.beta = nn.Parameter(torch.ones(layer.channels))
         self.register_buffer("mean", torch.zeros(layer.channels))
-        self.register_buffer("square", torch.ones(()))  # running mean square of acc - mean, over all channels
+        self.register_buffer("square", torch.ones(()))  # of acc - mean, all channels
         self.register_buffer("shift", torch.zeros(()))
 
     def accumulate(self, x: Tensor) -> Tensor:
@@ -60,7 +61,7 @@ class QuantConv(nn.Module):
         self.mean.lerp_(mean, momentum)
         self.square.lerp_(square, momentum)
         ideal = 0.5 * torch.log2(self.square) - math.log2(SPREAD[self.layer.code_bits])
-        nearest = torch.round(ideal).clamp_min(0)
+        nearest = torch.round(ideal).clamp(0, MAX_SHIFT)
         self.shift.copy_(torch.where((ideal - self.shift).abs() > STICKY, nearest, self.shift))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -98,13 +99,14 @@ class Encoder(nn.Module):
         return spread * self.network.shapes[-1].pixels / 2
 
     def integer_head(self) -> tuple[Tensor, Tensor]:
-        """Quinary weights (classes, features) and integer biases (classes,)."""
-        return quantize_weight(self.head, 3), torch.round(self.head_bias * self.head_scale)
+        """Integer weights (classes, features) and biases (classes,)."""
+        return (quantize_weight(self.head, self.network.classifier_bits),
+                torch.round(self.head_bias * self.head_scale))
 
     def forward(self, x: Tensor) -> Tensor:
         for conv in self.convs:
             x = conv(x)
-        weight = quantize_weight(self.head, 3)
+        weight = quantize_weight(self.head, self.network.classifier_bits)
         with torch.autocast(x.device.type, enabled=False):
             sums = F.linear(x.float().sum((2, 3)), weight)
             if self.training:

@@ -1,8 +1,9 @@
 """Quantizers whose forward values are integers and whose gradients are straight-through.
 
-Weights: linear symmetric levels with one step per layer, chosen from the quantiles of the real-valued
-weights so that the levels are about equally filled (histogram-equalized quantization, HEQ, Nguyen et
-al. 2022). The papers' formula for more than three levels is not known to us; the rules below are ours.
+Weights: linear symmetric levels with one step per layer, chosen from the quantiles of the real
+weights so that the levels are about equally filled (histogram-equalized quantization, HEQ, Nguyen
+et al. 2022). The paper's formula for more than three levels is not known to us; the rules below
+are ours.
 """
 
 import torch

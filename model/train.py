@@ -4,9 +4,11 @@ Writes under `build/NAME/train/`: `checkpoint.pt` after every epoch (a killed ru
 `final.pt` (calibrated weights, what the exporter reads), `record.json` and TensorBoard logs.
 """
 
+import copy
 import json
 import math
 import os
+import pickle
 import platform
 import time
 from pathlib import Path
@@ -21,11 +23,12 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from export.cli import one_line_errors
-from export.config import Config, load_config
+from export.config import Config, ConfigError, load_config
 from model.data import HOLDOUT, load_cifar10
 from model.network import Encoder, calibrate
 
 MARGIN = 4  # pixels of random translation
+QUICK, FINAL = 2000, 10000  # images for the statistics: of each epoch's validation, of the result
 
 
 def augment(images: Tensor, generator: torch.Generator, pad: int) -> Tensor:
@@ -91,8 +94,12 @@ class Run:
         path = self.folder / "checkpoint.pt"
         if not path.exists():
             return
-        state = torch.load(path, weights_only=True, map_location=self.device)
-        self.encoder.load_state_dict(state["encoder"])
+        try:
+            state = torch.load(path, weights_only=True, map_location=self.device)
+            self.encoder.load_state_dict(state["encoder"])
+        except (RuntimeError, pickle.UnpicklingError, KeyError, EOFError) as error:
+            raise ConfigError(f"{path}: cannot be resumed with this configuration; move it away "
+                              f"to start anew: {str(error).splitlines()[0]}") from error
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.curve, self.seconds = state["epoch"], state["curve"], state["seconds"]
 
@@ -145,7 +152,10 @@ def train(config: Config, folder: Path, *, device: str = "cpu", compiled: bool =
         loss = run.train_epoch(images, labels)
         run.epoch += 1
         run.seconds += time.perf_counter() - start
-        right = accuracy(run.encoder, held.to(device), held_labels.to(device))
+        # Statistics of bf16 sums and a moving network would make validation noisy: take exact ones.
+        exact = copy.deepcopy(run.encoder)
+        calibrate(exact, images[:QUICK].to(device))
+        right = accuracy(exact, held.to(device), held_labels.to(device))
         run.curve.append([loss, right])
         run.save()
         writer.add_scalar("loss/train", loss, run.epoch)
@@ -156,13 +166,15 @@ def train(config: Config, folder: Path, *, device: str = "cpu", compiled: bool =
         tqdm.write(f"epoch {run.epoch}: loss {loss:.4f}, validation {right:.2%}, "
                    f"{run.seconds / run.epoch:.0f} s per epoch")
     encoder = run.encoder.cpu()
-    calibrate(encoder, images[:10000])
+    calibrate(encoder, images[:FINAL])
     right = accuracy(encoder, held, held_labels)
     _atomic_save(encoder.state_dict(), folder / "final.pt")
     record = {"config": config.model_dump(), "torch": torch.__version__, "device": device,
               "machine": platform.machine(), "seconds": round(run.seconds),
               "train_images": len(images), "curve": run.curve, "validation": right}
-    (folder / "record.json").write_text(json.dumps(record, indent=1) + "\n")
+    part = folder / "record.json.part"
+    part.write_text(json.dumps(record, indent=1) + "\n")
+    os.replace(part, folder / "record.json")
     return record
 
 

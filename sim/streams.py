@@ -53,7 +53,8 @@ class Run:
     offered: list[int]  # cycle of the simulation in which the result was first there
 
 
-def simulate(engine, images: np.ndarray, *, seed: int = 0, gaps: int = 0, limit: int = 200_000) -> Run:
+def simulate(engine, images: np.ndarray, *, seed: int = 0, gaps: int = 0,
+             limit: int = 200_000) -> Run:
     """Runs images uint8 [N, H, W, C] through an engine in Amaranth's simulator.
 
     `gaps` is the longest random pause between two pixels and before a result is taken. An offered

@@ -57,8 +57,9 @@ def run_frames(config: Config, network: Network, folder: Path, images: np.ndarra
     watcher.start()
     try:
         run_bench(verilog=folder, top="engine", bench="sim.bench_engine", simulator=simulator,
-                  build=build, environment={"HEXLANE_JOB": str(job), "HEXLANE_RESULTS": str(results),
-                                            "HEXLANE_PROGRESS": str(dots)})
+                  build=build, environment={
+                      "HEXLANE_JOB": str(job), "HEXLANE_RESULTS": str(results),
+                      "HEXLANE_PROGRESS": str(dots)})
     finally:
         done.set()
         watcher.join()

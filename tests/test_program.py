@@ -1,5 +1,7 @@
 """The cycle model and the memory map, from the configuration alone."""
 
+from itertools import pairwise
+
 import pytest
 
 from export.config import load_config, parse_config
@@ -40,7 +42,7 @@ def test_maps_that_are_alive_together_do_not_overlap(reference):
 
     regions = [region(layer) for layer in reference.layers]
     assert max(map(max, regions)) < reference.depth
-    for earlier, later in zip(regions, regions[1:], strict=False):
+    for earlier, later in pairwise(regions):
         assert not earlier & later
     assert not any(regions[0] & other for other in regions[1:])
 

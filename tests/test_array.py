@@ -1,0 +1,88 @@
+"""The array alone: skew, drain order, back-to-back tiles, promised latency."""
+
+import numpy as np
+import pytest
+from amaranth.sim import Simulator
+
+from export.config import parse_config
+from export.program import Program
+from export.words import bits_to_ints, operands, pack_codes, pack_weights
+from hw.array import SystolicArray
+
+
+def program_of(rows, columns, words):
+    return Program(parse_config({
+        "name": "test",
+        "network": {"height": 4, "width": 4, "channels": 8, "classes": 2, "layers": [
+            {"name": "a", "channels": 24, "weight_bits": 3, "code_bits": 3}]},
+        "array": {"rows": rows, "columns": columns, "words": words}}))
+
+
+@pytest.mark.parametrize("rows, columns, words", [(1, 1, 1), (4, 4, 2), (2, 5, 1), (5, 2, 4),
+                                                  (3, 8, 2)])
+@pytest.mark.parametrize("mode", [1, 2, 3])
+def test_sums_leave_in_order_and_on_time(rows, columns, words, mode):
+    program = program_of(rows, columns, words)
+    dut = SystolicArray(program)
+    rng = np.random.default_rng(rows + 10 * mode)
+    ops, units = operands(mode, words), program.units
+    period = rows * units  # the shortest that the drain allows
+    tiles = []
+    for steps in (period, period + 3, period, max(1, period - 2), period):
+        codes = rng.integers(0, 2**mode, (steps, rows, ops))
+        weights = rng.integers(1 - mode, mode, (steps, columns, ops))
+        if mode == 1:
+            weights = rng.choice([-1, 1], (steps, columns, ops))
+        tiles.append((codes, weights))
+    expected = [np.einsum("sro,sco->rc", codes, weights)
+                + np.minimum(weights, 0).sum((0, 2)) * -(2**mode - 1)
+                for codes, weights in tiles]
+
+    async def feed(ctx):
+        ctx.set(dut.mode, 1 << mode - 1)
+        ctx.set(dut.binary, mode == 1)
+        ctx.set(dut.tail, ops)
+        await ctx.tick()
+        ended = False
+        for codes, weights in tiles:
+            for step in range(max(len(codes), period)):
+                busy = step < len(codes)
+                ctx.set(dut.control, {"first": step == 0, "horner": 0, "capture": ended})
+                if busy:
+                    acts = bits_to_ints(pack_codes(codes[step], mode, words))
+                    ctx.set(dut.acts, acts)
+                    rows_ = pack_weights(weights[step], mode, words, mode == 1)
+                    ctx.set(dut.rows, bits_to_ints(rows_))
+                ended = step == len(codes) - 1
+                await ctx.tick()
+                ctx.set(dut.control, {"first": 0, "horner": 0, "capture": 0})
+        ctx.set(dut.control, {"first": 0, "horner": 0, "capture": ended})
+        await ctx.tick()
+        ctx.set(dut.control, {"first": 0, "horner": 0, "capture": 0})
+        await ctx.tick().repeat(4 * (rows * units + columns + 10))
+
+    captures, starts, found, left, phase = [], [], [], 0, 0
+
+    async def watch(ctx):
+        nonlocal left, phase
+        now = 0
+        async for *_, start, capture, sums in ctx.tick().sample(
+                dut.start, dut.control.capture, dut.sums):
+            if capture:
+                captures.append(now)
+            if start:
+                starts.append(now)
+                left, phase = rows * units, 0
+            if left:
+                if phase == 0:
+                    found.append([sums[c] for c in range(columns)])
+                phase, left = (phase + 1) % units, left - 1
+            now += 1
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(feed)
+    simulator.add_testbench(watch, background=True)
+    simulator.run()
+    assert [b - a for a, b in zip(captures, starts, strict=True)] == [dut.latency] * len(tiles)
+    np.testing.assert_array_equal(np.array(found).reshape(len(tiles), rows, columns), expected)

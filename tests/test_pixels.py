@@ -1,0 +1,98 @@
+"""Pixels to digits: what is written where, neighbours and pads included, and how fast."""
+
+import numpy as np
+import pytest
+from amaranth.sim import Simulator
+
+from export.config import parse_config
+from export.program import Program
+from export.words import operands, pack_codes, to_memory_order
+from hw.pixels import PixelInput
+from sim.streams import pixel_words
+
+
+def program_of(channels, words, precisions, weight_bits=2):
+    return Program(parse_config({
+        "name": "test",
+        "network": {"height": 3, "width": 5, "channels": channels, "classes": 2, "pad": 201,
+                    "classifier_bits": min(max(precisions), 2), "layers": [
+                        {"name": "a", "channels": 4, "code_bits": 1,
+                         "weight_bits": min(weight_bits, max(precisions))}]},
+        "array": {"rows": 4, "columns": 2, "words": words, "precisions": precisions}}))
+
+
+def expected_memory(program, image):
+    """{(bank, address): word bits} from the definition, pixel by pixel."""
+    first, rows = program.layers[0], program.array.rows
+    precision, ops = program.digit_bits, operands(program.digit_bits, program.array.words)
+    taps, (height, width, channels) = first.taps_per_word, image.shape
+    centre = 1 if taps == 3 else 0
+    wide = np.full((height, width + 4, channels), program.config.network.pad)
+    wide[:, 2:-2] = image
+    memory = {}
+    for n in range(height * width):
+        y, x = divmod(n, width)
+        values = np.zeros(first.digit_words * ops, np.int64)
+        near = wide[y, x + 2 - centre:x + 2 - centre + taps].reshape(-1)
+        values[:near.size] = near
+        for digit in range(first.digits):
+            shown = values >> precision * (first.digits - 1 - digit) & (1 << precision) - 1
+            for k in range(first.digit_words):
+                bits = pack_codes(shown[k * ops:(k + 1) * ops], precision, program.array.words)
+                word = digit * first.digit_words + k
+                memory[n % rows, word * first.slots + n // rows] = to_memory_order(
+                    bits, precision).tolist()
+    return memory
+
+
+@pytest.mark.parametrize("granted", [1, 2, 3])
+@pytest.mark.parametrize("channels, words, precisions, taps", [
+    (3, 4, [1, 2, 3], 2), (1, 2, [1, 2, 3], 3), (3, 1, [3], 1), (9, 2, [1, 2, 3], 1),
+    (2, 2, [1, 2], 3), (2, 2, [2], 3), (3, 1, [1], 1)])
+def test_digits_and_neighbours(channels, words, precisions, taps, granted):
+    program = program_of(channels, words, precisions)
+    assert program.layers[0].taps_per_word == taps
+    dut = PixelInput(program)
+    images = np.random.default_rng(channels).integers(0, 256, (2, 3, 5, channels), np.uint8)
+    memory, frames, cycles = {}, [], []
+
+    async def produce(ctx):
+        for frame in pixel_words(images):
+            for word in frame:
+                ctx.set(dut.pixels.payload, word)
+                ctx.set(dut.pixels.valid, 1)
+                await ctx.tick().until(dut.pixels.ready)
+                ctx.set(dut.pixels.valid, 0)
+
+    async def bank(ctx):
+        now, began = 0, 0
+        ctx.set(dut.granted, granted == 1)
+        async for *_, write, grant, ready, taken in ctx.tick().sample(
+                dut.write, dut.granted, dut.ready, dut.pixels.ready):
+            now += 1
+            if write.valid and grant:
+                bits = [lane >> k & 1 for lane in write.data for k in range(2 * words)]
+                memory[write.bank, write.address] = bits
+            ctx.set(dut.granted, now % granted == 0)
+            if ready and not ctx.get(dut.read):
+                assert not taken
+                frames.append(dict(memory))
+                cycles.append(now - began)
+                memory.clear()
+                ctx.set(dut.read, 1)
+            elif ready:
+                ctx.set(dut.read, 0)
+                began = now
+                if len(frames) == len(images):
+                    return
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(produce, background=True)
+    simulator.add_testbench(bank)
+    simulator.run()
+    assert frames == [expected_memory(program, image) for image in images]
+    if granted == 1:  # a pixel takes its words and one more cycle; a row with neighbours one pad
+        first = program.layers[0]
+        per_row = 5 * (first.digits * first.digit_words + 1) + (taps > 1)
+        assert cycles[1] == 3 * per_row + 1

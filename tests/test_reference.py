@@ -1,0 +1,74 @@
+"""The shipped weights on CIFAR-10: torch against golden, on all test images.
+
+Skipped where the data is not: set HEXLANE_DATA, or run `make eval` once, which downloads it.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.artifact import load_network
+from export.config import load_config
+from sim import golden
+
+torch = pytest.importorskip("torch")
+model = pytest.importorskip("model.network")
+data = pytest.importorskip("model.data")
+
+
+@pytest.fixture(scope="module")
+def cifar10():
+    if "HEXLANE_DATA" not in os.environ and not (Path("build/data") / data.ARCHIVE).exists():
+        pytest.skip("CIFAR-10 is not here: set HEXLANE_DATA or run `make eval` once")
+    return data.load_cifar10("test")
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """The integer network, and the encoder of training with its integers as parameters."""
+    network = load_network("weights/cifar10.npz")
+    encoder = model.Encoder(load_config("configs/cifar10.toml").network).eval()
+    with torch.no_grad():
+        for conv, layer in zip(encoder.convs, network.layers, strict=True):
+            conv.weight.copy_(torch.from_numpy(layer.weight.astype(np.float32)))
+            conv.mean.copy_(-torch.from_numpy(layer.bias.astype(np.float32)))
+            conv.beta.zero_()
+            conv.shift.fill_(layer.shift)
+        encoder.head.copy_(torch.from_numpy(network.classifier_weight.astype(np.float32)))
+        encoder.head_bias.copy_(torch.from_numpy(network.classifier_bias) / encoder.head_scale)
+    return network, encoder
+
+
+@pytest.fixture(autouse=True)
+def integers_stay(monkeypatch):
+    """The weights are integers already; quantizing them again would move them."""
+    monkeypatch.setattr(model, "quantize_weight", lambda weight, bits: weight)
+
+
+def tensor(images):
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float()
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_classes_of_all_test_images_and_the_accuracy(cifar10, reference):
+    images, labels = cifar10
+    network, encoder = reference
+    classes = golden.predict(network, images)
+    by_torch = torch.cat([encoder(tensor(part)).argmax(1)
+                          for part in np.array_split(images, 40)]).numpy()
+    np.testing.assert_array_equal(classes, by_torch)
+    assert np.mean(classes == labels) >= 0.85
+
+
+@torch.no_grad()
+def test_every_layer_of_256_images(cifar10, reference):
+    network, encoder = reference
+    trace = golden.run(network, cifar10[0][:256])
+    x = tensor(cifar10[0][:256])
+    for conv, codes in zip(encoder.convs, trace.codes, strict=True):
+        x = conv(x)
+        np.testing.assert_array_equal(x.numpy(), codes, conv.layer.name)
+    np.testing.assert_array_equal(encoder(tensor(cifar10[0][:256])).numpy(), trace.scores)

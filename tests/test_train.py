@@ -1,0 +1,94 @@
+"""Training end to end on made-up images: it learns, resumes where it was, and exports exactly."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.config import ConfigError, parse_config
+from sim import golden
+
+torch = pytest.importorskip("torch")
+convert = pytest.importorskip("export.convert")
+train = pytest.importorskip("model.train")
+
+
+def design(epochs: int, channels: int = 8):
+    return parse_config({
+        "name": "test",
+        "network": {"height": 32, "width": 32, "channels": 3, "classes": 10, "pad": 128, "layers": [
+            {"name": "a", "channels": channels, "weight_bits": 3, "code_bits": 2, "pool": True},
+            {"name": "b", "channels": 8, "weight_bits": 2, "code_bits": 1, "pool": True}]},
+        "array": {"rows": 4, "columns": 4, "words": 2},
+        "train": {"epochs": epochs, "batch": 50, "learning_rate": 0.01}})
+
+
+@pytest.fixture
+def images(monkeypatch):
+    """Ten classes of noisy stripes in place of CIFAR-10; 500 images, of which 100 are held out."""
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 10, 500).astype(np.uint8)
+    wave = 128 + 100 * np.sin(np.arange(32) * (labels[:, None] + 1) * np.pi / 16)
+    stripes = wave[:, None, :, None] + rng.normal(0, 10, (500, 32, 32, 3))
+    pixels = stripes.clip(0, 255).astype(np.uint8)
+    monkeypatch.setattr(train, "load_cifar10", lambda split: (pixels, labels))
+    monkeypatch.setattr(train, "HOLDOUT", 100)
+    return pixels, labels
+
+
+def test_it_learns_and_exports_exactly(images, tmp_path):
+    config = design(epochs=4)
+    record = train.train(config, tmp_path, compiled=False)
+    assert record["curve"][-1][0] < record["curve"][0][0]
+    assert record["validation"] > 0.3  # chance is 0.1
+    assert json.loads((tmp_path / "record.json").read_text())["validation"] == record["validation"]
+    encoder, _ = convert.load_checkpoint(tmp_path / "final.pt", config)
+    trace = golden.run(convert.convert(encoder), images[0][-100:])
+    assert np.mean(trace.classes == images[1][-100:]) == pytest.approx(record["validation"])
+
+
+def test_a_killed_run_resumes_where_it_was(images, tmp_path, monkeypatch):
+    config = design(epochs=3)
+    whole = train.train(config, tmp_path / "whole", compiled=False)
+
+    class Killed(Exception):
+        pass
+
+    one_epoch = train.Run.train_epoch
+
+    def dies_in_the_second_epoch(run, *data):
+        if run.epoch == 1:
+            raise Killed
+        return one_epoch(run, *data)
+
+    monkeypatch.setattr(train.Run, "train_epoch", dies_in_the_second_epoch)
+    with pytest.raises(Killed):
+        train.train(config, tmp_path / "killed", compiled=False)
+    assert not Path(tmp_path / "killed" / "final.pt").exists()
+    monkeypatch.setattr(train.Run, "train_epoch", one_epoch)
+    resumed = train.train(config, tmp_path / "killed", compiled=False)
+    np.testing.assert_allclose(resumed["curve"], whole["curve"], rtol=0.02)
+
+
+def test_a_checkpoint_of_another_network_is_refused(images, tmp_path):
+    train.train(design(epochs=1), tmp_path, compiled=False)
+    with pytest.raises(ConfigError, match=r"checkpoint.pt: cannot be resumed with this config"):
+        train.train(design(epochs=2, channels=12), tmp_path, compiled=False)
+
+
+def test_augmentation_moves_and_mirrors_whole_images():
+    image = torch.arange(3 * 32 * 32, dtype=torch.int32).reshape(1, 3, 32, 32)
+    several = train.augment(image.repeat(64, 1, 1, 1), torch.Generator().manual_seed(1), -1)
+    centres = several[:, 0, 8:24, 8:24]
+    steps = (centres[:, :, 1:] - centres[:, :, :-1]).flatten(1)
+    assert ((steps == 1).all(1) | (steps == -1).all(1)).all()
+    assert len(torch.unique(centres[:, 0, 0])) > 20
+    assert (steps == -1).all(1).float().mean() == pytest.approx(0.5, abs=0.2)
+
+
+def test_learning_rate_warms_up_and_ends_at_zero():
+    rates = [train.learning_rate(step, 100, 1.0) for step in range(100)]
+    assert max(rates) == rates[9] == 1.0
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[-1] < 0.001

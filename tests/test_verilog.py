@@ -1,0 +1,89 @@
+"""The exported Verilog under cocotb: the photographs, four states, ratios, back-pressure."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.artifact import load_network
+from export.config import load_config
+from export.program import Program
+from hw.generate import generate
+from hw.tools import lint
+from sim import golden
+from sim.demo import PHOTOS, load_photos
+from sim.runner import missing
+from sim.samples import random_images, random_network
+from sim.verilog import run_frames
+
+
+def check(config, network, folder, images, **how):
+    """Every layer's codes, classes, scores; cycles as computed."""
+    frames = run_frames(config, network, folder, images, **how)
+    assert frames.equal(golden.run(network, images)) == [True] * len(images)
+    program = Program(config)
+    np.testing.assert_array_equal(
+        frames.cycles, [[program.layer_cycles(layer) for layer in program.layers]] * len(images))
+    return frames
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    config = load_config("configs/tiny.toml")
+    network = load_network("weights/tiny.npz")
+    folder = tmp_path_factory.mktemp("tiny")
+    generate(config, network, folder)
+    return config, network, folder
+
+
+def test_same_design_gives_the_same_bytes(tiny, tmp_path):
+    config, network, folder = tiny
+    generate(config, network, tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["biases.mem", "engine.json", "engine.v", "layers.mem", "tiles.mem",
+                     "weights.mem"]
+    for name in names:
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+def test_verilog_is_clean(tiny):
+    lint(tiny[2])
+
+
+@pytest.mark.slow
+def test_gaps_and_back_pressure(tiny):
+    config, network, folder = tiny
+    _, images = load_photos(PHOTOS, config)
+    check(config, network, folder, images[:3], gaps=5, seed=2)
+
+
+@pytest.mark.slow
+def test_four_states(tiny):
+    """No X on any output after reset."""
+    if reason := missing("icarus"):
+        pytest.skip(reason)
+    config, network, folder = tiny
+    images = random_images(config.network, 2, 1)
+    check(config, network, folder, images, simulator="icarus", strict=True, gaps=2)
+
+
+@pytest.mark.slow
+def test_photographs_on_the_reference(tmp_path):
+    config = load_config("configs/cifar10.toml")
+    network = load_network("weights/cifar10.npz")
+    files, images = load_photos(PHOTOS, config)
+    assert len(files) == 10
+    generate(config, network, tmp_path)
+    check(config, network, tmp_path, images)
+
+
+@pytest.mark.slow
+def test_precisions_take_cycles_in_their_ratio(tmp_path):
+    """The same layer with 3, 2 and 1 bit: 3 : 2 : 1 within 3 %, measured."""
+    config = load_config(Path(__file__).with_name("precisions.toml"))
+    network = random_network(config.network, 1)
+    generate(config, network, tmp_path)
+    frames = check(config, network, tmp_path, random_images(config.network, 1, 1))
+    _, three, two, one, _ = frames.cycles[0]
+    assert three / one == pytest.approx(3, rel=0.03)
+    assert two / one == pytest.approx(2, rel=0.03)
