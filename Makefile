@@ -62,10 +62,10 @@ endif
 	    echo "Hexlane needs Python 3.11 or later; name one with PYTHON=python3.11" >&2; exit 1; }
 	@[ -x $(RUN) ] || $(PYTHON) -m venv .venv
 	@echo "install into .venv: base"
-	@.venv/bin/pip install --quiet --disable-pip-version-check --editable '.'
+	@.venv/bin/pip install -qq --disable-pip-version-check --editable '.'
 	@touch $@
 
 .venv/.train .venv/.test .venv/.lint: .venv/.%: .venv/.base
 	@echo "install into .venv: $*"
-	@.venv/bin/pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@.venv/bin/pip install -qq --disable-pip-version-check --editable '.[$*]'
 	@touch $@

@@ -36,7 +36,8 @@ def layer_fields(program: Program) -> dict[str, int]:
         "last_digit": bits_for(max(layer.digits for layer in layers) - 1),
         "tail": bits_for(6 * program.array.words),
         "last_x": bits_for(pixels), "last_y": bits_for(pixels),
-        "last_channel_tile": bits_for(max(len(layer.tiles) for layer in layers) - 1),
+        "last_word": bits_for(max(layer.words for layer in layers) - 1),
+        "last_channel_tile": bits_for(max(layer.channel_tiles for layer in layers) - 1),
         "last_pixel_tile": bits_for(max(layer.pixel_tiles for layer in layers) - 1),
         "slots": slots, "out_slots": slots, "digit_stride": address,
         "in_base": address, "out_base": address,
@@ -47,9 +48,7 @@ def layer_fields(program: Program) -> dict[str, int]:
 
 def tile_fields(program: Program) -> dict[str, int]:
     """Bits of each field of a channel tile's record, lowest first."""
-    tiles = [tile for layer in program.layers for tile in layer.tiles]
-    return {"offset": bits_for(program.depth),
-            "last_word": bits_for(max(tile.words for tile in tiles) - 1)}
+    return {"offset": bits_for(program.depth)}
 
 
 def bias_width(program: Program) -> int:
@@ -81,7 +80,8 @@ def layer_words(program: Program, network: Network) -> list[int]:
             "shift": shift, "pad": network.config.pad if index == 0 else 0,
             "last_digit": layer.digits - 1, "tail": layer.tail,
             "last_x": layer.source.width - 1, "last_y": layer.source.height - 1,
-            "last_channel_tile": len(layer.tiles) - 1, "last_pixel_tile": layer.pixel_tiles - 1,
+            "last_word": layer.words - 1,
+            "last_channel_tile": layer.channel_tiles - 1, "last_pixel_tile": layer.pixel_tiles - 1,
             "slots": layer.slots, "out_slots": layer.out_slots,
             "digit_stride": layer.digit_words * layer.slots,
             "in_base": layer.in_base, "out_base": layer.out_base,
@@ -93,9 +93,8 @@ def layer_words(program: Program, network: Network) -> list[int]:
 
 def tile_words(program: Program) -> list[int]:
     """The channel tiles' records of all layers, in the order in which they run."""
-    return [_pack_fields(tile_fields(program), {"offset": tile.first_word * layer.slots,
-                                                "last_word": tile.words - 1})
-            for layer in program.layers for tile in layer.tiles]
+    return [_pack_fields(tile_fields(program), {"offset": first_word * layer.slots})
+            for layer in program.layers for first_word in layer.first_words]
 
 
 def folded_bias(layer: LayerProgram, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
@@ -112,10 +111,10 @@ def bias_words(program: Program, network: Network) -> list[int]:
     for layer, (weight, bias) in zip(program.layers, _parameters(network), strict=True):
         folded = folded_bias(layer, weight, bias)
         lowest = -(1 << width - 1) if layer.classifier else 0
-        columns = np.full(len(layer.tiles) * program.array.columns, lowest, np.int64)
+        columns = np.full(layer.channel_tiles * program.array.columns, lowest, np.int64)
         columns[:len(folded)] = folded
         words += [sum((value & (1 << width) - 1) << k * width for k, value in enumerate(tile))
-                  for tile in columns.reshape(len(layer.tiles), -1).tolist()]
+                  for tile in columns.reshape(layer.channel_tiles, -1).tolist()]
     return words
 
 
@@ -127,14 +126,14 @@ def _parameters(network: Network) -> list[tuple[np.ndarray, np.ndarray]]:
 def _steps(layer: LayerProgram, weight: np.ndarray, index: int, columns: int,
            words: int) -> np.ndarray:
     """Weights [steps, columns, operands] of channel tile `index`, zero where there is none."""
-    tile, ops = layer.tiles[index], operands(layer.mode, words)
+    ops = operands(layer.mode, words)
     group_in = weight.shape[1]
     group_out = layer.channels // layer.groups
     taps = layer.taps_per_word
-    span = np.zeros((columns, layer.kernel, layer.kernel, tile.words * ops), np.int8)
+    span = np.zeros((columns, layer.kernel, layer.kernel, layer.words * ops), np.int8)
     for column in range(min(columns, layer.channels - index * columns)):
         channel = index * columns + column
-        first = channel // group_out * group_in - tile.first_word * ops
+        first = channel // group_out * group_in - layer.first_words[index] * ops
         if taps == 1:
             span[column, :, :, first:first + group_in] = weight[channel].transpose(1, 2, 0)
     if taps == 1:
@@ -158,16 +157,16 @@ def weight_rows(program: Program, network: Network) -> np.ndarray:
     words, columns, rows = program.array.words, program.array.columns, []
     for layer, (weight, _) in zip(program.layers, _parameters(network), strict=True):
         per_row = steps_per_row(layer.mode, layer.binary)
-        for index, tile in enumerate(layer.tiles):
+        for index in range(layer.channel_tiles):
             steps = _steps(layer, weight, index, columns, words)
             if layer.binary:  # lanes without a weight are masked; any sign will do
                 steps = np.where(steps == 0, 1, steps)
             bits = pack_weights(steps, layer.mode, words, layer.binary)
-            full = np.zeros((tile.rows * per_row, columns, bits.shape[-1]), np.uint8)
+            full = np.zeros((layer.tile_rows * per_row, columns, bits.shape[-1]), np.uint8)
             full[:len(bits)] = bits
-            full = full.reshape(tile.rows, per_row, columns, -1).transpose(0, 2, 1, 3)
-            row = np.zeros((tile.rows, columns, 6 * words), np.uint8)
-            row[..., :full.shape[2] * full.shape[3]] = full.reshape(tile.rows, columns, -1)
+            full = full.reshape(layer.tile_rows, per_row, columns, -1).transpose(0, 2, 1, 3)
+            row = np.zeros((layer.tile_rows, columns, 6 * words), np.uint8)
+            row[..., :full.shape[2] * full.shape[3]] = full.reshape(layer.tile_rows, columns, -1)
             rows.append(row)
     return np.concatenate(rows)
 

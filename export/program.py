@@ -25,16 +25,6 @@ CLASSIFIER_CYCLES = 13
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tile:
-    """One tile of output channels: which input words it reads, and for how many cycles."""
-
-    first_word: int
-    words: int
-    steps: int  # of one pass over kernel and words; pixels take one pass per digit
-    rows: int  # of the weight memory
-
-
-@dataclass(frozen=True, kw_only=True)
 class LayerProgram:
     """One layer as the engine sees it; the classifier is a 1x1 layer whose pixels are summed."""
 
@@ -53,7 +43,8 @@ class LayerProgram:
     digit_words: int  # words between one digit and the next
     taps_per_word: int  # horizontally neighbouring pixels in one word
     slots: int
-    tiles: tuple[Tile, ...]
+    first_words: tuple[int, ...]  # input word that each tile of output channels starts with
+    words: int  # input words that each of them reads, of every kernel tap
     pixel_tiles: int
     tail: int  # operands in the last word of a tap
     in_base: int = 0
@@ -71,6 +62,20 @@ class LayerProgram:
     @property
     def dy(self) -> range:
         return range(0, 1) if self.kernel == 1 else range(-1, 2)
+
+    @property
+    def channel_tiles(self) -> int:
+        return len(self.first_words)
+
+    @property
+    def steps(self) -> int:
+        """Steps of a tile in one pass over kernel and words; pixels take one pass per digit."""
+        return len(self.dx) * len(self.dy) * self.words
+
+    @property
+    def tile_rows(self) -> int:
+        """Rows of the weight memory per tile of output channels."""
+        return -(-self.steps // steps_per_row(self.mode, self.binary))
 
     @property
     def input_peak(self) -> int:
@@ -180,26 +185,24 @@ class Program:
             mode = self._mode(f"{name}: binary weights whose groups do not fill whole words",
                               max(mode, 2))
             ops, taps, spans = geometry(mode)
-        kernel_steps = 3 * (4 - taps) if taps > 1 else kernel**2
-        tiles = []
-        for start, stop in spans:
-            words = -(-stop // ops) - start // ops
-            steps = kernel_steps * words
-            tiles.append(Tile(first_word=start // ops, words=words, steps=steps,
-                              rows=-(-steps // steps_per_row(mode, binary))))
+        # All tiles of a layer take the same steps, so that none overtakes the drain of the one
+        # before; those with fewer words read some of another group, with weight zero.
+        total = -(-source.channels * taps // ops)
+        words = max(-(-stop // ops) - start // ops for start, stop in spans)
+        first_words = tuple(min(start // ops, total - words) for start, _ in spans)
         return LayerProgram(
             name=name, source=source, channels=channels, mode=mode, binary=binary,
             weight_peak=2 if weight_bits == 3 else 1, code_bits=code_bits, groups=groups,
             kernel=kernel, pool=pool, classifier=classifier, digits=digits,
-            digit_words=-(-source.channels * taps // ops), taps_per_word=taps,
-            slots=-(-source.pixels // self.array.rows), tiles=tuple(tiles),
+            digit_words=total, taps_per_word=taps, slots=-(-source.pixels // self.array.rows),
+            first_words=first_words, words=words,
             pixel_tiles=-(-source.pixels // self.array.rows),
             tail=(size * taps - 1) % ops + 1)
 
     def _place(self, layers: list[LayerProgram]) -> tuple[LayerProgram, ...]:
         sizes = [layers[0].digits * layers[0].digit_words * layers[0].slots]
         for layer, reader in pairwise(layers):
-            written = len(layer.tiles) * self.array.columns
+            written = layer.channel_tiles * self.array.columns
             words = -(-written // operands(reader.mode, self.array.words))
             sizes.append(words * reader.slots)
         # the first layer reads the pixels' own region
@@ -236,13 +239,13 @@ class Program:
 
     @property
     def weight_rows(self) -> int:
-        return sum(tile.rows for layer in self.layers for tile in layer.tiles)
+        return sum(layer.channel_tiles * layer.tile_rows for layer in self.layers)
 
     # ---- cycles
 
-    def tile_cycles(self, layer: LayerProgram) -> list[int]:
-        """Cycles per pixel tile, for each tile of channels."""
-        return [max(tile.steps * layer.digits, self.min_period) for tile in layer.tiles]
+    def tile_cycles(self, layer: LayerProgram) -> int:
+        """Cycles from tile to tile."""
+        return max(layer.steps * layer.digits, self.min_period)
 
     def layer_cycles(self, layer: LayerProgram) -> int:
         """Cycles from the start of a layer to the start of the next one, exactly."""
@@ -250,10 +253,10 @@ class Program:
         skew = self.array.rows + self.array.columns
         drain = self.array.rows * self.units
         end = CLASSIFIER_CYCLES + self.array.columns if layer.classifier else PIPELINE_CYCLES
+        tiles = layer.pixel_tiles * layer.channel_tiles
         # Nobody waits behind the last tile.
-        last = layer.tiles[-1].steps * layer.digits
-        return (fill + skew + drain + end + last - self.tile_cycles(layer)[-1]
-                + layer.pixel_tiles * sum(self.tile_cycles(layer)))
+        return (fill + skew + drain + end
+                + (tiles - 1) * self.tile_cycles(layer) + layer.steps * layer.digits)
 
     @property
     def frame_cycles(self) -> int:

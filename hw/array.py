@@ -58,7 +58,7 @@ class SystolicArray(wiring.Component):
     @property
     def latency(self) -> int:
         """Cycles from `capture` to `start`."""
-        return ProcessingElement.LATENCY + self.program.array.rows + self.program.array.columns
+        return ProcessingElement.LATENCY + self.program.array.rows + self.program.array.columns - 1
 
     def elaborate(self, platform):
         m = Module()

@@ -13,7 +13,7 @@ def layer_layout(program: Program) -> data.StructLayout:
 
 
 def tile_layout(program: Program) -> data.StructLayout:
-    """One channel tile: where its input words start, and how many there are."""
+    """One channel tile: where its input words start."""
     return data.StructLayout(tile_fields(program))
 
 

@@ -289,7 +289,7 @@ class Epilogue(wiring.Component):
         m.d.sync += [load.eq(active & one.channels_last), last.eq(one.layer_last)]
         waiting = [Signal(score, name=f"score_{c}") for c in range(columns)]
         left = Signal(range(columns + 1))
-        number = Signal(range(len(program.layers[-1].tiles) * columns))
+        number = Signal(range(program.layers[-1].channel_tiles * columns))
         final, scored = Signal(), Signal()
         m.d.sync += scored.eq(final & (left == 1))
         with m.If(load):

@@ -40,6 +40,7 @@ def describe(engine: Engine, network: Network) -> dict:
     return {
         "name": config.name,
         "top": TOP,
+        "measured": network.record.get("measured"),  # accuracy, as kept with the weights
         "hash": {"config": config_hash(config), "weights": network.digest},
         "ports": ports(engine.signature),
         "parameters": {
@@ -59,7 +60,7 @@ def describe(engine: Engine, network: Network) -> dict:
         "layers": [{
             "name": layer.name, "word_bits": layer.mode, "taps_per_word": layer.taps_per_word,
             "input_address": layer.in_base, "input_slots": layer.slots,
-            "macs": layer.macs, "weight_rows": sum(tile.rows for tile in layer.tiles),
+            "macs": layer.macs, "weight_rows": layer.channel_tiles * layer.tile_rows,
             "cycles": program.layer_cycles(layer),
             "array_use": round(program.array_use(layer), 4),
         } for layer in program.layers],

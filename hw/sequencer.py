@@ -86,10 +86,10 @@ class Sequencer(wiring.Component):
         m.submodules.border = border = Border(program)
         m.d.comb += [border.layer.eq(layer), border.clear.eq(self.fetch)]
 
-        tile = Signal(tile_layout(program))
+        tile = Signal(tile_layout(program))  # of channels
         cycle = Signal(range(period))  # of the tile, up to its minimum
         issuing = Signal()
-        word = Signal(tile_layout(program)["last_word"].shape)
+        word = Signal.like(layer.last_word)
         digit = Signal.like(layer.last_digit)
         dx, dy = Signal(signed(2)), Signal(signed(2))
         pixel_tile = Signal.like(layer.last_pixel_tile)
@@ -99,7 +99,7 @@ class Sequencer(wiring.Component):
         first = Signal()
 
         dx_first, dy_first = Mux(layer.left, -1, 0), Mux(layer.both_rows, -1, 0)
-        word_last = word == tile.last_word
+        word_last = word == layer.last_word
         dx_last = word_last & (dx == layer.right)
         pass_last = dx_last & (dy == layer.both_rows)
         tile_last = pass_last & (digit == layer.last_digit)

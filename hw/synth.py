@@ -87,16 +87,17 @@ def synthesise(folder: Path, device: Device, top: str = "engine") -> dict:
     }
 
 
-def accuracy_fields(path: Path, digest: str | None) -> dict:
-    """What `sim.evaluate` measured for the network with this digest, or why there is nothing."""
-    nothing = {"accuracy": None, "accuracy_images": None, "accuracy_split": None}
-    if not path.exists():
-        return nothing | {"accuracy_note": "not measured; `make eval` does"}
-    found = json.loads(path.read_text())
-    if digest is not None and found["digest"] != digest:
-        return nothing | {"accuracy_note": "measured for another network; `make eval` again"}
-    return {"accuracy": found["accuracy"], "accuracy_images": found["images"],
-            "accuracy_split": found["split"], "accuracy_note": None}
+def accuracy_fields(path: Path, engine: dict) -> dict:
+    """What `sim.evaluate` measured for the engine's weights, here or before they were shipped."""
+    found, note = engine["measured"], None
+    if path.exists():
+        here = json.loads(path.read_text())
+        if here["digest"] == engine["hash"]["weights"]:
+            found = here
+    if found is None:
+        found, note = {}, "not measured for these weights; `make eval` does"
+    return {"accuracy": found.get("accuracy"), "accuracy_images": found.get("images"),
+            "accuracy_split": found.get("split"), "accuracy_note": note}
 
 
 def report(config: Config, folder: Path) -> dict:
@@ -115,7 +116,7 @@ def report(config: Config, folder: Path) -> dict:
         **sizes,
         "fits": all(sizes[site] <= limit for site, limit in device.sites.items()),
         **{key: engine[key] for key in copied},
-        **accuracy_fields(folder / "accuracy.json", engine.get("digest")),
+        **accuracy_fields(folder / "accuracy.json", engine),
         "yosys": version("pyosys"),
         "command": device.command,
     }

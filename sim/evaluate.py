@@ -7,6 +7,7 @@ import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,7 +20,7 @@ import numpy as np
 import typer
 from tqdm import tqdm
 
-from export.artifact import load_network
+from export.artifact import load_network, save_network
 from export.cli import one_line_errors
 from export.config import ConfigError, load_config
 from model.data import HOLDOUT, load_cifar10
@@ -34,6 +35,8 @@ def main(
     weights: Annotated[Path | None, typer.Option(help="default: weights/NAME.npz")] = None,
     split: Annotated[Literal["test", "validation"], typer.Option(help="images to use")] = "test",
     limit: Annotated[int | None, typer.Option(min=1, help="only so many images")] = None,
+    record: Annotated[bool, typer.Option("--record", help="keep the result in the file of "
+                                         "weights; reports take it from there")] = False,
 ):
     """Measures the accuracy of a design's integer network with the golden model."""
     design = load_config(config)
@@ -53,11 +56,12 @@ def main(
     accuracy = float(np.mean(np.concatenate(classes) == labels))
     seconds = time.perf_counter() - start
     typer.echo(f"{split}: {len(images)} images, accuracy {accuracy:.2%}, {seconds:.1f} s")
-    record = {"accuracy": accuracy, "images": len(images), "split": split,
-              "digest": network.digest}
+    result = {"accuracy": accuracy, "images": len(images), "split": split}
     output = Path("build") / design.name / "accuracy.json"
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(record, indent=1) + "\n")
+    output.write_text(json.dumps(result | {"digest": network.digest}, indent=1) + "\n")
+    if record:
+        save_network(replace(network, record=network.record | {"measured": result}), path)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ class TraceCollector:
         shape = program.layers[layer + 1].source
         words = np.array(self.units[frame][layer], dtype=np.int64)
         bits = words[:, None] >> 3 * np.arange(program.unit) & 7
-        tiles = len(program.layers[layer].tiles)
+        tiles = program.layers[layer].channel_tiles
         maps = bits.reshape(tiles, shape.pixels, program.units, program.unit)
         maps = maps.transpose(0, 2, 3, 1).reshape(-1, shape.height, shape.width)
         return maps[:shape.channels].astype(np.uint8)

@@ -30,16 +30,16 @@ def stored_steps(program, rows):
     position, words = 0, program.array.words
     for layer in program.layers:
         ops = operands(layer.mode, words)
-        for tile in layer.tiles:
-            chunk = rows[position:position + tile.rows].astype(np.int64)
-            position += tile.rows
+        for _ in layer.first_words:
+            chunk = rows[position:position + layer.tile_rows].astype(np.int64)
+            position += layer.tile_rows
             if layer.binary:
-                chunk = chunk.reshape(tile.rows, program.array.columns, layer.mode, ops)
+                chunk = chunk.reshape(layer.tile_rows, program.array.columns, layer.mode, ops)
                 steps = 1 - 2 * chunk.transpose(0, 2, 1, 3).reshape(-1, program.array.columns, ops)
             else:
                 bits = [chunk[:, :, place] for place in bit_positions(layer.mode, words)]
                 steps = (bits[0] + (2 * bits[1] if layer.mode == 3 else 0)) * (1 - 2 * bits[-1])
-            yield layer, tile, steps[:tile.steps]
+            yield layer, steps[:layer.steps]
     assert position == len(rows)
 
 
@@ -55,9 +55,9 @@ def test_every_weight_is_stored_once_and_nothing_else(layers, array, channels):
     network = random_network(config.network, 1)
     program = Program(config)
     found = {}
-    for layer, tile, steps in stored_steps(program, weight_rows(program, network)):
+    for layer, steps in stored_steps(program, weight_rows(program, network)):
         if layer.binary:  # lanes behind the last operand of a tap are masked by the hardware
-            steps = steps.reshape(-1, tile.words, *steps.shape[1:]).copy()
+            steps = steps.reshape(-1, layer.words, *steps.shape[1:]).copy()
             steps[:, -1, :, layer.tail:] = 0
         steps = steps.reshape(-1, program.array.columns, steps.shape[-1])
         found.setdefault(layer.name, []).append((steps.sum((0, 2)), np.abs(steps).sum((0, 2))))

@@ -37,8 +37,8 @@ def test_precisions_take_cycles_in_their_ratio():
 
 def test_maps_that_are_alive_together_do_not_overlap(reference):
     def region(layer):
-        words = max(tile.first_word + tile.words for tile in layer.tiles)
-        return set(range(layer.in_base, layer.in_base + words * layer.digits * layer.slots))
+        words = max(layer.first_words) + layer.words
+        return set(range(layer.in_base, layer.in_base + layer.digits * words * layer.slots))
 
     regions = [region(layer) for layer in reference.layers]
     assert max(map(max, regions)) < reference.depth

@@ -1,0 +1,168 @@
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from export.config import ConfigError
+from hw import tools
+from hw.tools import lint, memory_files, run_yosys, write_verilog
+from sim.runner import missing, run_bench
+
+HERE = Path(__file__).parent
+HEADER = ["A toy", "of two lines"]
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    monkeypatch.syspath_prepend(str(HERE))  # cocotb hands the path on to the simulator
+    import toy
+    return toy
+
+
+@pytest.fixture
+def folder(toy, tmp_path):
+    write_verilog(toy.Toy(), tmp_path / "toy", "toy", HEADER)
+    return tmp_path / "toy"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_yosys_returns_its_log_and_raises_its_error(tmp_path):
+    assert "Yosys" in run_yosys("log Yosys here", tmp_path)
+    with pytest.raises(RuntimeError, match="No such command: nonsense"):
+        run_yosys("nonsense", tmp_path)
+
+
+def test_verilog_has_header_and_memory_file(folder, toy):
+    text = (folder / "toy.v").read_text()
+    assert text.startswith("// A toy\n// of two lines\n// Written by Amaranth ")
+    assert 'initial $readmemb("table.mem", table);' in text.replace("\\", "").replace(" )", ")")
+    assert memory_files(folder / "toy.v") == {"table.mem": len(toy.TABLE)}
+    words = (folder / "table.mem").read_text().split()
+    assert [int(word, 2) for word in words] == toy.TABLE
+    # The buffer has no initial contents, hence no file; nothing else is left behind.
+    assert sorted(contents(folder)) == ["table.mem", "toy.v"]
+
+
+def test_verilog_is_readable(folder):
+    text = (folder / "toy.v").read_text()
+    assert re.findall(r"^module (\S+?)\(", text, re.MULTILINE) == ["toy", "toy__step"]
+    assert re.findall(r"^  toy__step (\S+) ", text, re.MULTILINE) == ["step_0", "step_1"]
+    assert ".cc:" not in text
+    assert str(folder.parent) not in text
+
+
+def test_verilog_is_reproducible(folder, tmp_path):
+    script = f"""
+import sys
+sys.path[:0] = [{str(HERE)!r}, {str(HERE.parent)!r}]
+from pathlib import Path
+from hw.tools import write_verilog
+from toy import Toy
+write_verilog(Toy(), Path(sys.argv[1]), "toy", {HEADER!r})
+"""
+    for seed in ("1", "2"):
+        subprocess.run([sys.executable, "-c", script, tmp_path / seed], check=True,
+                       env=os.environ | {"PYTHONHASHSEED": seed})
+        assert contents(tmp_path / seed) == contents(folder)
+
+
+def test_memory_files_of_an_earlier_design_go(folder, toy, monkeypatch):
+    (folder / "notes.mem").write_text("not of the design\n")
+    monkeypatch.setattr(tools, "_memory_names", lambda body: {
+        name: "other.mem" for name in tools._READMEM.findall(body)[0][1:2]})
+    write_verilog(toy.Toy(), folder, "toy", HEADER)
+    assert sorted(contents(folder)) == ["notes.mem", "other.mem", "toy.v"]
+
+
+def test_failing_write_leaves_the_folder_as_it_was(folder, toy, monkeypatch):
+    before = contents(folder)
+
+    def fail(script, cwd):
+        raise RuntimeError("no Yosys")
+
+    monkeypatch.setattr(tools, "run_yosys", fail)
+    with pytest.raises(RuntimeError, match="no Yosys"):
+        write_verilog(toy.Toy([1, 2]), folder, "toy")
+    assert contents(folder) == before
+
+
+def test_merging_gives_unique_plain_names():
+    leaf = "  wire width 1 \\x\n"
+    modules = {"top": "  cell \\top.a_0 \\a_0\n  cell \\top.a_1 \\a_1\n  cell \\top.b \\b\n",
+               "top.a_0": "  cell \\top.a_0.leaf \\leaf\n", "top.a_0.leaf": leaf,
+               "top.a_1": "  cell \\top.a_1.leaf \\leaf\n", "top.a_1.leaf": leaf,
+               "top.b": "  wire width 2 \\x\n"}
+    assert tools._merge_identical(modules) == {
+        "top": "  cell \\top__a \\a_0\n  cell \\top__a \\a_1\n  cell \\top__b \\b\n",
+        "top__a": "  cell \\top__a__leaf \\leaf\n", "top__a__leaf": leaf,
+        "top__b": "  wire width 2 \\x\n"}
+    modules = {"top": "  cell \\top.a \\a\n  cell \\top.a_0 \\a_0\n  cell \\top.a_1 \\a_1\n",
+               "top.a": "  wire width 2 \\x\n", "top.a_0": leaf, "top.a_1": leaf}
+    assert list(tools._merge_identical(modules)) == ["top", "top__a", "top__a_0"]
+
+
+def test_generated_verilog_is_lint_clean(folder):
+    lint(folder)
+
+
+@pytest.mark.parametrize("defect, complaint", [
+    ("wire [7:0] p; leaf l(.a(a[4:0]), .y(p)); assign y = p[3:0];", "WIDTHTRUNC"),
+    ("wire [7:0] p; leaf l(.a(a[2:0]), .y(p)); assign y = p[3:0];", "WIDTHEXPAND"),
+    ("assign y = a;", "WIDTHTRUNC"),
+    ("reg [3:0] q; always @* if (a[0]) q = a[3:0]; assign y = q;", "LATCH"),
+    ("assign y[2:0] = a[2:0];", "UNDRIVEN"),
+    ("wire [7:0] p; leaf l(.a(p[3:0]), .y(p)); assign y = p[3:0];", "UNOPTFLAT"),
+    ("assign y = a[3:0]; assign y = a[7:4];", "multiple conflicting drivers"),
+])
+def test_lint_finds_defects(tmp_path, defect, complaint):
+    (tmp_path / "bad.v").write_text(f"""
+module bad(input [7:0] a, output [3:0] y);
+  {defect}
+endmodule
+module leaf(input [3:0] a, output [7:0] y);
+  assign y = {{a, a}};
+endmodule
+""")
+    with pytest.raises(RuntimeError, match=complaint):
+        lint(tmp_path)
+
+
+def test_lint_wants_verilog(tmp_path):
+    with pytest.raises(ConfigError, match=r"must hold a Verilog file$"):
+        lint(tmp_path)
+
+
+@pytest.mark.parametrize("simulator", ["verilator", "icarus"])
+def test_bench_passes_and_fails(folder, tmp_path, simulator):
+    if reason := missing(simulator):
+        pytest.skip(reason)
+
+    def run(**environment):
+        return run_bench(verilog=folder, top="toy", bench="bench_toy", simulator=simulator,
+                         build=tmp_path / "sim",
+                         environment={"SIMULATOR": simulator} | environment)
+
+    assert "PASS=1 FAIL=0" in run().read_text()
+    with pytest.raises(RuntimeError, match=r"bench_toy: \w+ failed: 1 of 1 tests failed"):
+        run(WRONG="1")
+    table = folder / "table.mem"
+    words = table.read_text().splitlines(keepends=True)
+    table.write_text("".join(words[:-1]))
+    with pytest.raises(RuntimeError, match=r"table\.mem: must hold 5 words for toy\.v, not 4"):
+        run()
+    table.unlink()
+    with pytest.raises(RuntimeError, match=r"table\.mem: this memory file of toy\.v is missing"):
+        run()
+
+
+def test_missing_simulator_is_named(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(RuntimeError, match="icarus needs iverilog and vvp, not installed"):
+        run_bench(verilog=folder, top="toy", bench="bench_toy", simulator="icarus",
+                  build=tmp_path / "sim")
