@@ -199,7 +199,7 @@ def pack(config: Config, network: Network) -> tuple[Program, Images]:
         raise ConfigError(f"{config.name}: the artifact's network differs from the configuration's:"
                           f" {_difference(network.config, config.network)}")
     for layer, (_, bias) in zip(program.layers, _parameters(network), strict=True):
-        limit = 2**program.acc_bits
+        limit = program.bias_peak
         if layer.classifier:
             limit = 2**(program.score_bits - 3)
         if np.abs(bias.astype(np.int64)).max() > limit:

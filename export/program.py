@@ -228,8 +228,12 @@ class Program:
 
     @property
     def bias_bits(self) -> int:
-        """Signed sum of an accumulator and a folded bias, if |bias| <= 2**acc_bits."""
-        return self.acc_bits + 2
+        """Signed sum of an accumulator and a folded bias, if |bias| <= `bias_peak`."""
+        return self.acc_bits + 3
+
+    @property
+    def bias_peak(self) -> int:
+        return 2**(self.acc_bits + 1)
 
     @property
     def score_bits(self) -> int:

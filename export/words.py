@@ -1,7 +1,7 @@
 """The word group: how 6 * words bits hold activation codes and weights of one, two or three bits.
 
-A group is six *halves* of `words` bits; half h is bits [h * words, (h + 1) * words). Bits are ordered
-by significance, so that a processing element counts whole halves. *PE order*, for words = D:
+A group is six *halves* of `words` bits; half h is bits [h * words, (h + 1) * words). Bits are
+ordered by significance, so that a processing element counts whole halves. *PE order*, for D words:
 
 ====  ========  ===================================================================
 mode  operands  position of the operand's bits
@@ -11,12 +11,13 @@ mode  operands  position of the operand's bits
 3     2 D       bit k at 2 D * k + i
 ====  ========  ===================================================================
 
-*Memory order* is three lanes of 2 D bits. In mode 2 lane l holds operands l * D to l * D + D - 1, their
-low bits in its low half; so half 1 and half 2 are swapped against PE order. The other modes agree.
+*Memory order* is three lanes of 2 D bits. In mode 2 lane l holds operands l * D to l * D + D - 1,
+their low bits in its low half; so half 1 and half 2 are swapped against PE order. The other modes
+agree.
 
-Stored weights: in mode 3 an operand's three bits are |w| = 1, |w| = 2 and sign, in mode 2 magnitude and
-sign. Binary weights take one bit each (1 means -1) in operand order, so one row of 6 D bits holds
-the weights of one, two or three steps.
+Stored weights: in mode 3 an operand's three bits are |w| = 1, |w| = 2 and sign, in mode 2 magnitude
+and sign. Binary weights take one bit each (1 means -1) in operand order, so one row of 6 D bits
+holds the weights of one, two or three steps.
 """
 
 import numpy as np
@@ -99,8 +100,8 @@ def _checked(what: str, values: np.ndarray, low: int, high: int, mode: int,
     if not np.issubdtype(values.dtype, np.integer):
         raise ConfigError(f"{what} must be integers, not {values.dtype}")
     if values.ndim == 0 or values.shape[-1] != operands(mode, words):
-        raise ConfigError(f"{what} must come {operands(mode, words)} to a word group in mode {mode}, "
-                          f"not in shape {values.shape}")
+        raise ConfigError(f"{what} must come {operands(mode, words)} to a word group in mode "
+                          f"{mode}, not in shape {values.shape}")
     if values.size and (values.min() < low or values.max() > high):
         raise ConfigError(f"{what} must lie in {low}..{high} in mode {mode}, "
                           f"not {values.min()}..{values.max()}")

@@ -10,8 +10,8 @@ from hw.pe import in_mode, weight_layout
 class WeightDecoder(wiring.Component):
     """Combinational: one step's stored weights to :func:`weight_layout`.
 
-    A negative weight inverts all p bits of its operand. Its product is `-a = ~a - (2 ** p - 1)`, and
-    the exporter folds the constants into the bias; so no subtraction is left, and zeros stay exact.
+    A negative weight inverts all p bits of its operand. Its product is `-a = ~a - (2 ** p - 1)`,
+    and the exporter folds the constants into the bias. Nothing is subtracted, and zeros are exact.
 
     Members
     -------

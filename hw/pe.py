@@ -1,46 +1,56 @@
 """One processing element: multiplies a word group of codes with one of weights and accumulates."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-# Travels along a row, `ProcessingElement.LATENCY` cycles after the activations of its step.
+# Travels along a row, `ProcessingElement.LATENCY` cycles behind the activations of its step.
 CONTROL = data.StructLayout({
     "first": 1,  # first step of a tile: the accumulator starts from zero
-    "horner": 1,  # first step of a further digit: the accumulator is multiplied by eight before
+    "horner": 1,  # first step of each further digit of pixels: the accumulator is shifted before
     "capture": 1,  # in the cycle after a tile's last step: the drain register takes the sum
     "shift": 1,  # the drain register takes its neighbour's, unless `capture`
 })
 
 
-def weight_layout(words: int, precisions) -> data.StructLayout:
+def weight_layout(words: int, precisions: tuple[int, ...]) -> data.StructLayout:
     """Decoded weights of one step: what to do with each bit of an activation word group."""
-    fields = {"sign": 6 * words, "enable": 6 * words}
+    fields = {"sign": 6 * words, "enable": 6 * words}  # invert the bit, then count it
     if 3 in precisions:
         fields |= {
             "double": 2 * words,  # planes 1 and 2 take the next lower activation bit
-            "high": 2 * words,  # plane 3 takes activation plane 2
+            "high": 2 * words,  # count the top activation bit in plane 3
         }
     return data.StructLayout(fields)
 
 
-def in_mode(signal, precision: int, precisions):
+def in_mode(mode: Value, precision: int, precisions: tuple[int, ...]) -> Value:
     """Whether the one-hot input `mode` selects `precision`; a constant if there is no choice."""
-    if precision not in precisions:
-        return 0
-    return signal[precisions.index(precision)] if len(precisions) > 1 else 1
+    if precisions == (precision,):
+        return Const(1)
+    return mode[precisions.index(precision)] if precision in precisions else Const(0)
 
 
 class ProcessingElement(wiring.Component):
-    """Accumulates the products of one word group of codes and one of weights per cycle.
+    """Accumulates the products of a word group of codes and one of weights, a group per cycle.
+
+    No multiplier: weights say for each activation bit whether it is inverted and whether it counts,
+    and what counts is summed by significance, as laid out in :mod:`export.words`. Sums are
+    unsigned, and exact as long as a tile's total fits `acc_bits`.
+
+    There is no flow control. Tiles may follow each other at once or after any pause, but between
+    the first and the last step of a tile no cycle may be idle. Everything passes on to the
+    neighbours after one cycle; `control_i` belongs to the activations `LATENCY` cycles before.
 
     Members
     -------
     mode : one bit per precision, one-hot; static while steps are under way
     act_i, act_o : 6 * words bits, along the row
     weight_i, weight_o : weight_layout(words, precisions), down the column
-    control_i, control_o : CONTROL, along the row, `LATENCY` cycles after the step's activations
-    drain_i, drain_o : acc_bits
+    control_i, control_o : CONTROL, along the row
+    drain_i, drain_o : acc_bits, the chain in which sums leave
+
+    Pixels come in digits of `max(precisions)` bits, most significant digit first, if `horner`.
     """
 
     LATENCY = 1
@@ -65,45 +75,65 @@ class ProcessingElement(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.d.sync += [
-            self.act_o.eq(self.act_i),
-            self.weight_o.eq(self.weight_i),
-            self.control_o.eq(self.control_i),
-        ]
-        words, act, weight = self.words, self.act_i, self.weight_i
-        if 3 in self.precisions:
-            planes = [act[2 * words * k:2 * words * (k + 1)] for k in range(3)]
-            act = Cat(planes[0],
-                      *(Mux(*bits) for bits in zip(weight.double, planes[0], planes[1], strict=True)),
-                      *(Mux(*bits) for bits in zip(weight.double, planes[1], planes[2], strict=True)))
-        product = (act ^ weight.sign) & weight.enable
-        halves = [product[words * h:words * (h + 1)] for h in range(6)]
-        low, mid, high = [halves[0], halves[1]], [halves[2], halves[3]], 0
-        if 3 in self.precisions:
-            high = sum(halves[4]) + sum(halves[5]) + 2 * sum(
-                (planes[2] ^ weight.sign[4 * words:]) & weight.high)
-        else:
-            low.append(halves[4])
-            mid.append(halves[5])
-        mid, high = sum(Cat(mid)), high * 1
-        if self.precisions != (1,):
-            mid = Mux(in_mode(self.mode, 1, self.precisions), mid, mid << 1)
-        if 3 in self.precisions:
-            high = Mux(in_mode(self.mode, 3, self.precisions), high << 2, high)
-        stage = Signal(range(14 * 6 * words))
-        step = Signal(range(14 * 6 * words))
-        m.d.sync += [stage.eq(sum(Cat(low)) + mid + high), step.eq(stage)]
+        act = Signal.like(self.act_i, reset_less=True)
+        weight = Signal.like(self.weight_i.as_value(), reset_less=True)
+        m.d.sync += [act.eq(self.act_i), weight.eq(self.weight_i),
+                     self.control_o.eq(self.control_i)]
+        m.d.comb += [self.act_o.eq(act), self.weight_o.eq(weight)]
 
-        # `first` and `capture` act a cycle early, one on the register and one on its input.
-        acc = Signal(self.acc_bits)
+        # Cycle 1: count the bits of each significance.
+        groups = self._products()
+        ones, twos, fours, eights = counts = [
+            Signal(range(len(bits) + 1), name=f"count_{2 ** k}", reset_less=True)
+            for k, bits in enumerate(groups)]
+        m.d.sync += [count.eq(sum(bits)) for count, bits in zip(counts, groups, strict=True)]
+
+        # Cycle 2: weigh the counts.
+        size = [len(bits) for bits in groups]
+        low = Signal(range(size[0] + 2 * size[1] + 1), reset_less=True)
+        fine = Signal(range(size[2] + 2 * size[3] + 1))
+        high = Signal(range(4 * size[2] + 8 * size[3] + 1), reset_less=True)
+        mode_1, mode_3 = (in_mode(self.mode, p, self.precisions) for p in (1, 3))
+        m.d.comb += fine.eq(fours + (eights << 1))
+        m.d.sync += [low.eq(ones + Mux(mode_1, twos, twos << 1)),
+                     high.eq(Mux(mode_3, fine << 2, fine))]
+
+        # Cycle 3: accumulate. `control_i` comes a cycle before, so `first` and `horner` act on what
+        # the accumulator holds afterwards, and `capture` takes the sum from the adder.
+        step = Signal(range(sum(n << k for k, n in enumerate(size)) + 1))
+        acc = Signal(self.acc_bits, reset_less=True)
         total = Signal(self.acc_bits)
+        drain = Signal(self.acc_bits, reset_less=True)
+        m.d.comb += [step.eq(low + high), total.eq(acc + step), self.drain_o.eq(drain)]
+        m.d.sync += acc.eq(total)
         if self.horner:
-            m.d.comb += total.eq(Mux(self.control_o.horner, acc << 3, acc) + step)
-        else:
-            m.d.comb += total.eq(acc + step)
-        m.d.sync += acc.eq(Mux(self.control_i.first, 0, total))
+            with m.If(self.control_i.horner):
+                m.d.sync += acc.eq(total << max(self.precisions))
+        with m.If(self.control_i.first):
+            m.d.sync += acc.eq(0)
         with m.If(self.control_i.capture):
-            m.d.sync += self.drain_o.eq(total)
+            m.d.sync += drain.eq(total)
         with m.Elif(self.control_i.shift):
-            m.d.sync += self.drain_o.eq(self.drain_i)
+            m.d.sync += drain.eq(self.drain_i)
         return m
+
+    def _products(self) -> tuple[Value, Value, Value, Value]:
+        """The bits that count 1, 2, 4 and 8 in mode 3.
+
+        In mode 2 the second group counts 2, in modes 1 and 2 the third counts 1 and the fourth 2.
+        """
+        words, weight = self.words, self.weight_i
+        plane = 2 * words
+        if 3 not in self.precisions:
+            product = (self.act_i ^ weight.sign) & weight.enable
+            if 2 not in self.precisions:
+                return product, Const(0, 0), Const(0, 0), Const(0, 0)
+            halves = [product[words * h:words * (h + 1)] for h in range(6)]
+            return (Cat(halves[0], halves[1], halves[4]), Cat(halves[2], halves[3], halves[5]),
+                    Const(0, 0), Const(0, 0))
+        double = weight.double.replicate(2)
+        act = Cat(self.act_i[:plane],
+                  self.act_i[:2 * plane] & double | self.act_i[plane:] & ~double)
+        product = (act ^ weight.sign) & weight.enable
+        top = (self.act_i[2 * plane:] ^ weight.sign[2 * plane:]) & weight.high
+        return product[:plane], product[plane:2 * plane], product[2 * plane:], top

@@ -126,7 +126,7 @@ def show(result: dict, console: Console):
     """Prints the sizes beside those of the device, and the verdict."""
     device = DEVICES[result["family"]]
     table = Table("", "used", f"of {device.name}", title=f"{result['name']}: {result['command']}",
-                  title_justify="left")
+                  title_justify="left", min_width=52)
     for column in table.columns[1:]:
         column.justify = "right"
     table.add_row("LUT4", f"{result['lut4']:,}", "")
@@ -139,6 +139,8 @@ def show(result: dict, console: Console):
     console.print(table)
     fits = "[green]fits[/]" if result["fits"] else "[red]does not fit[/]"
     console.print(f"{result['name']} {fits} the {device.name}")
+    if result["dsp"]:
+        console.print("[red]a product went to a DSP block: the array must do without[/]")
 
 
 @one_line_errors
@@ -155,7 +157,7 @@ def main(
         result = report(design, folder)
     (folder / "report.json").write_text(json.dumps(result, indent=1) + "\n")
     show(result, console)
-    if not result["fits"]:
+    if not result["fits"] or result["dsp"]:
         raise typer.Exit(1)
 
 

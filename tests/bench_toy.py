@@ -33,6 +33,7 @@ async def adds_the_table(dut):
                                         + int(os.environ.get("WRONG", "0"))) % 256
         assert field(result, "tag") == TAG
         assert field(result, "full") == full
+        assert field(result, "last") == word + 256 * (words[n - 1] if n else 0)
         oldest = bits(result, "oldest")
         if full:
             assert oldest.to_unsigned() == words[n + 1 - DEPTH]

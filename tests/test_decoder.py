@@ -1,4 +1,4 @@
-"""The weight decoder alone: each lane of each weight format, masks, selection, a pixel's top digit."""
+"""The weight decoder alone: each lane of each weight format, masks, selection, the top digit."""
 
 import numpy as np
 import pytest

@@ -105,12 +105,12 @@ def test_overflowing_bias_is_refused():
     network = random_network(config.network, 1)
     layer = network.layers[0]
     bias = layer.bias.copy()
-    bias[3] = 2**Program(config).acc_bits + 1
+    bias[3] = Program(config).bias_peak + 1
     layer = Layer(layer.config, layer.weight, bias, layer.shift)
     network = Network(network.config, (layer,), network.classifier_weight,
                       network.classifier_bias)
     with pytest.raises(ConfigError, match=r"^layer0: accumulator could overflow: "
-                                          r"wanted \|bias\| <= 16384, got 16385$"):
+                                          r"wanted \|bias\| <= 32768, got 32769$"):
         pack(config, network)
 
 

@@ -14,12 +14,13 @@ from hw.pe import ProcessingElement
 SETS = [(1, 2, 3), (1, 2), (2, 3), (1, 3), (3,), (2,), (1,)]
 CASES = [(precisions, mode, binary) for precisions in SETS for mode in precisions
          for binary in (False, True) if binary or mode > 1]
-PIXEL_DIGITS = (6, 3, 0)  # where a pixel's digits start, most significant first
+# Where a pixel's digits start, most significant first, for digits of one, two and three bits.
+PIXEL_DIGITS = {1: (7, 6, 5, 4, 3, 2, 1, 0), 2: (6, 4, 2, 0), 3: (6, 3, 0)}
 
 
 @dataclass
 class Tile:
-    """Steps [steps, operands] of codes or, for Horner, of pixels; lanes from `valid` on are unused."""
+    """Steps [steps, operands] of codes or pixels; binary weights from `valid` on are void."""
 
     codes: np.ndarray
     weights: np.ndarray
@@ -32,16 +33,17 @@ class Tile:
         peak = 255 if self.pixels else 2 ** mode - 1
         return int((weights * self.codes).sum() - (peak * weights[weights < 0]).sum())
 
-    def steps(self):
+    def steps(self, mode: int):
         """(codes, weights, first, horner, top) of every step."""
         if not self.pixels:
             for k, (codes, weights) in enumerate(zip(self.codes, self.weights, strict=True)):
                 yield codes, weights, k == 0, False, False
             return
-        for digit in PIXEL_DIGITS:
+        top, *_ = digits = PIXEL_DIGITS[mode]
+        for digit in digits:
             for k, (codes, weights) in enumerate(zip(self.codes, self.weights, strict=True)):
-                yield (codes >> digit & 7, weights, k == 0 and digit == 6, k == 0 and digit < 6,
-                       digit == 6)
+                yield (codes >> digit & 2 ** mode - 1, weights, k == 0 and digit == top,
+                       k == 0 and digit < top, mode == 3 and digit == top)
 
 
 def run(tiles, *, words, precisions, mode, binary=False, acc_bits=20, horner=False, gap=0, seed=0):
@@ -57,7 +59,7 @@ def run(tiles, *, words, precisions, mode, binary=False, acc_bits=20, horner=Fal
     inputs, control, captured = {}, {}, {}
     cycle = 0
     for tile in tiles:
-        for codes, weights, first, again, top in tile.steps():
+        for codes, weights, first, again, top in tile.steps(mode):
             count = steps_per_row(mode, binary)
             select = int(rng.integers(count))
             row = rng.integers(0, 2, 6 * words).reshape(count, -1)
@@ -170,15 +172,19 @@ def test_accumulator_exactly_full(precisions, mode, acc_bits, words):
 
 
 @pytest.mark.parametrize("words", [1, 2, 4, 5])
-@pytest.mark.parametrize("precisions", [(1, 2, 3), (2, 3), (1, 3), (3,)])
-def test_pixels_in_three_digits(precisions, words):
-    rng, n = np.random.default_rng(words), 2 * words
-    every = np.arange(256).reshape(-1, 1).repeat(n, axis=1)  # each value with each weight
-    tiles = [Tile(every[k:k + 16], rng.integers(-2, 3, (16, n)), pixels=True)
-             for k in range(0, 256, 16)]
-    tiles += [Tile(np.full((1, n), pixel), np.full((1, n), weight), pixels=True)
-              for pixel in (0, 255) for weight in range(-2, 3)]
-    run(tiles, words=words, precisions=precisions, mode=3, horner=True, gap=1)
+@pytest.mark.parametrize("precisions", SETS)
+def test_pixels_in_digits(precisions, words):
+    rng, mode = np.random.default_rng(words), max(precisions)
+    n = operands(mode, words)
+    if mode > 1:
+        every = np.arange(256).reshape(-1, 1).repeat(n, axis=1)  # each value, random weights
+        tiles = [Tile(every[k:k + 16], rng.integers(1 - mode, mode, (16, n)), pixels=True)
+                 for k in range(0, 256, 16)]
+        tiles += [Tile(np.full((1, n), pixel), np.full((1, n), weight), pixels=True)
+                  for pixel in (0, 255) for weight in range(1 - mode, mode)]
+        run(tiles, words=words, precisions=precisions, mode=mode, horner=True, gap=1)
     binary = [Tile(rng.integers(0, 256, (3, n)), rng.choice([-1, 1], (3, n)),
                    valid=int(rng.integers(1, n + 1)), pixels=True) for _ in range(20)]
-    run(binary, words=words, precisions=precisions, mode=3, binary=True, horner=True)
+    binary += [Tile(np.full((1, n), pixel), np.full((1, n), weight), pixels=True)
+               for pixel in (0, 255) for weight in (-1, 1)]
+    run(binary, words=words, precisions=precisions, mode=mode, binary=True, horner=True)

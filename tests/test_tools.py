@@ -51,8 +51,9 @@ def test_verilog_has_header_and_memory_file(folder, toy):
 
 def test_verilog_is_readable(folder):
     text = (folder / "toy.v").read_text()
-    assert re.findall(r"^module (\S+?)\(", text, re.MULTILINE) == ["toy", "toy__step"]
+    assert re.findall(r"^module (\S+?)\(", text, re.MULTILINE) == ["toy", "toy__last", "toy__step"]
     assert re.findall(r"^  toy__step (\S+) ", text, re.MULTILINE) == ["step_0", "step_1"]
+    assert re.findall(r"^  toy__last (\S+) ", text, re.MULTILINE) == ["before_0", "before_1"]
     assert ".cc:" not in text
     assert str(folder.parent) not in text
 
@@ -72,12 +73,20 @@ write_verilog(Toy(), Path(sys.argv[1]), "toy", {HEADER!r})
         assert contents(tmp_path / seed) == contents(folder)
 
 
-def test_memory_files_of_an_earlier_design_go(folder, toy, monkeypatch):
+def test_memory_files_of_an_earlier_design_go(folder, toy):
+    product = folder / "toy.v"
+    product.write_text(product.read_text().replace("table.mem", "earlier.mem"))
+    (folder / "table.mem").rename(folder / "earlier.mem")
     (folder / "notes.mem").write_text("not of the design\n")
-    monkeypatch.setattr(tools, "_memory_names", lambda body: {
-        name: "other.mem" for name in tools._READMEM.findall(body)[0][1:2]})
     write_verilog(toy.Toy(), folder, "toy", HEADER)
-    assert sorted(contents(folder)) == ["notes.mem", "other.mem", "toy.v"]
+    assert sorted(contents(folder)) == ["notes.mem", "table.mem", "toy.v"]
+
+
+def test_memories_of_the_same_name_get_files_of_their_own():
+    body = "".join(f'  reg [7:0] {name} [9:0];\n  initial $readmemb("design-{n}.mem", {name});\n'
+                   for n, name in enumerate(["rom", "\\rom$2 ", "rom"]))
+    assert tools._memory_names(body) == {
+        "design-0.mem": "rom.mem", "design-1.mem": "rom_2.mem", "design-2.mem": "rom_3.mem"}
 
 
 def test_failing_write_leaves_the_folder_as_it_was(folder, toy, monkeypatch):
@@ -107,6 +116,13 @@ def test_merging_gives_unique_plain_names():
     assert list(tools._merge_identical(modules)) == ["top", "top__a", "top__a_0"]
 
 
+def test_shared_components_must_be_equal(toy):
+    export = tools._Export("toy")
+    tools.shared(toy.Step(by=1), export, "step")
+    with pytest.raises(ValueError, match=r"shared as 'step' must have the same parameters, .*2"):
+        tools.shared(toy.Step(by=2), export, "step")
+
+
 def test_generated_verilog_is_lint_clean(folder):
     lint(folder)
 
@@ -118,7 +134,7 @@ def test_generated_verilog_is_lint_clean(folder):
     ("reg [3:0] q; always @* if (a[0]) q = a[3:0]; assign y = q;", "LATCH"),
     ("assign y[2:0] = a[2:0];", "UNDRIVEN"),
     ("wire [7:0] p; leaf l(.a(p[3:0]), .y(p)); assign y = p[3:0];", "UNOPTFLAT"),
-    ("assign y = a[3:0]; assign y = a[7:4];", "multiple conflicting drivers"),
+    ("assign y = a[3:0]; assign y = a[7:4];", "MULTIDRIVEN"),
 ])
 def test_lint_finds_defects(tmp_path, defect, complaint):
     (tmp_path / "bad.v").write_text(f"""

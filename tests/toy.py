@@ -1,32 +1,53 @@
 """A small component with everything that the tools have to cope with; `bench_toy` is its bench."""
 
-from amaranth import Module, Signal
+from amaranth import Cat, Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from hw.tools import shared
+
 TABLE = [3, 141, 59, 26, 53]
 DEPTH = 4
 TAG = 2
-RESULT = data.StructLayout({"sum": 8, "tag": 2, "full": 1, "oldest": 8})
+RESULT = data.StructLayout({"sum": 8, "tag": 2, "full": 1, "oldest": 8, "last": 16})
 
 
 class Step(wiring.Component):
-    """Adds one."""
+    """Adds `by`."""
 
     a: In(8)
     y: Out(8)
 
+    def __init__(self, by=1):
+        self.by = by
+        super().__init__()
+
     def elaborate(self, platform):
         m = Module()
-        m.d.comb += self.y.eq(self.a + 1)
+        m.d.comb += self.y.eq(self.a + self.by)
+        return m
+
+
+class Last(wiring.Component):
+    """The word that came with the last `en`; zero before."""
+
+    en: In(1)
+    d: In(8)
+    q: Out(8)
+
+    def elaborate(self, platform):
+        m = Module()
+        with m.If(self.en):
+            m.d.sync += self.q.eq(self.d)
         return m
 
 
 class Toy(wiring.Component):
-    """Adds two and the next table entry to each word; also tells the word of `DEPTH` words ago.
+    """Adds two and the next table entry to each word; also tells earlier ones.
 
-    The next word is taken when the result is. The oldest word is unknown until `full`.
+    The next word is taken when the result is. `last` is the two words before, `oldest` that of
+    `DEPTH` words ago, which is unknown until `full`.
 
     Members
     -------
@@ -47,6 +68,9 @@ class Toy(wiring.Component):
         m.submodules.history = history = Memory(shape=8, depth=DEPTH, init=[])
         m.submodules.step_0 = first = Step()
         m.submodules.step_1 = second = Step()
+        before = [Last(), Last()]
+        for k in range(2):
+            m.submodules[f"before_{k}"] = shared(before[k], platform, "last")
         entry, oldest = table.read_port(domain="comb"), history.read_port(domain="comb")
         write = history.write_port()
         count = Signal(range(DEPTH + 1))
@@ -56,7 +80,9 @@ class Toy(wiring.Component):
             first.a.eq(self.i.payload), second.a.eq(first.y),
             self.o.p.sum.eq(second.y + entry.data),
             self.o.p.tag.eq(TAG),  # a constant part beside one that a process drives
-            self.o.p.oldest.eq(oldest.data),
+            self.o.p.oldest.eq(oldest.data), self.o.p.last.eq(Cat(last.q for last in before)),
+            before[0].d.eq(self.i.payload), before[1].d.eq(before[0].q),
+            *(last.en.eq(taken) for last in before),
             oldest.addr.eq(write.addr), write.data.eq(self.i.payload), write.en.eq(taken),
         ]
         with m.If(count == DEPTH):
