@@ -129,7 +129,7 @@ def extreme_tiles(mode, words, binary):
         yield Tile(codes, weights)
 
 
-@pytest.mark.parametrize("words", [1, 2, 4, 5])
+@pytest.mark.parametrize("words", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("precisions, mode, binary", CASES)
 def test_sums(precisions, mode, binary, words):
     rng = np.random.default_rng([words, mode])
