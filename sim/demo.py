@@ -1,10 +1,11 @@
 """Photographs through the Verilog that was just generated: `python -m sim.demo CONFIG`.
 
 Generates the design, builds it in Verilator, runs the images of `sim/photos` (ten CIFAR-10 test
-images, one per class) and holds every layer's codes to the golden model.
+images, one per class) and holds every layer's codes to the golden model. Meanwhile Yosys maps the
+design to the configured FPGA.
 """
 
-import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from rich.table import Table
 
 from export.cli import one_line_errors
 from export.config import Config, ConfigError
+from hw import synth
 from hw.generate import generate, load_design
 from model.data import CLASSES
 from sim import golden
@@ -58,9 +60,13 @@ def main(
     folder = Path("build") / design.name
     with console.status(f"generate {folder}/engine.v"):
         facts = generate(design, network, folder)
-    console.print(f"{folder}/engine.v: {facts['total_bits']:,} bits of ROM; building it in "
-                  f"Verilator takes a minute or two")
-    frames = run_frames(design, network, folder, images, progress=True)
+    console.print(f"{folder}/engine.v: {facts['total_bits']:,} bits of ROM; Verilator builds it "
+                  f"first, Yosys maps it meanwhile, a few minutes in all")
+    with ThreadPoolExecutor() as pool:
+        mapped = pool.submit(synth.report, design, folder)
+        frames = run_frames(design, network, folder, images, progress=True)
+        with console.status("Yosys maps the engine"):
+            area = mapped.result()
     trace = golden.run(network, images)
     equal = frames.equal(trace)
 
@@ -79,12 +85,8 @@ def main(
         f"{facts['array_use']:.1%} of cycles behind the first layer, "
         f"{facts['frames_per_second']:,} frames per second at {facts['clock_mhz']} MHz")
     simulated = {int(cycles.sum()) for cycles in frames.cycles}
-    report = folder / "report.json"
-    if report.exists():
-        area = json.loads(report.read_text())
-        console.print(f"{area['lut4']:,} LUT4, {area['carry']:,} carry cells, {area['ff']:,} "
-                      f"flip-flops, {area['block_ram']} block RAMs, {area['dsp']} DSPs "
-                      f"(from {report})")
+    console.print(f"{area['device']}: {area['lut4']:,} LUT4, {area['carry']:,} carry cells, "
+                  f"{area['ff']:,} registers, {area['block_ram']} block RAMs, {area['dsp']} DSPs")
     if not all(equal) or simulated != {facts["cycles_per_frame"]}:
         console.print("[red]the Verilog differs from the golden model or the cycle model[/red]")
         raise SystemExit(1)

@@ -1,4 +1,4 @@
-"""Set before numpy is imported: its BLAS threads would spin against each other on small matrices."""
+"""Set before numpy is imported: threads of its matrix products would spin against each other."""
 
 import os
 

@@ -37,7 +37,8 @@ def reference():
             conv.beta.zero_()
             conv.shift.fill_(layer.shift)
         encoder.head.copy_(torch.from_numpy(network.classifier_weight.astype(np.float32)))
-        encoder.head_bias.copy_(torch.from_numpy(network.classifier_bias) / encoder.head_scale)
+        encoder.head_bias.copy_(torch.from_numpy(network.classifier_bias.astype(np.float32))
+                                / encoder.head_scale)
     return network, encoder
 
 
