@@ -73,6 +73,8 @@ def main(
     names = CLASSES if design.network.classes == len(CLASSES) else [
         str(k) for k in range(design.network.classes)]
     table = Table("image", "true class", "Verilog", "golden", "equal at every layer", "cycles")
+    for column in table.columns[:4]:
+        column.no_wrap = True
     for n, file in enumerate(files):
         table.add_row(file.name, file.stem, names[frames.classes[n]], names[trace.classes[n]],
                       "yes" if equal[n] else "NO", f"{frames.cycles[n].sum():,}")

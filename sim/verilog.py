@@ -83,6 +83,8 @@ def run_frames(config: Config, network: Network, folder: Path, images: np.ndarra
 def _watch(dots: Path, total: int, done: threading.Event, quiet: bool):
     """A progress bar of simulated layers, fed by the bench through a file."""
     with tqdm(total=total, desc="simulate", unit="layer", disable=quiet) as bar:
-        while not done.wait(0.5):
-            bar.update(min(total, dots.stat().st_size) - bar.n)
-        bar.update(min(total, dots.stat().st_size) - bar.n)
+        over = False
+        while not over:
+            over = done.wait(0.5)
+            if grown := min(total, dots.stat().st_size) - bar.n:
+                bar.update(grown)
