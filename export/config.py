@@ -96,6 +96,7 @@ class ArrayConfig(_Frozen):
     columns: Positive
     words: Positive
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1, strict=False)] = (1, 2, 3)
+    dense: bool = False  # five ternary weights are stored in 8 bits, three quinary ones in 7
 
     @model_validator(mode="after")
     def _sorted(self):
@@ -113,14 +114,31 @@ class TargetConfig(_Frozen):
 
 
 class TrainConfig(_Frozen):
-    """The training recipe."""
+    """The training recipe; :mod:`model.train` says what it does with it."""
 
-    epochs: Positive = 40
+    epochs: Positive = 40  # of the quantized network
+    teacher_epochs: Annotated[int, Field(ge=0)] = 0  # of the float network before it
+    code_epochs: Annotated[int, Field(ge=0)] = 0  # of `epochs`, with codes but not weights rounded
+    distillation: Annotated[float, Field(ge=0, le=1)] = 0.0  # the teacher's share of the loss
+    temperature: Annotated[float, Field(gt=0)] = 2.0
     batch: Positive = 250
     learning_rate: Annotated[float, Field(gt=0)] = 4e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     seed: int = 1
+    # For comparisons: thresholds of the weights' levels (histogram-equalized, fixed, learned), and
+    # a float batch normalization in place of the layer's shift, which cannot be exported.
+    steps: Literal["equalized", "mean", "learned"] = "equalized"
+    normalization: Literal["shift", "batch"] = "shift"
+
+    @model_validator(mode="after")
+    def _taught(self):
+        if self.distillation and not self.teacher_epochs:
+            raise ValueError("distillation needs teacher_epochs")
+        if self.code_epochs >= self.epochs:
+            raise ValueError(f"code_epochs must be fewer than the {self.epochs} epochs, "
+                             f"not {self.code_epochs}")
+        return self
 
 
 class Config(_Frozen):

@@ -17,7 +17,6 @@ from export.artifact import Layer, Network, save_network
 from export.cli import one_line_errors
 from export.config import Config, ConfigError, NetworkConfig, load_config, parse_config
 from model.network import Encoder
-from model.quant import quantize_weight
 
 
 def _integers(values: Tensor, dtype: torch.dtype, what: str):
@@ -42,7 +41,7 @@ def convert(encoder: Encoder, record: dict | None = None) -> Network:
     layers = []
     for conv in encoder.convs:
         name = conv.layer.name
-        weight = quantize_weight(conv.weight, conv.layer.weight_bits)
+        weight = conv.levels()
         shift = _integers(conv.shift, torch.int32, f"{name}: shift").item()
         layers.append(Layer(conv.layer, _integers(weight, torch.int8, f"{name}: weight"),
                             _integers(conv.integer_bias(), torch.int32, f"{name}: bias"), shift))
@@ -74,7 +73,10 @@ def load_checkpoint(path: Path, config: Config) -> tuple[Encoder, dict]:
         state = state["encoder"]
     else:
         record = _read_record(path.with_name("record.json"), config)
-    encoder = Encoder(config.network)
+    if config.train.normalization == "batch":
+        raise ConfigError(f"{config.name}: batch normalization has no integers to export; "
+                          f"wanted normalization = \"shift\"")
+    encoder = Encoder(config.network, config.train)
     _check_fit(state, encoder.state_dict(), path)
     encoder.load_state_dict(state)
     return encoder.eval(), record

@@ -12,7 +12,7 @@ import numpy as np
 from export.artifact import MAX_SHIFT, Network
 from export.config import Config, ConfigError
 from export.program import LayerProgram, Program
-from export.words import bits_to_ints, operands, pack_weights, steps_per_row
+from export.words import bits_to_ints, operands, store_weights
 
 
 def bits_for(peak: int) -> int:
@@ -28,7 +28,8 @@ def layer_fields(program: Program) -> dict[str, int]:
     address = bits_for(program.depth)
     rot = bits_for(program.array.rows - 1)
     return {
-        "mode": 2, "binary": 1, "classifier": 1, "pool": 1, "code_bits": 2, "out_mode": 2,
+        "mode": 2, "weight_bits": 2, "segments": bits_for(len(program.weight_widths) - 1),
+        "classifier": 1, "pool": 1, "code_bits": 2, "out_mode": 2,
         "both_rows": 1,  # the kernel's rows are -1, 0 and 1, else 0 only
         "left": 1, "right": 1,  # the kernel has a column -1, a column 1
         "shift": bits_for(MAX_SHIFT),
@@ -74,7 +75,8 @@ def layer_words(program: Program, network: Network) -> list[int]:
     for index, (layer, shift) in enumerate(zip(program.layers, shifts, strict=True)):
         slots, rot = divmod(layer.source.width, rows)
         words.append(_pack_fields(layer_fields(program), {
-            "mode": layer.mode, "binary": layer.binary, "classifier": layer.classifier,
+            "mode": layer.mode, "weight_bits": layer.weight_bits,
+            "segments": program.weight_segments(layer) - 1, "classifier": layer.classifier,
             "pool": layer.pool, "code_bits": layer.code_bits, "out_mode": layer.out_mode,
             "both_rows": len(layer.dy) > 1, "left": -1 in layer.dx, "right": 1 in layer.dx,
             "shift": shift, "pad": network.config.pad if index == 0 else 0,
@@ -152,30 +154,34 @@ def _steps(layer: LayerProgram, weight: np.ndarray, index: int, columns: int,
     return packed.reshape(columns, -1, ops).transpose(1, 0, 2)
 
 
-def weight_rows(program: Program, network: Network) -> np.ndarray:
-    """The weight memory, bits uint8 [weight_rows, columns, 6 * words] (one word per column)."""
-    words, columns, rows = program.array.words, program.array.columns, []
+def weight_words(program: Program, network: Network) -> list[np.ndarray]:
+    """The words of each layer's weights, bits uint8 [weight_steps, columns, stored_bits]."""
+    array, layers = program.array, []
     for layer, (weight, _) in zip(program.layers, _parameters(network), strict=True):
-        per_row = steps_per_row(layer.mode, layer.binary)
-        for index in range(layer.channel_tiles):
-            steps = _steps(layer, weight, index, columns, words)
-            if layer.binary:  # lanes without a weight are masked; any sign will do
-                steps = np.where(steps == 0, 1, steps)
-            bits = pack_weights(steps, layer.mode, words, layer.binary)
-            full = np.zeros((layer.tile_rows * per_row, columns, bits.shape[-1]), np.uint8)
-            full[:len(bits)] = bits
-            full = full.reshape(layer.tile_rows, per_row, columns, -1).transpose(0, 2, 1, 3)
-            row = np.zeros((layer.tile_rows, columns, 6 * words), np.uint8)
-            row[..., :full.shape[2] * full.shape[3]] = full.reshape(layer.tile_rows, columns, -1)
-            rows.append(row)
-    return np.concatenate(rows)
+        steps = np.concatenate([_steps(layer, weight, index, array.columns, array.words)
+                                for index in range(layer.channel_tiles)])
+        if layer.weight_bits == 1:  # lanes without a weight are masked; any sign will do
+            steps = np.where(steps == 0, 1, steps)
+        layers.append(store_weights(steps, layer.mode, layer.weight_bits, array.words,
+                                    array.dense))
+    return layers
+
+
+def weight_images(program: Program, network: Network) -> list[np.ndarray]:
+    """Each segment's memory, bits uint8 [steps of the layers that have it, columns, width]."""
+    layers, images, start = weight_words(program, network), [], 0
+    for width in program.weight_widths:
+        images.append(np.concatenate([words[..., start:start + width] for words in layers
+                                      if words.shape[-1] > start]))
+        start += width
+    return images
 
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
     """ROM contents as integers, and the bits that they take, by the rule for "1 Mb"."""
 
-    weights: list[int]
+    weights: list[list[int]]  # of each segment
     biases: list[int]
     tiles: list[int]
     layers: list[int]
@@ -205,16 +211,16 @@ def pack(config: Config, network: Network) -> tuple[Program, Images]:
         if np.abs(bias.astype(np.int64)).max() > limit:
             raise ConfigError(f"{layer.name}: accumulator could overflow: wanted |bias| <= {limit},"
                               f" got {np.abs(bias.astype(np.int64)).max()}")
-    rows = weight_rows(program, network)
+    segments = weight_images(program, network)
     images = {
-        "weights": bits_to_ints(rows.reshape(len(rows), -1)),
+        "weights": [bits_to_ints(rows.reshape(len(rows), -1)) for rows in segments],
         "biases": bias_words(program, network),
         "tiles": tile_words(program),
         "layers": layer_words(program, network),
     }
     tile_bits = sum(tile_fields(program).values())
     bits = {
-        "weights": rows.size,
+        "weights": sum(rows.size for rows in segments),
         "biases": len(images["biases"]) * program.array.columns * bias_width(program),
         "program": (len(images["tiles"]) * tile_bits
                     + len(images["layers"]) * sum(layer_fields(program).values())),

@@ -15,7 +15,7 @@ from itertools import pairwise
 from math import gcd
 
 from export.config import DIGITS_OF_PIXEL, Config, ConfigError, Shape
-from export.words import operands, steps_per_row
+from export.words import operands, stored_bits
 
 # Cycles of a layer beyond its tiles, the array's skew and its drain: descriptor fetch, feeder,
 # processing element, epilogue; then the write to the memory, or the classifier's comparisons
@@ -32,8 +32,8 @@ class LayerProgram:
     source: Shape  # input feature map
     channels: int  # output channels
     mode: int  # word precision, 1 ... 3
-    binary: bool  # weights stored as one bit each, with no zero
-    weight_peak: int  # largest |weight|
+    weight_bits: int  # of the alphabet in which weights are stored: 1 has no zero
+    stored_bits: int  # of the weights of one step and column
     code_bits: int
     groups: int
     kernel: int
@@ -73,9 +73,14 @@ class LayerProgram:
         return len(self.dx) * len(self.dy) * self.words
 
     @property
-    def tile_rows(self) -> int:
-        """Rows of the weight memory per tile of output channels."""
-        return -(-self.steps // steps_per_row(self.mode, self.binary))
+    def weight_steps(self) -> int:
+        """Words of its weights that each column reads."""
+        return self.channel_tiles * self.steps
+
+    @property
+    def weight_peak(self) -> int:
+        """Largest |weight|."""
+        return 2 if self.weight_bits == 3 else 1
 
     @property
     def input_peak(self) -> int:
@@ -182,6 +187,7 @@ class Program:
         binary = weight_bits == 1 and all(
             start % ops == 0 and stop - start == size for start, stop in spans)
         if weight_bits == 1 and not binary:
+            weight_bits = 2
             mode = self._mode(f"{name}: binary weights whose groups do not fill whole words",
                               max(mode, 2))
             ops, taps, spans = geometry(mode)
@@ -191,8 +197,10 @@ class Program:
         words = max(-(-stop // ops) - start // ops for start, stop in spans)
         first_words = tuple(min(start // ops, total - words) for start, _ in spans)
         return LayerProgram(
-            name=name, source=source, channels=channels, mode=mode, binary=binary,
-            weight_peak=2 if weight_bits == 3 else 1, code_bits=code_bits, groups=groups,
+            name=name, source=source, channels=channels, mode=mode,
+            weight_bits=weight_bits,
+            stored_bits=stored_bits(mode, weight_bits, self.array.words, self.array.dense),
+            code_bits=code_bits, groups=groups,
             kernel=kernel, pool=pool, classifier=classifier, digits=digits,
             digit_words=total, taps_per_word=taps, slots=-(-source.pixels // self.array.rows),
             first_words=first_words, words=words,
@@ -241,9 +249,19 @@ class Program:
         last = self.layers[-1]
         return max((last.sum_peak * last.source.pixels).bit_length() + 3, self.bias_bits)
 
-    @property
-    def weight_rows(self) -> int:
-        return sum(layer.channel_tiles * layer.tile_rows for layer in self.layers)
+    @cached_property
+    def weight_widths(self) -> tuple[int, ...]:
+        """Bits per column of the weight memory's segments.
+
+        The first segments of a stored word lie in as many memories, of which a layer with narrow
+        words reads only the first ones; so no bit is spent on the difference.
+        """
+        edges = sorted({layer.stored_bits for layer in self.layers})
+        return tuple(b - a for a, b in pairwise([0, *edges]))
+
+    def weight_segments(self, layer: LayerProgram) -> int:
+        """Segments that the layer's stored words have."""
+        return 1 + sorted({layer.stored_bits for layer in self.layers}).index(layer.stored_bits)
 
     # ---- cycles
 

@@ -15,13 +15,18 @@ mode  operands  position of the operand's bits
 their low bits in its low half; so half 1 and half 2 are swapped against PE order. The other modes
 agree.
 
-Stored weights: in mode 3 an operand's three bits are |w| = 1, |w| = 2 and sign, in mode 2 magnitude
-and sign. Binary weights take one bit each (1 means -1) in operand order, so one row of 6 D bits
-holds the weights of one, two or three steps.
+Weights, as the array takes them: in mode 3 an operand's three bits are |w| = 1, |w| = 2 and sign,
+in mode 2 magnitude and sign, in mode 1 sign (1 means -1).
+
+Weights, as the memory stores them, for one column and step: planes of one bit per operand, in
+operand order. Binary weights are their signs, ternary ones magnitudes, then signs, quinary ones
+|w| = 1, |w| = 2, signs; or, if dense, groups of :mod:`export.dense`, the first operands lowest.
+So a layer's words are as wide as its weights need, whatever the precision of its codes.
 """
 
 import numpy as np
 
+from export import dense as dense_groups
 from export.config import ConfigError
 
 
@@ -30,9 +35,13 @@ def operands(mode: int, words: int) -> int:
     return 6 * words // mode
 
 
-def steps_per_row(mode: int, binary: bool) -> int:
-    """Steps whose weights share one row of 6 * words stored bits."""
-    return mode if binary else 1
+def stored_bits(mode: int, weight_bits: int, words: int, dense: bool) -> int:
+    """Bits in which the memory holds the weights of one word group."""
+    count = operands(mode, words)
+    if dense and weight_bits > 1:
+        return sum(dense_groups.BITS[weight_bits][size]
+                   for size in dense_groups.groups(count, weight_bits))
+    return count * weight_bits
 
 
 def bit_positions(mode: int, words: int) -> np.ndarray:
@@ -61,22 +70,57 @@ def to_memory_order(bits: np.ndarray, mode: int) -> np.ndarray:
     return halves[..., [0, 2, 1, 3, 4, 5], :].reshape(bits.shape)
 
 
-def pack_weights(weights: np.ndarray, mode: int, words: int, binary: bool) -> np.ndarray:
-    """One step's weights [..., operands] as the bits of its row, or of its fraction of a row.
-
-    Lanes without a weight hold 0, or if binary any weight: there the decoder masks them.
-    """
-    if mode == 1 and not binary:
-        raise ConfigError("weights must be binary in mode 1, not ternary or quinary")
-    largest = 1 if binary else mode - 1
+def pack_weights(weights: np.ndarray, mode: int, words: int) -> np.ndarray:
+    """One step's weights [..., operands] as bits [..., 6 * words] as the array takes them."""
+    largest = max(1, mode - 1)
     weights = _checked("weights", weights, -largest, largest, mode, words)
     negative = (weights < 0).astype(np.uint8)
-    if binary:
-        if not weights.all():
-            raise ConfigError("binary weights must be -1 or 1, not 0")
+    if mode == 1:
+        _check_binary(weights)
         return negative
     magnitude = np.abs(weights)  # 0, 1, 2 are the codes 0, 1 and, with bits of their own, 2
     return pack_codes(magnitude + 2 ** (mode - 1) * negative, mode, words)
+
+
+def store_weights(weights: np.ndarray, mode: int, weight_bits: int, words: int,
+                  dense: bool) -> np.ndarray:
+    """One step's weights [..., operands] as bits [..., stored_bits] as the memory holds them."""
+    largest = max(1, weight_bits - 1)
+    weights = _checked("weights", weights, -largest, largest, mode, words)
+    if weight_bits == 1:
+        _check_binary(weights)
+    elif dense:
+        parts, start = [], 0
+        for size in dense_groups.groups(weights.shape[-1], weight_bits):
+            codes = dense_groups.encode(weights[..., start:start + size], weight_bits)
+            places = np.arange(dense_groups.BITS[weight_bits][size])
+            parts.append((codes[..., None] >> places & 1).astype(np.uint8))
+            start += size
+        return np.concatenate(parts, -1)
+    planes = [np.abs(weights) == k for k in range(1, weight_bits)] + [weights < 0]
+    return np.concatenate(planes, -1).astype(np.uint8)
+
+
+def stored_weights(bits: np.ndarray, mode: int, weight_bits: int, words: int,
+                   dense: bool) -> np.ndarray:
+    """The weights int8 [..., operands] of stored bits; :func:`store_weights` backwards."""
+    count = operands(mode, words)
+    if dense and weight_bits > 1:
+        parts, start = [], 0
+        for size in dense_groups.groups(count, weight_bits):
+            places = np.arange(dense_groups.BITS[weight_bits][size])
+            codes = bits[..., start + places].astype(np.int64) @ (1 << places)
+            parts.append(dense_groups.decode(codes, size, weight_bits))
+            start += len(places)
+        return np.concatenate(parts, -1)
+    planes = bits.reshape(*bits.shape[:-1], weight_bits, count).astype(np.int8)
+    magnitude = sum(k * planes[..., k - 1, :] for k in range(1, weight_bits))
+    return (1 if weight_bits == 1 else magnitude) * (1 - 2 * planes[..., -1, :])
+
+
+def _check_binary(weights: np.ndarray):
+    if not weights.all():
+        raise ConfigError("binary weights must be -1 or 1, not 0")
 
 
 def bits_to_ints(bits: np.ndarray) -> list[int]:

@@ -10,9 +10,10 @@ from export.program import Program
 from hw.decoder import WeightDecoder
 from hw.pe import ProcessingElement
 from hw.pipeline import delay
+from hw.tools import shared
 
 CONTROL = data.StructLayout({"first": 1, "horner": 1, "capture": 1})
-WEIGHT_CONTROL = data.StructLayout({"select": 2, "word_last": 1, "top": 1})
+WEIGHT_CONTROL = data.StructLayout({"word_last": 1, "top": 1})
 
 
 class SystolicArray(wiring.Component):
@@ -29,10 +30,9 @@ class SystolicArray(wiring.Component):
     Members
     -------
     mode : In(one-hot of the precisions)     static while steps are in flight
-    binary : In(1)                           weights are stored as one bit each; static
     tail : In(range(6 * words + 1))          operands in a tap's last word; static
     acts : In(ArrayLayout(6 * words, R))     in PE order, pixel n0 + r at index r
-    rows : In(ArrayLayout(6 * words, C))     rows of the weight memory, one word per column
+    rows : In(ArrayLayout(6 * words, C))     weights, one word per column
     control : In(CONTROL)
     weight_control : In(WEIGHT_CONTROL)
     sums : Out(ArrayLayout(acc_bits, C))
@@ -45,7 +45,6 @@ class SystolicArray(wiring.Component):
         self.bits = 6 * array.words
         super().__init__({
             "mode": In(len(array.precisions)),
-            "binary": In(1),
             "tail": In(range(self.bits + 1)),
             "acts": In(data.ArrayLayout(self.bits, array.rows)),
             "rows": In(data.ArrayLayout(self.bits, array.columns)),
@@ -72,7 +71,7 @@ class SystolicArray(wiring.Component):
                for _ in range(C)] for _ in range(R)]
         for i in range(R):
             for c in range(C):
-                grid.submodules[f"r{i}_c{c}"] = pe[i][c]
+                grid.submodules[f"r{i}_c{c}"] = shared(pe[i][c], platform, "pe")
                 m.d.comb += pe[i][c].mode.eq(self.mode)
 
         # Row edges: skewed activations and control.
@@ -111,9 +110,7 @@ class SystolicArray(wiring.Component):
             control = data.View(WEIGHT_CONTROL, delay(m, self.weight_control, c, f"weight_c{c}"))
             m.d.comb += [
                 decoder.mode.eq(self.mode),
-                decoder.binary.eq(self.binary),
                 decoder.row.eq(delay(m, self.rows[c], c, f"row_c{c}")),
-                decoder.select.eq(control.select),
                 decoder.valid_operands.eq(Mux(control.word_last, tail, ~0)),
                 decoder.top.eq(control.top),
                 pe[0][c].weight_i.eq(decoder.weight),

@@ -1,6 +1,6 @@
-"""Expands stored weights, once per column, into what the processing elements take."""
+"""Expands weights, once per column, into what the processing elements take."""
 
-from amaranth import Cat, Const, Module, Mux
+from amaranth import Cat, Const, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -8,18 +8,16 @@ from hw.pe import in_mode, weight_layout
 
 
 class WeightDecoder(wiring.Component):
-    """Combinational: one step's stored weights to :func:`weight_layout`.
+    """Combinational: one step's weights to :func:`weight_layout`.
 
     A negative weight inverts all p bits of its operand. Its product is `-a = ~a - (2 ** p - 1)`,
     and the exporter folds the constants into the bias. Nothing is subtracted, and zeros are exact.
 
     Members
     -------
-    row : 6 * words stored bits, laid out as in :mod:`export.words`
+    row : 6 * words bits, laid out as in :mod:`export.words`
     mode : one bit per precision, one-hot
-    binary : one bit for a weight; ignored in mode 1, where there is nothing else
-    select : which of the steps in the row, if binary in mode 2 or 3
-    valid_operands : lanes in use, bit i for operand i; only binary weights need it
+    valid_operands : lanes in use, bit i for operand i; only mode 1 needs it
     top : the activations are a pixel's first digit, of two bits: their third may not count when
         inverted (mode 3 only)
     weight : Out(weight_layout(words, precisions))
@@ -31,8 +29,6 @@ class WeightDecoder(wiring.Component):
         super().__init__({
             "row": In(6 * words),
             "mode": In(len(precisions)),
-            "binary": In(1),
-            "select": In(range(max(precisions))),
             "valid_operands": In(6 * words),
             "top": In(1),
             "weight": Out(weight_layout(words, precisions)),
@@ -51,12 +47,9 @@ class WeightDecoder(wiring.Component):
 
     def _ternary(self):
         words, row, weight = self.words, self.row, self.weight
-        n = 3 * words
-        some = Mux(self.binary, self.valid_operands[:n],
-                   Cat(row[:2 * words], row[4 * words:5 * words]))
-        sign = Mux(self.binary, row.word_select(self.select, n),
-                   Cat(row[2 * words:4 * words], row[5 * words:]))
-        pairs, rest = slice(0, 2 * words), slice(2 * words, n)
+        some = Cat(row[:2 * words], row[4 * words:5 * words])
+        sign = Cat(row[2 * words:4 * words], row[5 * words:])
+        pairs, rest = slice(0, 2 * words), slice(2 * words, 3 * words)
         yield weight.sign.eq(Cat(sign[pairs], sign[pairs], sign[rest], sign[rest]))
         if 3 in self.precisions:
             # The last half counts twice. Plane 3 has that weight and sees the same activations.
@@ -67,9 +60,7 @@ class WeightDecoder(wiring.Component):
 
     def _quinary(self):
         row, weight, n = self.row, self.weight, 2 * self.words
-        one = Mux(self.binary, self.valid_operands[:n], row[:n])
-        two = Mux(self.binary, 0, row[n:2 * n])
-        sign = Mux(self.binary, row.word_select(self.select, n), row[2 * n:])
+        one, two, sign = row[:n], row[n:2 * n], row[2 * n:]
         lower = (~self.top).replicate(n)
         yield weight.sign.eq(sign.replicate(3))
         yield weight.enable.eq(Cat(one, one | two, (one & lower) | two))

@@ -67,7 +67,7 @@ class Engine(wiring.Component):
             weights.layer.eq(layer), weights.step.eq(sequencer.step),
             weights.restart.eq(sequencer.restart),
 
-            array.binary.eq(layer.binary), array.tail.eq(layer.tail),
+            array.tail.eq(layer.tail),
             array.acts.eq(feeder.acts), array.control.eq(feeder.control),
             array.rows.eq(weights.rows), array.weight_control.eq(weights.control),
 

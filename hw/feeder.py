@@ -11,6 +11,7 @@ from hw.descriptor import layer_layout
 from hw.memory import ActivationMemory
 from hw.pipeline import delay
 from hw.sequencer import step_layout
+from hw.unpacker import WeightUnpacker
 
 
 class Feeder(wiring.Component):
@@ -118,22 +119,23 @@ class Feeder(wiring.Component):
 class WeightFeeder(wiring.Component):
     """Reads the weight memory in step with the feeder: a word per column and step.
 
-    The rows of a channel tile are read again for every digit and every pixel tile; the tiles of
-    all layers lie one behind the other.
+    The words of a channel tile are read again for every digit and every pixel tile; the tiles of
+    all layers lie one behind the other. Each segment of the words has a memory and a counter of
+    its own, which rest while a layer's words do not reach that far.
 
     Members
     -------
-    restart : In(1)     back to the first row, between frames
+    restart : In(1)     back to the first word, between frames
     layer : In(layer_layout)
     step : In(step_layout)
-    rows : Out(ArrayLayout(6 * words, C))       `latency` cycles after their step
+    rows : Out(ArrayLayout(6 * words, C))       as the array takes them
     control : Out(WEIGHT_CONTROL)
     """
 
-    ROM_LATENCY = 2
+    LATENCY = 3  # memory, its output register, unpacking
 
-    def __init__(self, program: Program, rom: list[int]):
-        self.program, self.rom = program, rom
+    def __init__(self, program: Program, roms: list[list[int]]):
+        self.program, self.roms = program, roms
         super().__init__({
             "restart": In(1),
             "layer": In(layer_layout(program)),
@@ -144,34 +146,51 @@ class WeightFeeder(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        program, layer = self.program, self.layer
+        program, layer, array = self.program, self.layer, self.program.array
         late = data.View(step_layout(program), delay(
-            m, self.step, Feeder.LATENCY - self.ROM_LATENCY, "step"))
-        m.submodules.weights = rom = Memory(
-            shape=6 * program.array.words * program.array.columns, depth=len(self.rom),
-            init=self.rom)
-        port = rom.read_port()
+            m, self.step, Feeder.LATENCY - self.LATENCY, "step"))
+        segments = [self._segment(m, late, k) for k in range(len(self.roms))]
 
-        row, base = Signal(range(len(self.rom))), Signal(range(len(self.rom)))
-        select = Signal(2)  # which of a row's steps
-        # Weights of one bit leave room for several steps in a row.
-        row_done = ~layer.binary | (select == layer.mode - 1) | late.pass_last
+        tail = Signal(6 * array.words)
+        m.d.sync += tail.eq(Cat(layer.tail > k for k in range(6 * array.words)))
+        word_last = delay(m, late.word_last, 2, "stored_last")
+        formats = tuple(sorted({(each.mode, each.weight_bits) for each in program.layers}))
+        for c in range(array.columns):
+            m.submodules[f"unpacker_c{c}"] = unpacker = WeightUnpacker(
+                words=array.words, formats=formats, dense=array.dense)
+            m.d.comb += [
+                unpacker.stored.eq(Cat(segment[c] for segment in segments)),
+                unpacker.mode.eq(layer.mode),
+                unpacker.weight_bits.eq(layer.weight_bits),
+                unpacker.valid.eq(Mux(word_last, tail, ~0)),
+            ]
+            m.d.sync += self.rows[c].eq(unpacker.row)
+
+        control = Signal(WEIGHT_CONTROL)
+        m.d.comb += control.word_last.eq(late.word_last)
+        if program.digit_bits == 3:  # 2 + 3 + 3 bits: the first digit is short
+            m.d.comb += control.top.eq((layer.last_digit != 0) & (late.digit == 0))
+        m.d.comb += self.control.eq(delay(m, control, self.LATENCY, "weight_control"))
+        return m
+
+    def _segment(self, m: Module, late, k: int):
+        """Segment `k` of every column's word, two cycles behind the step `late`."""
+        rom, width = self.roms[k], self.program.weight_widths[k]
+        m.submodules[f"weights{k}"] = memory = Memory(
+            shape=width * self.program.array.columns, depth=len(rom), init=rom)
+        port = memory.read_port()
+        row = Signal(range(len(rom)), name=f"row{k}")
+        base = Signal.like(row, name=f"base{k}")  # of the channel tile in work
         with m.If(self.restart):
-            m.d.sync += [row.eq(0), base.eq(0), select.eq(0)]
-        with m.Elif(late.valid):
-            m.d.sync += select.eq(Mux(row_done, 0, select + 1))
+            m.d.sync += [row.eq(0), base.eq(0)]
+        with m.Elif(late.valid & (self.layer.segments >= k)):
             with m.If(late.tile_done):
                 m.d.sync += [row.eq(row + 1), base.eq(row + 1)]
             with m.Elif(late.pass_last):
                 m.d.sync += row.eq(base)
-            with m.Elif(row_done):
+            with m.Else():
                 m.d.sync += row.eq(row + 1)
+        words = Signal(data.ArrayLayout(width, self.program.array.columns), name=f"stored{k}")
         m.d.comb += port.addr.eq(row)
-        m.d.sync += self.rows.eq(port.data)
-
-        control = Signal(WEIGHT_CONTROL)
-        m.d.comb += [control.select.eq(select), control.word_last.eq(late.word_last)]
-        if program.digit_bits == 3:  # 2 + 3 + 3 bits: the first digit is short
-            m.d.comb += control.top.eq((layer.last_digit != 0) & (late.digit == 0))
-        m.d.comb += self.control.eq(delay(m, control, self.ROM_LATENCY, "weight_control"))
-        return m
+        m.d.sync += words.eq(port.data)
+        return words

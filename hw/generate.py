@@ -52,7 +52,9 @@ def describe(engine: Engine, network: Network) -> dict:
         "memories": {
             "activations": {"banks": array.rows, "depth": program.depth,
                             "width": 6 * array.words},
-            "weights": {"depth": len(images.weights), "width": 6 * array.words * array.columns},
+            **{f"weights{k}": {"depth": len(rom), "width": width * array.columns}
+               for k, (rom, width) in enumerate(zip(images.weights, program.weight_widths,
+                                                    strict=True))},
             "biases": {"depth": len(images.biases), "width": bias_width(program) * array.columns},
             "tiles": {"depth": len(images.tiles)},
             "layers": {"depth": len(images.layers)},
@@ -60,7 +62,8 @@ def describe(engine: Engine, network: Network) -> dict:
         "layers": [{
             "name": layer.name, "word_bits": layer.mode, "taps_per_word": layer.taps_per_word,
             "input_address": layer.in_base, "input_slots": layer.slots,
-            "macs": layer.macs, "weight_rows": layer.channel_tiles * layer.tile_rows,
+            "macs": layer.macs,
+            "weight_bits": layer.weight_steps * array.columns * layer.stored_bits,
             "cycles": program.layer_cycles(layer),
             "array_use": round(program.array_use(layer), 4),
         } for layer in program.layers],
@@ -147,7 +150,7 @@ def main(
     width = max(len(layer["name"]) for layer in facts["layers"])
     for layer in facts["layers"]:
         typer.echo(f"{layer['name']:{width}}  {layer['word_bits']} bit  "
-                   f"{layer['weight_rows'] * facts['memories']['weights']['width']:>9,} bits  "
+                   f"{layer['weight_bits']:>9,} bits  "
                    f"{layer['cycles']:>9,} cycles  array use {layer['array_use']:.1%}")
     typer.echo(f"{folder}: {facts['cycles_per_frame']:,} cycles per frame, "
                f"{facts['total_bits']:,} bits stored (weights {facts['weight_bits']:,}, biases "

@@ -16,21 +16,27 @@ def _kth(values: Tensor, fraction: float) -> Tensor:
 
 
 def weight_step(weight: Tensor, bits: int) -> Tensor:
-    """Step `s` of the thresholds, a scalar; levels change at `s/2` and, for quinary, at `3s/2`.
+    """Step `s` of the levels, a scalar; levels change at `s/2` and, for quinary, at `3s/2`.
 
     Ternary: twice the 1/3-quantile of |w| gives three equal thirds. Quinary: one step cannot hold
     both s/2 at the 1/5- and 3s/2 at the 3/5-quantile, so it is the mean of the two estimates.
-    Binary needs no step.
+    Binary levels are told apart by sign; their step is the mean of |w|.
     """
     size = weight.detach().abs().float()
     if bits == 1:
-        return size.new_ones(())
+        return size.mean()
     if bits == 2:
         return 2 * _kth(size, 1 / 3)
     return (2 * _kth(size, 1 / 5) + 2 / 3 * _kth(size, 3 / 5)) / 2
 
 
-class _RoundWeight(torch.autograd.Function):
+def mean_step(weight: Tensor, bits: int) -> Tensor:
+    """Fixed thresholds, for comparison: ternary at 0.7 mean |w| (Li et al., "Ternary Weight
+    Networks", 2016); quinary at 0.5 and 1.5 mean |w|, our choice."""
+    return (1.4 if bits == 2 else 1.0) * weight.detach().abs().float().mean()
+
+
+class _Round(torch.autograd.Function):
     @staticmethod
     def forward(ctx, scaled: Tensor, bits: int) -> Tensor:
         if bits == 1:
@@ -43,34 +49,147 @@ class _RoundWeight(torch.autograd.Function):
         return grad, None
 
 
-def quantize_weight(weight: Tensor, bits: int) -> Tensor:
-    """Integers -1, +1 (1 bit), -1 ... +1 (2) or -2 ... +2 (3), of `weight`'s shape.
+def scale_weight(weight: Tensor, bits: int, step: Tensor | None = None) -> Tensor:
+    """`weight` in steps, by default those of :func:`weight_step`.
 
-    The binary threshold is the median, so both levels are equally filled. The gradient passes
-    to the scaled weight unchanged; the step is treated as a constant.
+    The binary threshold is the median, so its levels fill equally. Default step and median are
+    constants for the gradient.
     """
     if bits == 1:
-        return _RoundWeight.apply(weight - _kth(weight.detach().float(), 0.5), bits)
-    return _RoundWeight.apply(weight / weight_step(weight, bits).clamp_min(1e-12), bits)
+        weight = weight - _kth(weight.detach().float(), 0.5)
+    if step is None:
+        step = weight_step(weight, bits).clamp_min(1e-12)
+    return weight / step
 
 
-class _Code(torch.autograd.Function):
+def quantize_weight(weight: Tensor, bits: int, step: Tensor | None = None) -> Tensor:
+    """Integers -1, +1 (1 bit), -1 ... +1 (2) or -2 ... +2 (3), of `weight`'s shape.
+
+    The gradient passes to the scaled weight unchanged.
+    """
+    return _Round.apply(scale_weight(weight, bits, step), bits)
+
+
+class Fused:
+    """A function that is one loop over the sums, compiled for each shape if `enabled`.
+
+    Training's time on a CPU is memory traffic. Hence these loops, and backward passes that compute
+    again from the sums what they would otherwise have to store. Loading the compiler takes
+    seconds, so it waits for the first call.
+    """
+
+    enabled = False
+
+    def __init__(self, function):
+        self.function, self.compiled = function, None
+
+    def __call__(self, *args):
+        if not self.enabled:
+            return self.function(*args)
+        if self.compiled is None:
+            self.compiled = torch.compile(self.function, dynamic=False, recompile_limit=256)
+        return self.compiled(*args)
+
+
+def codes(acc: Tensor, offset: Tensor, scale: Tensor, bits: int, rounded: bool = True) -> Tensor:
+    """Codes `clip(floor(acc * scale + offset), 0, 2**bits - 1)` of sums (n, channels, h, w).
+
+    Half-wave, most significant bits (HWMSB at 2 bits). `offset` is per channel, in codes, `scale`
+    a power of two; in float32 the result is exact while sums and `offset / scale` are integers
+    below 2**24. Not `rounded`, half a code is subtracted instead of the fraction.
+    """
+    y = acc.float() * scale + offset[:, None, None]
+    y = torch.floor(y) if rounded else y - 0.5
+    return y.clamp(0, 2**bits - 1).to(acc.dtype)
+
+
+fused_codes = Fused(codes)
+
+
+@Fused
+def _moments(acc: Tensor) -> tuple[Tensor, Tensor]:
+    acc = acc.float()
+    return acc.sum((2, 3)), acc.square().sum((2, 3))
+
+
+def _passed(acc: Tensor, offset: Tensor, scale: Tensor, grad: Tensor, bits: int,
+            edge: float) -> Tensor:
+    y = acc.float() * scale + offset[:, None, None]
+    return torch.where((y >= edge) & (y <= 2**bits - edge), grad.float(), 0)
+
+
+@Fused
+def _passed_sum(acc: Tensor, offset: Tensor, scale: Tensor, grad: Tensor, bits: int,
+                edge: float) -> Tensor:
+    return _passed(acc, offset, scale, grad, bits, edge).sum((2, 3))
+
+
+@Fused
+def _passed_centred(acc: Tensor, offset: Tensor, scale: Tensor, grad: Tensor, mean: Tensor,
+                    bits: int, edge: float) -> Tensor:
+    grad = _passed(acc, offset, scale, grad, bits, edge) - mean[:, None, None]
+    return (grad * scale).to(acc.dtype)
+
+
+def moments(acc: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean of each channel (channels,) and variance around it, over all channels (scalar)."""
+    total, square = _moments(acc)
+    mean = total.sum(0) / (acc.numel() // acc.shape[1])
+    return mean, square.sum() / acc.numel() - mean.square().mean()
+
+
+class Normalize(torch.autograd.Function):
+    """Codes of `y = (acc - mean) * scale + beta`, `mean` being the channel's mean of `acc`.
+
+    With half a code of `beta` seen as rounding, the gradient passes inside the clip range and half
+    a code beyond, that is for 0 <= y <= 2**bits; at one bit that is one code either side of the
+    threshold. Codes that are not rounded have the true gradient. It passes through `mean` too, not
+    through `scale`.
+    """
+
     @staticmethod
-    def forward(ctx, y: Tensor, bits: int) -> Tensor:
-        ctx.save_for_backward((y >= 0) & (y <= 2**bits))
-        return torch.clamp(torch.floor(y), 0, 2**bits - 1)
+    def forward(ctx, acc: Tensor, mean: Tensor, beta: Tensor, scale: Tensor, bits: int,
+                rounded: bool) -> Tensor:
+        offset = beta - mean * scale
+        ctx.save_for_backward(acc, offset, scale)
+        ctx.window = bits, 0.0 if rounded else 0.5
+        return fused_codes(acc, offset, scale, bits, rounded)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        inside, = ctx.saved_tensors
-        return grad * inside, None
+        acc, offset, scale = ctx.saved_tensors
+        total = _passed_sum(acc, offset, scale, grad, *ctx.window).sum(0)
+        mean = total / (acc.numel() // acc.shape[1])
+        grad = _passed_centred(acc, offset, scale, grad, mean, *ctx.window)
+        return grad, None, total, None, None, None
 
 
-def activation_code(y: Tensor, bits: int) -> Tensor:
-    """Codes `clip(floor(y), 0, 2**bits - 1)`: half-wave, most significant bits (HWMSB at 2 bits).
+@Fused
+def _maximum(acc: Tensor) -> Tensor:
+    upper = torch.maximum(acc[:, :, ::2, ::2], acc[:, :, ::2, 1::2])
+    return torch.maximum(upper, torch.maximum(acc[:, :, 1::2, ::2], acc[:, :, 1::2, 1::2]))
 
-    With half a code of `y`'s bias seen as rounding, the gradient passes inside the clip range
-    and half a code beyond, that is for 0 <= y <= 2**bits; at one bit that is one code either
-    side of the threshold.
-    """
-    return _Code.apply(y, bits)
+
+@Fused
+def _to_maxima(acc: Tensor, pooled: Tensor, grad: Tensor) -> Tensor:
+    n, channels, height, width = acc.shape
+
+    def enlarge(x: Tensor) -> Tensor:
+        shape = n, channels, height // 2, 2, width // 2, 2
+        return x[:, :, :, None, :, None].expand(shape).reshape(acc.shape)
+
+    return torch.where(acc == enlarge(pooled), enlarge(grad), 0)
+
+
+class MaxPool(torch.autograd.Function):
+    """2x2 maximum (even height and width); equal maxima all receive the gradient."""
+
+    @staticmethod
+    def forward(ctx, acc: Tensor) -> Tensor:
+        pooled = _maximum(acc)
+        ctx.save_for_backward(acc, pooled)
+        return pooled
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        return _to_maxima(*ctx.saved_tensors, grad)

@@ -1,7 +1,12 @@
 """Trains the network of a configuration: `python -m model.train configs/cifar10.toml`.
 
+First, for `teacher_epochs`, the network is trained with real weights and codes. From there the
+codes are quantized, after `code_epochs` the weights too, for `epochs` in all, and the float network
+is the teacher that the quantized one imitates (distillation, Hinton et al. 2015).
+
 Writes under `build/NAME/train/`: `checkpoint.pt` after every epoch (a killed run resumes from it),
 `final.pt` (calibrated weights, what the exporter reads), `record.json` and TensorBoard logs.
+Several processes share the batches if `torchrun` starts them.
 """
 
 import copy
@@ -16,9 +21,11 @@ from typing import Annotated
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 import typer
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -26,6 +33,7 @@ from export.cli import one_line_errors
 from export.config import Config, ConfigError, load_config
 from model.data import HOLDOUT, load_cifar10
 from model.network import Encoder, calibrate
+from model.quant import Fused
 
 MARGIN = 4  # pixels of random translation
 QUICK, FINAL = 2000, 10000  # images for the statistics: of each epoch's validation, of the result
@@ -33,24 +41,23 @@ QUICK, FINAL = 2000, 10000  # images for the statistics: of each epoch's validat
 
 def augment(images: Tensor, generator: torch.Generator, pad: int) -> Tensor:
     """Random crops of the padded images and random flips; uint8 (n, c, h, w)."""
-    n, _, height, width = images.shape
+    n, channels, height, width = images.shape
     padded = F.pad(images, (MARGIN,) * 4, value=pad)
     top, left = torch.randint(0, 2 * MARGIN + 1, (2, n, 1), generator=generator)
+    flip = torch.rand(n, 1, generator=generator) < 0.5
     rows = top + torch.arange(height)
     cols = left + torch.arange(width)
-    flip = torch.rand(n, 1, generator=generator) < 0.5
     cols = torch.where(flip, cols.flip(1), cols)
-    index = torch.arange(n)[:, None, None, None]
-    channel = torch.arange(images.shape[1])[None, :, None, None]
-    return padded[index, channel, rows[:, None, :, None], cols[:, None, None, :]]
+    place = [torch.arange(n)[:, None, None, None], torch.arange(channels)[None, :, None, None],
+             rows[:, None, :, None], cols[:, None, None, :]]
+    return padded[tuple(index.to(images.device) for index in place)]
 
 
-def learning_rate(step: int, steps: int, peak: float) -> float:
-    """One cycle: linear warm-up over the first tenth, then a cosine to zero."""
-    warm = max(1, steps // 10)
-    if step < warm:
-        return peak * (step + 1) / warm
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+def learning_rate(progress: float, peak: float) -> float:
+    """One cycle for `progress` from 0 to 1: linear warm-up over a tenth, then a cosine to zero."""
+    if progress < 0.1:
+        return peak * max(progress, 0.001) / 0.1
+    return peak * 0.5 * (1 + math.cos(math.pi * (progress - 0.1) / 0.9))
 
 
 @torch.no_grad()
@@ -72,21 +79,40 @@ def _atomic_save(values, path: Path):
 class Run:
     """One training run: model, optimizer, position; everything that a resume needs."""
 
-    def __init__(self, config: Config, folder: Path, device: str, compiled: bool):
+    def __init__(self, config: Config, folder: Path, device: str):
         torch.manual_seed(config.train.seed)
         self.config, self.folder, self.device = config, folder, device
-        self.encoder = Encoder(config.network).to(device, memory_format=torch.channels_last)
-        self.forward = torch.compile(self.encoder) if compiled else self.encoder
-        recipe = config.train
+        self.encoder = self._new_encoder()
+        self.teacher = None
+        self.optimizer = self._optimizer()
+        self.epoch, self.curve, self.seconds = 0, [], 0.0
+        self.rank, self.world = 0, 1
+        self.forward = self.encoder
+        if dist.is_initialized():
+            self.rank, self.world = dist.get_rank(), dist.get_world_size()
+            self.forward = DistributedDataParallel(self.encoder)
+
+    def _new_encoder(self) -> Encoder:
+        encoder = Encoder(self.config.network, self.config.train)
+        return encoder.to(self.device, memory_format=torch.channels_last)
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        recipe = self.config.train
         decayed = [p for p in self.encoder.parameters() if p.ndim > 1]
-        free = [p for p in self.encoder.parameters() if p.ndim == 1]
-        self.optimizer = torch.optim.AdamW(
+        free = [p for p in self.encoder.parameters() if p.ndim < 2]
+        return torch.optim.AdamW(
             [{"params": decayed, "weight_decay": recipe.weight_decay},
              {"params": free, "weight_decay": 0.0}], lr=recipe.learning_rate)
-        self.epoch, self.curve, self.seconds = 0, [], 0.0
+
+    def _frozen_copy(self, state: dict) -> Encoder:
+        copy = self._new_encoder()
+        copy.load_state_dict(state)
+        copy.quantize(weights=False, codes=False)
+        return copy.eval().requires_grad_(False)
 
     def save(self):
         _atomic_save({"encoder": self.encoder.state_dict(), "epoch": self.epoch,
+                      "teacher": self.teacher and self.teacher.state_dict(),
                       "optimizer": self.optimizer.state_dict(), "curve": self.curve,
                       "seconds": self.seconds}, self.folder / "checkpoint.pt")
 
@@ -97,11 +123,49 @@ class Run:
         try:
             state = torch.load(path, weights_only=True, map_location=self.device)
             self.encoder.load_state_dict(state["encoder"])
+            if state["teacher"]:
+                self.teacher = self._frozen_copy(state["teacher"])
         except (RuntimeError, pickle.UnpicklingError, KeyError, EOFError) as error:
             raise ConfigError(f"{path}: cannot be resumed with this configuration; move it away "
                               f"to start anew: {str(error).splitlines()[0]}") from error
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.curve, self.seconds = state["epoch"], state["curve"], state["seconds"]
+
+    def begin_phase(self, images: Tensor):
+        """Rounds what this epoch rounds; where the teacher's epochs end, keeps it."""
+        recipe = self.config.train
+        quantized = self.epoch - recipe.teacher_epochs  # epochs with rounded codes so far
+        if quantized == 0 and recipe.teacher_epochs:
+            if self.world > 1:  # all processes go on from the same statistics
+                for buffer in self.encoder.buffers():
+                    dist.broadcast(buffer, 0)
+            self.teacher = self._frozen_copy(self.encoder.state_dict())
+            calibrate(self.teacher, images[:QUICK])
+            self.optimizer = self._optimizer()
+        self.encoder.quantize(codes=quantized >= 0, weights=quantized >= recipe.code_epochs)
+
+    def rate(self, progress: float) -> float:
+        """Learning rate after `progress` epochs: one cycle for the teacher, one for the rest."""
+        recipe = self.config.train
+        if progress < recipe.teacher_epochs:
+            return learning_rate(progress / recipe.teacher_epochs, recipe.learning_rate)
+        return learning_rate((progress - recipe.teacher_epochs) / recipe.epochs,
+                             recipe.learning_rate)
+
+    def loss(self, x: Tensor, labels: Tensor) -> Tensor:
+        recipe = self.config.train
+        with torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16):
+            logits = self.forward(x)
+            with torch.no_grad():
+                # What evaluation mode gives are sums; a training logit is one per head scale.
+                taught = self.teacher and self.teacher(x) / self.teacher.head_scale
+        hard = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+        if taught is None:
+            return hard
+        t = recipe.temperature
+        soft = F.kl_div(F.log_softmax(logits / t, 1), F.log_softmax(taught / t, 1),
+                        log_target=True, reduction="batchmean")
+        return (1 - recipe.distillation) * hard + recipe.distillation * t**2 * soft
 
     def train_epoch(self, images: Tensor, labels: Tensor) -> float:
         """One pass over the data; order and augmentation depend on seed and epoch only."""
@@ -109,21 +173,19 @@ class Run:
         generator = torch.Generator().manual_seed(recipe.seed * 1000 + self.epoch)
         per_epoch = len(images) // recipe.batch
         order = torch.randperm(len(images), generator=generator)
+        self.begin_phase(images)
         self.encoder.train()
         total = 0.0
-        bar = tqdm(range(per_epoch), desc=f"epoch {self.epoch + 1}/{recipe.epochs}", leave=False)
+        name = f"epoch {self.epoch + 1}/{recipe.teacher_epochs + recipe.epochs}"
+        bar = tqdm(range(per_epoch), desc=name, leave=False, disable=self.rank > 0)
         for k in bar:
-            pick = order[k * recipe.batch:(k + 1) * recipe.batch]
-            x = augment(images[pick], generator, self.config.network.pad).to(self.device)
+            pick = order[k * recipe.batch:(k + 1) * recipe.batch][self.rank::self.world]
+            pick = pick.to(images.device)
+            x = augment(images[pick], generator, self.config.network.pad)
             x = x.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
-            rate = learning_rate(self.epoch * per_epoch + k, recipe.epochs * per_epoch,
-                                 recipe.learning_rate)
             for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            with torch.autocast(self.device, dtype=torch.bfloat16):
-                logits = self.forward(x)
-            loss = F.cross_entropy(logits, labels[pick].to(self.device),
-                                   label_smoothing=recipe.label_smoothing)
+                group["lr"] = self.rate(self.epoch + k / per_epoch)
+            loss = self.loss(x, labels[pick])
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
@@ -142,20 +204,26 @@ def train(config: Config, folder: Path, *, device: str = "cpu", compiled: bool =
     images, labels = load_cifar10("train")
     images = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
     labels = torch.from_numpy(labels).long()
+    images, labels = images.to(device), labels.to(device)
     held, held_labels = images[-HOLDOUT:], labels[-HOLDOUT:]
     images, labels = images[:-HOLDOUT][:limit], labels[:-HOLDOUT][:limit]
-    run = Run(config, folder, device, compiled)
+    Fused.enabled = compiled
+    run = Run(config, folder, device)
     run.resume()
-    writer = SummaryWriter(folder / "logs")
-    while run.epoch < config.train.epochs:
+    writer = None
+    if run.rank == 0:
+        writer = SummaryWriter(folder / "logs")
+    while run.epoch < config.train.teacher_epochs + config.train.epochs:
         start = time.perf_counter()
         loss = run.train_epoch(images, labels)
         run.epoch += 1
         run.seconds += time.perf_counter() - start
+        if run.rank > 0:
+            continue
         # Statistics of bf16 sums and a moving network would make validation noisy: take exact ones.
         exact = copy.deepcopy(run.encoder)
-        calibrate(exact, images[:QUICK].to(device))
-        right = accuracy(exact, held.to(device), held_labels.to(device))
+        calibrate(exact, images[:QUICK])
+        right = accuracy(exact, held, held_labels)
         run.curve.append([loss, right])
         run.save()
         writer.add_scalar("loss/train", loss, run.epoch)
@@ -165,11 +233,15 @@ def train(config: Config, folder: Path, *, device: str = "cpu", compiled: bool =
                 writer.add_scalar(name, value, run.epoch)
         tqdm.write(f"epoch {run.epoch}: loss {loss:.4f}, validation {right:.2%}, "
                    f"{run.seconds / run.epoch:.0f} s per epoch")
+    if run.rank > 0:
+        return {}
     encoder = run.encoder.cpu()
-    calibrate(encoder, images[:FINAL])
-    right = accuracy(encoder, held, held_labels)
+    calibrate(encoder, images[:FINAL].cpu())
+    right = accuracy(encoder, held.cpu(), held_labels.cpu())
     _atomic_save(encoder.state_dict(), folder / "final.pt")
-    record = {"config": config.model_dump(), "torch": torch.__version__, "device": device,
+    record = {"command": f"python -m model.train configs/{config.name}.toml",
+              "config": config.model_dump(), "python": platform.python_version(),
+              "torch": torch.__version__, "device": device, "processes": run.world,
               "machine": platform.machine(), "seconds": round(run.seconds),
               "train_images": len(images), "curve": run.curve, "validation": right}
     part = folder / "record.json.part"
@@ -188,11 +260,18 @@ def main(
 ):
     """Trains the design's network, resuming a run that was stopped."""
     design = load_config(config)
-    record = train(design, output or Path("build") / design.name / "train",
-                   device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if "LOCAL_RANK" in os.environ:  # torchrun
+        dist.init_process_group("nccl" if device == "cuda" else "gloo")
+        if device == "cuda":
+            device = f"cuda:{os.environ['LOCAL_RANK']}"
+    record = train(design, output or Path("build") / design.name / "train", device=device,
                    compiled=compiled, limit=limit)
-    typer.echo(f"validation accuracy {record['validation']:.2%} after {len(record['curve'])} "
-               f"epochs, {record['seconds']} s")
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    if record:
+        typer.echo(f"validation accuracy {record['validation']:.2%} after "
+                   f"{len(record['curve'])} epochs, {record['seconds']} s")
 
 
 if __name__ == "__main__":

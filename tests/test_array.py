@@ -41,7 +41,6 @@ def test_sums_leave_in_order_and_on_time(rows, columns, words, mode, short):
 
     async def feed(ctx):
         ctx.set(dut.mode, 1 << mode - 1)
-        ctx.set(dut.binary, mode == 1)
         ctx.set(dut.tail, ops)
         await ctx.tick()
         ended = False
@@ -52,7 +51,7 @@ def test_sums_leave_in_order_and_on_time(rows, columns, words, mode, short):
                 if busy:
                     acts = bits_to_ints(pack_codes(codes[step], mode, words))
                     ctx.set(dut.acts, acts)
-                    rows_ = pack_weights(weights[step], mode, words, mode == 1)
+                    rows_ = pack_weights(weights[step], mode, words)
                     ctx.set(dut.rows, bits_to_ints(rows_))
                 ended = step == len(codes) - 1
                 await ctx.tick()

@@ -193,11 +193,11 @@ def test_checkpoint_of_something_else(design, capsys, state):
 
 @pytest.mark.parametrize("old, new, message", [
     ("channels = 8", "channels = 9", "convs.0.weight must be [9, 3, 3, 3], not [8, 3, 3, 3]"),
-    ("classes = 4", "classes = 3", "head must be [3, 4], not [4, 4]"),
+    ("classes = 4", "classes = 3", "head_bias must be [3], not [4]"),
     ("},\n]", "},\n {name='c', channels=4, weight_bits=1, code_bits=1}]",
      "convs.2.weight is missing"),
     ('    {name = "b", channels = 4, weight_bits = 2, code_bits = 2},\n', "",
-     "head must be [4, 8], not [4, 4]"),
+     "head.weight must be [4, 8], not [4, 4]"),
 ])
 def test_checkpoint_of_another_network(design, capsys, old, new, message):
     torch.save(encoder_of(design.network).state_dict(), FINAL)

@@ -1,15 +1,14 @@
-"""The weight decoder alone: each lane of each weight format, masks, selection, the top digit."""
+"""The weight decoder alone: each lane in each mode, masks, the top digit."""
 
 import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
-from export.words import bit_positions, bits_to_ints, operands, pack_weights, steps_per_row
+from export.words import bit_positions, bits_to_ints, operands, pack_weights
 from hw.decoder import WeightDecoder
 
 SETS = [(1, 2, 3), (1, 2), (2, 3), (1, 3), (3,), (2,), (1,)]
-CASES = [(precisions, mode, binary) for precisions in SETS for mode in precisions
-         for binary in (False, True) if binary or mode > 1]
+CASES = [(precisions, mode) for precisions in SETS for mode in precisions]
 
 
 def expected(weights: np.ndarray, mode: int, words: int, shared: bool, top: bool) -> dict:
@@ -33,27 +32,23 @@ def expected(weights: np.ndarray, mode: int, words: int, shared: bool, top: bool
 
 
 @pytest.mark.parametrize("words", [1, 2, 4, 5])
-@pytest.mark.parametrize("precisions, mode, binary", CASES)
-def test_every_lane(precisions, mode, binary, words):
+@pytest.mark.parametrize("precisions, mode", CASES)
+def test_every_lane(precisions, mode, words):
     dut = WeightDecoder(words=words, precisions=precisions)
     rng = np.random.default_rng(words)
-    n, steps = operands(mode, words), steps_per_row(mode, binary)
+    n = operands(mode, words)
 
     async def bench(ctx):
         ctx.set(dut.mode, 1 << precisions.index(mode))
-        ctx.set(dut.binary, binary)
         for _ in range(60):
-            weights = rng.choice([-1, 1], (steps, n)) if binary else \
-                rng.integers(1 - mode, mode, (steps, n))
-            select, valid = int(rng.integers(steps)), int(rng.integers(n + 1))
+            weights = rng.choice([-1, 1], n) if mode == 1 else rng.integers(1 - mode, mode, n)
+            valid = int(rng.integers(n + 1))
             top = mode == 3 and bool(rng.integers(2))
-            bits = pack_weights(weights, mode, words, binary).reshape(1, -1)
-            ctx.set(dut.row, *bits_to_ints(bits))
-            ctx.set(dut.select, select)
+            ctx.set(dut.row, *bits_to_ints(pack_weights(weights[None], mode, words)))
             ctx.set(dut.top, top)
             ctx.set(dut.valid_operands, 2 ** valid - 1)
             await ctx.delay(1e-7)
-            used = weights[select] * (np.arange(n) < valid) if binary else weights[0]
+            used = weights * (np.arange(n) < valid) if mode == 1 else weights
             want = expected(used, mode, words, 3 in precisions, top)
             got = {name: ctx.get(getattr(dut.weight, name)) for name in want}
             counts = want["enable"].copy()

@@ -15,15 +15,15 @@ from sim.streams import simulate
 
 
 def design(layers: list[dict], array: tuple, *, height=6, width=5, channels=3, **network):
-    """A configuration; `array` is rows, columns, words and optionally precisions."""
-    rows, columns, words, *precisions = array
+    """A configuration; `array` is rows, columns, words, optionally precisions and dense."""
+    rows, columns, words, *rest = array
     layers = [{"name": f"layer{k}", **layer} for k, layer in enumerate(layers)]
     return parse_config({
         "name": "test",
         "network": {"height": height, "width": width, "channels": channels, "classes": 3,
                     "layers": layers, **network},
         "array": {"rows": rows, "columns": columns, "words": words,
-                  **({"precisions": precisions[0]} if precisions else {})}})
+                  **dict(zip(("precisions", "dense"), rest, strict=False))}})
 
 
 def conv(channels: int, weight_bits: int, code_bits: int, **more) -> dict:
@@ -60,8 +60,8 @@ def random_design(seed: int):
                            kernel=rng.choice([1, 3, 3]), pool=pool))
         channels, h, w = wanted, h // (1 + pool), w // (1 + pool)
     rows, columns = rng.choice([(1, 1), (1, 4), (2, 3), (3, 4), (4, 4), (5, 2), (7, 1), (2, 8)])
-    return design(layers, (rows, columns, rng.randint(1, 4), precisions), height=height,
-                  width=width, channels=first, pad=rng.randint(0, 255),
+    return design(layers, (rows, columns, rng.randint(1, 4), precisions, seed % 3 > 0),
+                  height=height, width=width, channels=first, pad=rng.randint(0, 255),
                   classes=rng.randint(2, 6), classifier_bits=rng.choice(bits))
 
 

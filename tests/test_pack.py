@@ -5,42 +5,42 @@ import pytest
 
 from export.artifact import Layer, Network
 from export.config import ConfigError, parse_config
-from export.pack import folded_bias, layer_fields, pack, tile_fields, weight_rows
+from export.pack import folded_bias, layer_fields, pack, tile_fields, weight_images
 from export.program import Program
-from export.words import bit_positions, operands
+from export.words import stored_weights
 from sim.samples import random_network
 
 
-def design(layers, array, channels=3, **network):
+def design(layers, array, channels=3, dense=False, **network):
     rows, columns, words, precisions = array
     return parse_config({
         "name": "test",
         "network": {"height": 6, "width": 5, "channels": channels, "classes": 3,
                     "layers": [{"name": f"layer{k}", **layer} for k, layer in enumerate(layers)],
                     **network},
-        "array": {"rows": rows, "columns": columns, "words": words, "precisions": precisions}})
+        "array": {"rows": rows, "columns": columns, "words": words, "precisions": precisions,
+                  "dense": dense}})
 
 
 def conv(channels, weight_bits, code_bits, **more):
     return {"channels": channels, "weight_bits": weight_bits, "code_bits": code_bits, **more}
 
 
-def stored_steps(program, rows):
-    """Weights [steps, columns, operands] of every tile, decoded bit by bit from the ROM rows."""
-    position, words = 0, program.array.words
+def stored_steps(program, images):
+    """Each layer with its weights [steps, columns, operands], put together from its segments."""
+    position = [0] * len(images)
     for layer in program.layers:
-        ops = operands(layer.mode, words)
-        for _ in layer.first_words:
-            chunk = rows[position:position + layer.tile_rows].astype(np.int64)
-            position += layer.tile_rows
-            if layer.binary:
-                chunk = chunk.reshape(layer.tile_rows, program.array.columns, layer.mode, ops)
-                steps = 1 - 2 * chunk.transpose(0, 2, 1, 3).reshape(-1, program.array.columns, ops)
-            else:
-                bits = [chunk[:, :, place] for place in bit_positions(layer.mode, words)]
-                steps = (bits[0] + (2 * bits[1] if layer.mode == 3 else 0)) * (1 - 2 * bits[-1])
-            yield layer, steps[:layer.steps]
-    assert position == len(rows)
+        parts, width = [], 0
+        for k, image in enumerate(images):
+            if width < layer.stored_bits:
+                parts.append(image[position[k]:position[k] + layer.weight_steps])
+                position[k] += layer.weight_steps
+                width += image.shape[-1]
+        words = np.concatenate(parts, -1)
+        assert width == layer.stored_bits == words.shape[-1]
+        yield layer, stored_weights(words, layer.mode, layer.weight_bits, program.array.words,
+                                    program.array.dense).astype(np.int64)
+    assert position == [len(image) for image in images]
 
 
 @pytest.mark.parametrize("layers, array, channels", [
@@ -49,24 +49,23 @@ def stored_steps(program, rows):
      (2, 3, 1, (1, 2, 3)), 4),
     ([conv(5, 2, 2), conv(7, 1, 1, kernel=1)], (3, 2, 3, (3,)), 1),
 ])
-def test_every_weight_is_stored_once_and_nothing_else(layers, array, channels):
-    """Sums of |w| and of w per channel, found in the rows, are the layer's."""
-    config = design(layers, array, channels)
+@pytest.mark.parametrize("dense", [False, True])
+def test_every_weight_is_stored_once_and_nothing_else(layers, array, channels, dense):
+    """Sums of |w| and of w per channel, found in the memories, are the layer's."""
+    config = design(layers, array, channels, dense)
     network = random_network(config.network, 1)
     program = Program(config)
-    found = {}
-    for layer, steps in stored_steps(program, weight_rows(program, network)):
-        if layer.binary:  # lanes behind the last operand of a tap are masked by the hardware
+    weights = [layer.weight for layer in network.layers] + [network.classifier_weight]
+    for (layer, steps), weight in zip(stored_steps(program, weight_images(program, network)),
+                                      weights, strict=True):
+        if layer.weight_bits == 1:  # lanes behind a tap's last operand are masked by the hardware
             steps = steps.reshape(-1, layer.words, *steps.shape[1:]).copy()
             steps[:, -1, :, layer.tail:] = 0
-        steps = steps.reshape(-1, program.array.columns, steps.shape[-1])
-        found.setdefault(layer.name, []).append((steps.sum((0, 2)), np.abs(steps).sum((0, 2))))
-    weights = [layer.weight for layer in network.layers] + [network.classifier_weight]
-    for layer, weight in zip(program.layers, weights, strict=True):
-        for k, values in enumerate((weight, np.abs(weight))):
-            stored = np.concatenate([tile[k] for tile in found[layer.name]])[:layer.channels]
+        steps = steps.reshape(layer.channel_tiles, -1, program.array.columns, steps.shape[-1])
+        for found, wanted in ((steps, weight), (abs(steps), abs(weight))):
             np.testing.assert_array_equal(
-                stored, values.reshape(layer.channels, -1).sum(1, dtype=np.int64), layer.name)
+                found.sum((1, 3)).flatten()[:layer.channels],
+                wanted.reshape(layer.channels, -1).sum(1, dtype=np.int64), layer.name)
 
 
 def test_fold_undoes_the_inversion():
@@ -81,15 +80,24 @@ def test_fold_undoes_the_inversion():
                                   (plain.weight * codes).sum((1, 2, 3)) + plain.bias)
 
 
-def test_counted_bits_are_the_stored_ones():
-    config = design([conv(8, 3, 3), conv(6, 3, 2)], (4, 4, 4, (1, 2, 3)))
+@pytest.mark.parametrize("dense, wanted", [(False, (8, 8, 8)), (True, (8, 5, 6))])
+def test_counted_bits_are_the_stored_ones(dense, wanted):
+    """Words are as wide as the layer's weights, and only layers with wide words pay for them."""
+    layers = [conv(8, 3, 3), conv(8, 2, 3), conv(8, 1, 3)]
+    config = design(layers, (4, 4, 4, (1, 2, 3)), dense=dense)
     program, roms = pack(config, random_network(config.network, 1))
-    assert roms.bits["weights"] == len(roms.weights) * 24 * 4
+    assert program.weight_widths == wanted
+    steps = [layer.weight_steps for layer in program.layers]
+    assert [len(rom) for rom in roms.weights] == [sum(steps), sum(steps) - steps[2],
+                                                  steps[0] + steps[3]]
+    assert roms.bits["weights"] == sum(len(rom) * 4 * width for rom, width
+                                       in zip(roms.weights, wanted, strict=True))
     assert roms.bits["program"] == (
         sum(layer_fields(program).values()) * len(roms.layers)
         + sum(tile_fields(program).values()) * len(roms.tiles))
     assert roms.total_bits == sum(roms.bits.values())
-    assert max(value.bit_length() for value in roms.weights) <= 24 * 4
+    for rom, width in zip(roms.weights, wanted, strict=True):
+        assert max(value.bit_length() for value in rom) <= width * 4
 
 
 def test_another_network_is_refused():

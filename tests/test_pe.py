@@ -7,7 +7,7 @@ import pytest
 from amaranth import Module
 from amaranth.sim import Simulator
 
-from export.words import bits_to_ints, operands, pack_codes, pack_weights, steps_per_row
+from export.words import bits_to_ints, operands, pack_codes, pack_weights
 from hw.decoder import WeightDecoder
 from hw.pe import ProcessingElement
 
@@ -46,7 +46,7 @@ class Tile:
                        k == 0 and digit < top, mode == 3 and digit == top)
 
 
-def run(tiles, *, words, precisions, mode, binary=False, acc_bits=20, horner=False, gap=0, seed=0):
+def run(tiles, *, words, precisions, mode, acc_bits=20, horner=False, gap=0, seed=0):
     """Streams the tiles through decoder and PE and checks all outputs in every cycle."""
     rng = np.random.default_rng(seed)
     pe = ProcessingElement(words=words, precisions=precisions, acc_bits=acc_bits, horner=horner)
@@ -60,14 +60,12 @@ def run(tiles, *, words, precisions, mode, binary=False, acc_bits=20, horner=Fal
     cycle = 0
     for tile in tiles:
         for codes, weights, first, again, top in tile.steps(mode):
-            count = steps_per_row(mode, binary)
-            select = int(rng.integers(count))
-            row = rng.integers(0, 2, 6 * words).reshape(count, -1)
-            row[select] = pack_weights(weights, mode, words, binary)
+            if mode > 1:  # what the unpacker does with binary weights
+                weights = weights * (np.arange(len(weights)) < tile.valid)
+            row = pack_weights(weights, mode, words)
             inputs[cycle] = {
                 "act": bits_to_ints(pack_codes(codes, mode, words)[None])[0],
                 "row": bits_to_ints(row.reshape(1, -1))[0],
-                "select": select,
                 "valid": min(2 ** tile.valid, 2 ** (6 * words)) - 1,
                 "top": int(top),
             }
@@ -76,11 +74,10 @@ def run(tiles, *, words, precisions, mode, binary=False, acc_bits=20, horner=Fal
         captured[cycle + pe.LATENCY] = tile.total(mode)
         assert tile.total(mode) < 2 ** acc_bits
         cycle += int(rng.integers(gap + 1))
-    garbage = {"act": 2 ** (6 * words), "row": 2 ** (6 * words), "select": 2, "valid": 2, "top": 2}
+    garbage = {"act": 2 ** (6 * words), "row": 2 ** (6 * words), "valid": 2, "top": 2}
 
     async def bench(ctx):
         ctx.set(decoder.mode, 1 << precisions.index(mode))
-        ctx.set(decoder.binary, binary)
         drain = ctx.get(pe.drain_o)
         for t in range(cycle + pe.LATENCY + 1):
             now = inputs.get(t) or {name: int(rng.integers(top)) for name, top in garbage.items()}
@@ -89,7 +86,6 @@ def run(tiles, *, words, precisions, mode, binary=False, acc_bits=20, horner=Fal
             drain_i = int(rng.integers(2 ** acc_bits))
             ctx.set(pe.act_i, now["act"])
             ctx.set(decoder.row, now["row"])
-            ctx.set(decoder.select, now["select"])
             ctx.set(decoder.valid_operands, now["valid"])
             ctx.set(decoder.top, now["top"])
             ctx.set(pe.control_i, bits)
@@ -135,7 +131,7 @@ def test_sums(precisions, mode, binary, words):
     rng = np.random.default_rng([words, mode])
     tiles = [random_tile(rng, mode, words, binary, int(rng.integers(1, 7))) for _ in range(25)]
     tiles += extreme_tiles(mode, words, binary)
-    run(tiles, words=words, precisions=precisions, mode=mode, binary=binary, horner=words > 2)
+    run(tiles, words=words, precisions=precisions, mode=mode, horner=words > 2)
 
 
 @pytest.mark.parametrize("precisions, mode", [((1, 2, 3), 1), ((1, 2, 3), 2), ((1, 2, 3), 3),
@@ -145,7 +141,7 @@ def test_tiles_may_follow_at_once_or_after_idle_cycles(precisions, mode, gap):
     rng = np.random.default_rng(gap)
     steps = [1, 1, 1, 2, 1, 3, 8, 1, 1, 5] + [1] * 20
     tiles = [random_tile(rng, mode, 2, mode == 1, count) for count in steps]
-    run(tiles, words=2, precisions=precisions, mode=mode, binary=mode == 1, gap=gap, seed=gap)
+    run(tiles, words=2, precisions=precisions, mode=mode, gap=gap, seed=gap)
 
 
 @pytest.mark.parametrize("words", [1, 2, 4, 5])
@@ -167,7 +163,7 @@ def test_accumulator_exactly_full(precisions, mode, acc_bits, words):
         weights.append(step[1])
     tile = Tile(np.array(codes), np.array(weights))
     assert tile.total(mode) == 2 ** acc_bits - 1
-    run([tile, tile], words=words, precisions=precisions, mode=mode, binary=mode == 1,
+    run([tile, tile], words=words, precisions=precisions, mode=mode,
         acc_bits=acc_bits)
 
 
@@ -187,4 +183,4 @@ def test_pixels_in_digits(precisions, words):
                    valid=int(rng.integers(1, n + 1)), pixels=True) for _ in range(20)]
     binary += [Tile(np.full((1, n), pixel), np.full((1, n), weight), pixels=True)
                for pixel in (0, 255) for weight in (-1, 1)]
-    run(binary, words=words, precisions=precisions, mode=mode, binary=True, horner=True)
+    run(binary, words=words, precisions=precisions, mode=mode, horner=True)

@@ -82,14 +82,20 @@ def test_weight_gradient_is_straight_through(bits):
     weight = gaussian(6, 5).requires_grad_()
     upstream = gaussian(6, 5, seed=2)
     quant.quantize_weight(weight, bits).backward(upstream)
-    torch.testing.assert_close(weight.grad, upstream / quant.weight_step(weight, bits))
+    centred = weight - weight.median() if bits == 1 else weight
+    torch.testing.assert_close(weight.grad, upstream / quant.weight_step(centred, bits))
+
+
+def codes(y, bits, **options):
+    """Codes of values `y`, given as sums in one channel without offset."""
+    acc = torch.as_tensor(y, dtype=torch.float32).reshape(-1, 1, 1, 1)
+    return quant.codes(acc, torch.zeros(1), torch.ones(()), bits, **options).flatten()
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3])
 def test_activation_windows(bits):
     """Code k is the window k <= y < k + 1, the first and the last one are open-ended."""
     y = torch.arange(-40, 100) / 8
-    codes = quant.activation_code(y, bits)
     top = 2**bits - 1
     for k in range(top + 1):
         inside = (y >= k) & (y < k + 1)
@@ -97,25 +103,85 @@ def test_activation_windows(bits):
             inside |= y < 0
         if k == top:
             inside |= y >= top
-        assert (codes == k).equal(inside)
+        assert (codes(y, bits) == k).equal(inside)
 
 
 def test_activation_of_one_bit_is_a_step():
-    y = torch.tensor([-1e9, -1.0, 0.0, 0.999, 1.0, 1.001, 1e9])
-    assert quant.activation_code(y, 1).tolist() == [0, 0, 0, 0, 1, 1, 1]
+    y = [-1e9, -1.0, 0.0, 0.999, 1.0, 1.001, 1e9]
+    assert codes(y, 1).tolist() == [0, 0, 0, 0, 1, 1, 1]
 
 
-@pytest.mark.parametrize("bits", [1, 2, 3])
-def test_activation_gradient_passes_half_a_code_beyond_the_clip_range(bits):
-    y = (torch.arange(-16, 90) / 8).requires_grad_()
-    upstream = gaussian(106, seed=3)
-    quant.activation_code(y, bits).backward(upstream)
-    inside = (y >= 0) & (y <= 2**bits)
-    assert y.grad.equal(torch.where(inside, upstream, torch.zeros(())))
+def test_codes_that_are_not_rounded_are_the_same_on_average():
+    y = torch.arange(0, 8, 1 / 64)
+    exact = codes(y, 3, rounded=False)
+    assert exact.equal((y - 0.5).clamp(0, 7))
+    assert exact.mean().item() == pytest.approx(codes(y, 3).mean().item(), abs=0.01)
 
 
 def test_activation_is_the_hardware_s_shift():
     acc = torch.arange(-300, 300)
     for bias, shift in [(0, 0), (5, 3), (-7, 6)]:
-        codes = quant.activation_code((acc + bias) * 2.0**-shift, 2)
-        assert codes.int().equal(((acc + bias) >> shift).clamp(0, 3).int())
+        scale = torch.tensor(2.0**-shift)
+        y = quant.codes(acc.float().reshape(-1, 1, 1, 1), bias * scale.reshape(1), scale, 2)
+        assert y.flatten().int().equal(((acc + bias) >> shift).clamp(0, 3).int())
+
+
+def sums(seed=4):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(-60, 60, (6, 8, 4, 6), generator=generator).float()
+
+
+def test_moments():
+    acc = sums()
+    mean, variance = quant.moments(acc)
+    torch.testing.assert_close(mean, acc.mean((0, 2, 3)))
+    torch.testing.assert_close(variance, (acc - mean[:, None, None]).square().mean())
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3])
+@pytest.mark.parametrize("rounded", [True, False])
+def test_normalization_and_its_gradient(bits, rounded):
+    """Against autograd's gradient of a clipped line with the same window."""
+    acc, beta = sums().requires_grad_(), gaussian(8, seed=5).requires_grad_()
+    scale, upstream = torch.tensor(2.0**-4), gaussian(6, 8, 4, 6, seed=6)
+    mean, _ = quant.moments(acc.detach())
+    y = (acc - acc.mean((0, 2, 3), keepdim=True)) * scale + beta[:, None, None]
+    edge = 0 if rounded else 0.5
+    y.clamp(edge, 2**bits - edge).backward(upstream)
+    wanted = acc.grad, beta.grad
+    acc.grad = beta.grad = None
+
+    out = quant.Normalize.apply(acc, mean, beta, scale, bits, rounded)
+    y = torch.floor(y) if rounded else y - 0.5
+    torch.testing.assert_close(out, y.clamp(0, 2**bits - 1))
+    out.backward(upstream)
+    torch.testing.assert_close((acc.grad, beta.grad), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_pooling_gives_the_gradient_to_every_maximum():
+    acc = sums().requires_grad_()
+    acc.data[0, 0, :2, :2] = 99
+    pooled = quant.MaxPool.apply(acc)
+    assert pooled.equal(torch.nn.functional.max_pool2d(acc, 2))
+    pooled.backward(torch.full_like(pooled, 2.0))
+    assert (acc.grad[0, 0, :2, :2] == 2).all()
+    windows = acc.grad[1:].unfold(2, 2, 2).unfold(3, 2, 2)
+    values = acc.detach()[1:].unfold(2, 2, 2).unfold(3, 2, 2)
+    assert windows.equal(2.0 * (values == values.amax((-1, -2), keepdim=True)))
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler has many
+def test_fused_functions_give_the_same_as_plain_ones(monkeypatch):
+    acc = sums().bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()
+    arguments = quant.moments(acc.detach())[0], torch.ones(8), torch.tensor(2.0**-3), 3, True
+
+    def both():
+        acc.grad = None
+        out = quant.Normalize.apply(quant.MaxPool.apply(acc), *arguments)
+        out.backward(torch.ones_like(out))
+        return out.detach(), acc.grad
+
+    plain = both()
+    monkeypatch.setattr(quant.Fused, "enabled", True)
+    fused = both()
+    torch.testing.assert_close(fused, plain)

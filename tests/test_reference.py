@@ -36,7 +36,7 @@ def reference():
             conv.mean.copy_(-torch.from_numpy(layer.bias.astype(np.float32)))
             conv.beta.zero_()
             conv.shift.fill_(layer.shift)
-        encoder.head.copy_(torch.from_numpy(network.classifier_weight.astype(np.float32)))
+        encoder.head.weight.copy_(torch.from_numpy(network.classifier_weight.astype(np.float32)))
         encoder.head_bias.copy_(torch.from_numpy(network.classifier_bias.astype(np.float32))
                                 / encoder.head_scale)
     return network, encoder
@@ -45,7 +45,7 @@ def reference():
 @pytest.fixture(autouse=True)
 def integers_stay(monkeypatch):
     """The weights are integers already; quantizing them again would move them."""
-    monkeypatch.setattr(model, "quantize_weight", lambda weight, bits: weight)
+    monkeypatch.setattr(model, "quantize_weight", lambda weight, bits, step: weight)
 
 
 def tensor(images):

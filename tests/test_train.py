@@ -38,7 +38,7 @@ def images(monkeypatch):
 
 
 def test_it_learns_and_exports_exactly(images, tmp_path):
-    config = design(epochs=4)
+    config = design(epochs=6)
     record = train.train(config, tmp_path, compiled=False)
     assert record["curve"][-1][0] < record["curve"][0][0]
     assert record["validation"] > 0.3  # chance is 0.1
@@ -71,6 +71,45 @@ def test_a_killed_run_resumes_where_it_was(images, tmp_path, monkeypatch):
     np.testing.assert_allclose(resumed["curve"], whole["curve"], rtol=0.02)
 
 
+def test_a_float_teacher_comes_first_and_the_rest_starts_from_it(images, tmp_path, monkeypatch):
+    config = design(epochs=3)
+    recipe = config.train.model_copy(update={"teacher_epochs": 4, "code_epochs": 1,
+                                             "distillation": 0.5})
+    config = config.model_copy(update={"train": recipe})
+    seen, one_epoch = [], train.Run.train_epoch
+
+    def watched(run, *data):
+        before = run.encoder.head.weight.detach().clone()
+        loss = one_epoch(run, *data)
+        taught = run.teacher is not None and run.teacher.head.weight.equal(before)
+        seen.append((run.encoder.convs[0].round_codes, run.encoder.head.round_weights, taught))
+        return loss
+
+    monkeypatch.setattr(train.Run, "train_epoch", watched)
+    record = train.train(config, tmp_path, compiled=False)
+    assert seen == [(False, False, False)] * 4 + [(True, False, True)] + [(True, True, False)] * 2
+    assert record["curve"][4][1] > 0.3  # it starts from what was learnt; chance is 0.1
+    encoder, _ = convert.load_checkpoint(tmp_path / "final.pt", config)
+    trace = golden.run(convert.convert(encoder), images[0][-100:])
+    assert np.mean(trace.classes == images[1][-100:]) == pytest.approx(record["validation"])
+
+
+@pytest.mark.parametrize("rule", [{"steps": "mean"}, {"steps": "learned"},
+                                  {"normalization": "batch"}])
+def test_rules_for_comparison_learn_too(images, tmp_path, rule):
+    config = design(epochs=6)
+    config = config.model_copy(update={"train": config.train.model_copy(update=rule)})
+    record = train.train(config, tmp_path, compiled=False)
+    assert record["validation"] > 0.3
+    if "normalization" in rule:
+        with pytest.raises(ConfigError, match=r"^test: batch normalization has no integers to exp"):
+            convert.load_checkpoint(tmp_path / "final.pt", config)
+        return
+    encoder, _ = convert.load_checkpoint(tmp_path / "final.pt", config)
+    trace = golden.run(convert.convert(encoder), images[0][-100:])
+    assert np.mean(trace.classes == images[1][-100:]) == pytest.approx(record["validation"])
+
+
 def test_a_checkpoint_of_another_network_is_refused(images, tmp_path):
     train.train(design(epochs=1), tmp_path, compiled=False)
     with pytest.raises(ConfigError, match=r"checkpoint.pt: cannot be resumed with this config"):
@@ -88,7 +127,7 @@ def test_augmentation_moves_and_mirrors_whole_images():
 
 
 def test_learning_rate_warms_up_and_ends_at_zero():
-    rates = [train.learning_rate(step, 100, 1.0) for step in range(100)]
-    assert max(rates) == rates[9] == 1.0
-    assert rates[0] == pytest.approx(0.1)
+    rates = [train.learning_rate(step / 100, 1.0) for step in range(100)]
+    assert max(rates) == rates[10] == 1.0
+    assert rates[1] == pytest.approx(0.1)
     assert rates[-1] < 0.001

@@ -10,7 +10,9 @@ from export.words import (
     operands,
     pack_codes,
     pack_weights,
-    steps_per_row,
+    store_weights,
+    stored_bits,
+    stored_weights,
     to_memory_order,
 )
 
@@ -66,7 +68,7 @@ def test_memory_order_is_its_own_inverse(mode, words):
 @pytest.mark.parametrize("mode", [2, 3])
 def test_weights_are_magnitude_and_sign(mode, words):
     weights = np.random.default_rng(words).integers(1 - mode, mode, (11, operands(mode, words)))
-    bits = pack_weights(weights, mode, words, binary=False)
+    bits = pack_weights(weights, mode, words)
     assert bits.shape == (11, 6 * words)
     planes = [abs(weights) == 1, weights < 0] if mode == 2 else \
         [abs(weights) == 1, abs(weights) == 2, weights < 0]
@@ -76,13 +78,47 @@ def test_weights_are_magnitude_and_sign(mode, words):
 
 
 @pytest.mark.parametrize("words", WORDS)
-@pytest.mark.parametrize("mode", MODES)
-def test_binary_weights_are_their_signs_in_order(mode, words):
-    weights = np.random.default_rng(words).choice([-1, 1], (11, operands(mode, words)))
-    bits = pack_weights(weights, mode, words, binary=True)
-    assert (bits == (weights == -1)).all()
-    assert bits.shape[1] * steps_per_row(mode, binary=True) == 6 * words
-    assert steps_per_row(mode, binary=False) == 1
+def test_weights_of_mode_1_are_their_signs_in_order(words):
+    weights = np.random.default_rng(words).choice([-1, 1], (11, 6 * words))
+    assert (pack_weights(weights, 1, words) == (weights == -1)).all()
+
+
+FORMATS = [(mode, bits) for mode in MODES for bits in range(1, mode + 1)]
+
+
+def some_weights(rng, mode, bits, words):
+    shape = 40, 3, operands(mode, words)
+    return rng.choice([-1, 1], shape) if bits == 1 else rng.integers(1 - bits, bits, shape)
+
+
+@pytest.mark.parametrize("words", WORDS)
+@pytest.mark.parametrize("mode, bits", FORMATS)
+def test_stored_weights_are_planes(mode, bits, words):
+    weights = some_weights(np.random.default_rng(words), mode, bits, words)
+    stored = store_weights(weights, mode, bits, words, dense=False)
+    n = operands(mode, words)
+    assert stored.shape == (40, 3, n * bits) and n * bits == stored_bits(mode, bits, words, False)
+    assert (stored[..., -n:] == (weights < 0)).all()
+    for k in range(1, bits):
+        assert (stored[..., (k - 1) * n:k * n] == (abs(weights) == k)).all()
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("words", WORDS)
+@pytest.mark.parametrize("mode, bits", FORMATS)
+def test_stored_weights_come_back(mode, bits, words, dense):
+    weights = some_weights(np.random.default_rng(words), mode, bits, words)
+    stored = store_weights(weights, mode, bits, words, dense)
+    assert stored.shape == (40, 3, stored_bits(mode, bits, words, dense))
+    assert set(np.unique(stored)) <= {0, 1}
+    assert (stored_weights(stored, mode, bits, words, dense) == weights).all()
+
+
+def test_dense_weights_take_fewer_bits():
+    assert stored_bits(2, 2, 5, dense=True) == 24  # 15 ternary weights, 1.6 bits each
+    assert stored_bits(3, 3, 3, dense=True) == 14  # 6 quinary ones, 2.33 bits each
+    assert [stored_bits(3, bits, 4, dense=True) for bits in (1, 2, 3)] == [8, 13, 19]
+    assert [stored_bits(3, bits, 4, dense=False) for bits in (1, 2, 3)] == [8, 16, 24]
 
 
 @pytest.mark.parametrize("width", [1, 6, 8, 24, 48, 100])
@@ -102,14 +138,16 @@ def test_ints_and_back(width):
      "codes must come 4 to a word group in mode 3, not in shape (2, 5)"),
     (lambda: pack_codes(np.zeros(2), 3, 1), "codes must be integers, not float64"),
     (lambda: pack_codes(np.zeros(2, int), 4, 1), "mode must be 1, 2 or 3, not 4"),
-    (lambda: pack_weights(np.array([0, 3]), 3, 1, False),
+    (lambda: pack_weights(np.array([0, 3]), 3, 1),
      "weights must lie in -2..2 in mode 3, not 0..3"),
-    (lambda: pack_weights(np.array([0, 2, 0]), 2, 1, False),
+    (lambda: pack_weights(np.array([0, 2, 0]), 2, 1),
      "weights must lie in -1..1 in mode 2, not 0..2"),
-    (lambda: pack_weights(np.array([0, 1, -1]), 2, 1, True),
+    (lambda: store_weights(np.array([0, 1, -1]), 2, 1, 1, False),
      "binary weights must be -1 or 1, not 0"),
-    (lambda: pack_weights(np.ones(6, int), 1, 1, False),
-     "weights must be binary in mode 1, not ternary or quinary"),
+    (lambda: pack_weights(np.array([1, 1, 0, 1, 1, -1]), 1, 1),
+     "binary weights must be -1 or 1, not 0"),
+    (lambda: store_weights(np.array([0, 2]), 3, 2, 1, True),
+     "weights must lie in -1..1 in mode 3, not 0..2"),
 ])
 def test_what_does_not_fit_is_refused_in_one_line(call, message):
     with pytest.raises(ConfigError) as error:
