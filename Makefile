@@ -9,7 +9,7 @@ SOURCES := $(wildcard export/*.py hw/*.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test verilog synth eval train lint bench clean
+.PHONY: help demo test verilog synth eval train plots lint bench clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ eval: .venv/.base  ## measure the accuracy of the integer network on CIFAR-10
 train: .venv/.train  ## train the network and convert it to integers
 	@$(RUN) -m model.train $(CONFIG)
 	@$(RUN) -m export.convert $(CONFIG)
+
+plots: .venv/.train  ## draw the training curve and the weights' levels into docs/img
+	@$(RUN) -m model.plots $(CONFIG)
 
 lint: .venv/.lint build/tiny/engine.json $(BUILD)/engine.json  ## check Python and Verilog
 	@.venv/bin/ruff check

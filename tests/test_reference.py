@@ -63,7 +63,7 @@ def test_classes_of_all_test_images_and_the_accuracy(cifar10, reference):
     np.testing.assert_array_equal(classes, by_torch)
     measured = network.record["measured"]  # what reports and README say
     assert (measured["split"], measured["images"]) == ("test", 10000)
-    assert np.mean(classes == labels) == measured["accuracy"]
+    assert np.mean(classes == labels) == measured["accuracy"] >= 0.85
 
 
 @torch.no_grad()
