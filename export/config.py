@@ -122,7 +122,8 @@ class TrainConfig(_Frozen):
     distillation: Annotated[float, Field(ge=0, le=1)] = 0.0  # the teacher's share of the loss
     temperature: Annotated[float, Field(gt=0)] = 2.0
     batch: Positive = 250
-    learning_rate: Annotated[float, Field(gt=0)] = 4e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 4e-3  # peak; rounded weights take more
+    teacher_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     seed: int = 1

@@ -148,7 +148,7 @@ class Run:
         """Learning rate after `progress` epochs: one cycle for the teacher, one for the rest."""
         recipe = self.config.train
         if progress < recipe.teacher_epochs:
-            return learning_rate(progress / recipe.teacher_epochs, recipe.learning_rate)
+            return learning_rate(progress / recipe.teacher_epochs, recipe.teacher_learning_rate)
         return learning_rate((progress - recipe.teacher_epochs) / recipe.epochs,
                              recipe.learning_rate)
 

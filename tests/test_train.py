@@ -1,6 +1,11 @@
 """Training end to end on made-up images: it learns, resumes where it was, and exports exactly."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -131,3 +136,71 @@ def test_learning_rate_warms_up_and_ends_at_zero():
     assert max(rates) == rates[10] == 1.0
     assert rates[1] == pytest.approx(0.1)
     assert rates[-1] < 0.001
+
+
+@pytest.fixture(scope="module")
+def process(tmp_path_factory):
+    """Starts a training in a folder of its own, as a user would, on made-up images."""
+    data = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(1)
+    for split, count in (("train", 50000), ("test", 10000)):
+        labels = rng.integers(0, 10, count).astype(np.uint8)
+        bars = (labels[:, None] + 1) * np.arange(32) * 8
+        images = np.broadcast_to(bars[:, None, :, None].astype(np.uint8), (count, 32, 32, 3))
+        np.save(data / f"{split}_images.npy", images)
+        np.save(data / f"{split}_labels.npy", labels)
+    environment = {**os.environ, "HEXLANE_DATA": str(data), "OMP_NUM_THREADS": "1",
+                   "PYTHONPATH": os.getcwd()}
+
+    def start(name, *launcher):
+        folder = tmp_path_factory.mktemp(name)
+        (folder / "test.toml").write_text("""
+            network = {height = 32, width = 32, channels = 3, classes = 10, layers = [
+                {name = "a", channels = 8, weight_bits = 3, code_bits = 2, pool = true},
+                {name = "b", channels = 8, weight_bits = 2, code_bits = 1, pool = true}]}
+            array = {rows = 4, columns = 4, words = 2}
+            train = {teacher_epochs = 1, epochs = 3, distillation = 0.5, batch = 50}
+            """)
+        return folder, lambda: subprocess.Popen(
+            [sys.executable, "-m", *launcher, "model.train", "test.toml", "--limit", "2000",
+             "--no-compiled"], cwd=folder, env=environment,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+    return start
+
+
+def record_of(folder):
+    return json.loads((folder / "build/test/train/record.json").read_text())
+
+
+@pytest.mark.slow
+def test_kill_9_in_the_middle_of_an_epoch(process):
+    folder, run = process("whole")
+    whole = run()
+    killed_folder, again = process("killed")
+    victim = again()
+    checkpoint = killed_folder / "build/test/train/checkpoint.pt"
+    while not checkpoint.exists():
+        assert victim.poll() is None, victim.stderr.read()
+        time.sleep(0.02)
+    time.sleep(0.3)  # into the next epoch, which takes longer
+    victim.send_signal(signal.SIGKILL)
+    victim.communicate()
+    assert not (killed_folder / "build/test/train/final.pt").exists()
+    resumed = again()
+    assert resumed.wait() == whole.wait() == 0, resumed.stderr.read() + whole.stderr.read()
+    resumed.stderr.close(), whole.stderr.close()
+    wanted, got = record_of(folder)["curve"], record_of(killed_folder)["curve"]
+    assert len(wanted) == 4
+    np.testing.assert_allclose(got, wanted, rtol=0.02)  # equal but for the sums' order
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_batches(process):
+    folder, run = process("two", "torch.distributed.run", "--nproc-per-node=2", "-m")
+    both = run()
+    assert both.wait() == 0, both.stderr.read()
+    both.stderr.close()
+    record = record_of(folder)
+    assert record["processes"] == 2 and len(record["curve"]) == 4
+    assert record["validation"] > 0.3  # chance is 0.1

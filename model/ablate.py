@@ -1,0 +1,120 @@
+"""Trains small variants of the encoder and compares them: `python -m model.ablate`.
+
+Every variant has six 3x3 layers in three stages, half as wide as the reference, and the recipe of
+`configs/megabit.toml` shortened to `EPOCHS`. Results are kept in `build/ablation/`: a run that was
+stopped goes on, one that is finished is not repeated. Tables are Markdown.
+"""
+
+import json
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Annotated
+
+import torch
+import typer
+
+from export.cli import one_line_errors
+from export.config import Config, ConfigError, parse_config
+from model.network import Encoder
+from model.train import train
+
+EPOCHS = {"teacher_epochs": 4, "epochs": 16, "code_epochs": 2}
+WIDTHS = 24, 48, 96  # of the stages
+ORDER = 3, 2, 1  # bits of the stages in a progressively decreasing network
+
+
+def design(widths=WIDTHS, weights=ORDER, codes=ORDER, **recipe) -> Config:
+    """Two layers in each stage, pooled behind the first and the second stage."""
+    layers = [{"name": f"conv{2 * stage + k + 1}", "channels": widths[stage],
+               "weight_bits": weights[stage], "code_bits": codes[stage],
+               "pool": k == 1 and stage < 2} for stage in range(3) for k in range(2)]
+    return parse_config({
+        "name": "ablation",
+        "network": {"height": 32, "width": 32, "channels": 3, "classes": 10, "pad": 128,
+                    "layers": layers},
+        "array": {"rows": 16, "columns": 8, "words": 4},
+        "train": {**EPOCHS, "distillation": 0.7, "label_smoothing": 0.0, **recipe}})
+
+
+# Widths of homogeneous networks with as many weight bits as the progressive one.
+VARIANTS = {
+    "321": lambda **more: design(**more),
+    "111": lambda **more: design((26, 52, 110), (1, 1, 1), (1, 1, 1), **more),
+    "222": lambda **more: design((19, 38, 76), (2, 2, 2), (2, 2, 2), **more),
+    "333": lambda **more: design((16, 31, 62), (3, 3, 3), (3, 3, 3), **more),
+    "222-wide": lambda **more: design(WIDTHS, (2, 2, 2), (2, 2, 2), **more),
+    "222-mean": lambda **more: design(WIDTHS, (2, 2, 2), (2, 2, 2), steps="mean", **more),
+    "222-learned": lambda **more: design(WIDTHS, (2, 2, 2), (2, 2, 2), steps="learned", **more),
+    "222-codes1": lambda **more: design(WIDTHS, (2, 2, 2), (1, 1, 1), **more),
+    "222-codes3": lambda **more: design(WIDTHS, (2, 2, 2), (3, 3, 3), **more),
+    "321-batch": lambda **more: design(normalization="batch", **more),
+}
+TABLES = {
+    "Precision by stage, equal weight bits": {
+        "321": "3, 2, 1 bits by stage", "111": "1 bit, wider", "222": "2 bits, narrower",
+        "333": "3 bits, narrower", "222-wide": "2 bits, same width as 3, 2, 1"},
+    "Thresholds of ternary weights, 2-bit codes": {
+        "222-wide": "histogram-equalized", "222-mean": "0.7 mean |w|",
+        "222-learned": "learned step"},
+    "Bits of the codes, ternary weights": {
+        "222-codes1": "1", "222-wide": "2 (HWMSB)", "222-codes3": "3"},
+    "Normalization, 3, 2, 1 bits": {
+        "321": "one shift per layer", "321-batch": "float batch norm per channel"},
+}
+
+
+def weight_bits(config: Config) -> int:
+    """Of all layers and the classifier, each weight in the bits of its alphabet."""
+    encoder = Encoder(config.network)
+    return sum(each.weight.numel() * each.bits for each in [*encoder.convs, encoder.head])
+
+
+def results(folder: Path) -> dict[str, list[float]]:
+    """Validation accuracies of the finished runs of each variant."""
+    found = {name: [] for name in VARIANTS}
+    for path in sorted(folder.glob("*/record.json")):
+        name, _, _ = path.parent.name.rpartition("-seed")
+        if name in found:
+            found[name].append(json.loads(path.read_text())["validation"])
+    return found
+
+
+def tables(found: dict[str, list[float]]) -> str:
+    """Markdown; a variant without a finished run has no row."""
+    lines = []
+    for title, rows in TABLES.items():
+        lines += [f"| {title} | weight bits | validation | n |", "|---|---|---|---|"]
+        for name, text in rows.items():
+            if values := found[name]:
+                spread = f" ± {100 * stdev(values):.2f}" if len(values) > 1 else ""
+                lines.append(f"| {text} | {weight_bits(VARIANTS[name]()):,} | "
+                             f"{100 * mean(values):.2f}{spread} % | {len(values)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+@one_line_errors
+def main(
+    names: Annotated[list[str] | None, typer.Argument(help="variants; default: all")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="runs of each, with seeds 1, 2, ...")] = 1,
+    folder: Annotated[Path, typer.Option("-o", help="where the runs are kept")] =
+        Path("build/ablation"),
+    device: Annotated[str, typer.Option(help="cpu or cuda; default: cuda if there is one")] = "",
+    show: Annotated[bool, typer.Option("--show", help="train nothing")] = False,
+):
+    """Trains what is not trained yet and prints the tables."""
+    names = names or list(VARIANTS)
+    if unknown := sorted(set(names) - set(VARIANTS)):
+        raise ConfigError(f"{unknown[0]}: no such variant; wanted some of {', '.join(VARIANTS)}")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    for seed in range(1, seeds + 1):
+        for name in [] if show else names:
+            run = folder / f"{name}-seed{seed}"
+            if not (run / "record.json").exists():
+                typer.echo(f"{name}, seed {seed}")
+                train(VARIANTS[name](seed=seed), run, device=device)
+    typer.echo(tables(results(folder)))
+
+
+if __name__ == "__main__":
+    typer.run(main)
