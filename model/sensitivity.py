@@ -1,0 +1,122 @@
+"""How much each layer's weight precision costs: `python -m model.sensitivity configs/megabit.toml`.
+
+Takes the float teacher of a training, rounds the weights of one layer at a time to 1, 2 and 3 bits,
+calibrates, and measures the validation loss. From these it chooses a precision for every layer: the
+smallest sum of the losses' increases with no more weight bits than the design has now.
+"""
+
+import itertools
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from tqdm import tqdm
+
+from export.cli import one_line_errors
+from export.config import ConfigError, load_config
+from export.words import operands, stored_bits
+from model.data import HOLDOUT, load_cifar10
+from model.network import Encoder, calibrate
+from model.train import QUICK
+
+BITS = 1, 2, 3
+
+
+@torch.no_grad()
+def loss_of(encoder: Encoder, images: Tensor, labels: Tensor, batch: int = 250) -> float:
+    """Mean cross-entropy in evaluation mode."""
+    total = 0.0
+    for x, y in zip(images.split(batch), labels.split(batch), strict=True):
+        logits = encoder(x.float()) / encoder.head_scale
+        total += F.cross_entropy(logits, y, reduction="sum").item()
+    return total / len(labels)
+
+
+def measure(encoder: Encoder, images: Tensor, held: Tensor, labels: Tensor) -> np.ndarray:
+    """Increase of the loss [layers, 3] if one layer's weights have 1, 2 or 3 bits.
+
+    `encoder` computes with real weights; `images` are for its statistics.
+    """
+    calibrate(encoder, images)
+    base = loss_of(encoder, held, labels)
+    parts = [*encoder.convs, encoder.head]
+    found = np.zeros((len(parts), len(BITS)))
+    for (k, part), (j, bits) in tqdm(list(itertools.product(enumerate(parts), enumerate(BITS)))):
+        kept = part.bits
+        part.bits, part.round_weights = bits, True
+        calibrate(encoder, images)
+        found[k, j] = loss_of(encoder, held, labels) - base
+        part.bits, part.round_weights = kept, False
+    return found
+
+
+def choose(increase: np.ndarray, cost: np.ndarray, budget: float) -> list[int]:
+    """Bits of each layer: least total increase whose total cost is within the budget.
+
+    Exact, by dynamic programming over the points that no other one is better than.
+    """
+    front = [(0.0, 0.0, [])]
+    for gains, costs in zip(increase, cost, strict=True):
+        points = sorted((spent + c, lost + g, [*bits, b]) for spent, lost, bits in front
+                        for g, c, b in zip(gains, costs, BITS, strict=True)
+                        if spent + c <= budget)
+        front = []
+        for point in points:
+            if not front or point[1] < front[-1][1]:
+                front.append(point)
+    if not front:
+        raise ConfigError(f"no precisions fit into {budget:.0f} bits")
+    return front[-1][2]
+
+
+def costs(encoder: Encoder, words: int, dense: bool) -> np.ndarray:
+    """Stored bits [layers, 3] of the weights in three-bit words, without unused lanes."""
+    per_weight = [stored_bits(3, bits, words, dense) / operands(3, words) for bits in BITS]
+    return np.array([[part.weight.numel() * bits for bits in per_weight]
+                     for part in [*encoder.convs, encoder.head]])
+
+
+@one_line_errors
+def main(
+    config: Annotated[Path, typer.Argument(help="design, a TOML file")],
+    checkpoint: Annotated[Path | None, typer.Option(
+        "-c", help="of a training with a teacher; default: build/NAME/train/checkpoint.pt")] = None,
+):
+    """Measures what the precision of each layer's weights costs, and chooses precisions."""
+    design = load_config(config)
+    path = checkpoint or Path("build") / design.name / "train" / "checkpoint.pt"
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")["teacher"]
+    except (OSError, KeyError) as error:
+        raise ConfigError(f"{path}: is no checkpoint of a training with a teacher") from error
+    if state is None:
+        raise ConfigError(f"{path}: the teacher's epochs are not over yet")
+    encoder = Encoder(design.network, design.train)
+    encoder.load_state_dict(state)
+    encoder.quantize(weights=False, codes=False)
+    images, labels = load_cifar10("train")
+    images = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    labels = torch.from_numpy(labels).long()
+    increase = measure(encoder, images[:QUICK], images[-HOLDOUT:], labels[-HOLDOUT:])
+    cost = costs(encoder, design.array.words, design.array.dense)
+    parts = [*encoder.convs, encoder.head]
+    now = [part.bits for part in parts]
+    best = choose(increase, cost, sum(row[bits - 1] for row, bits in zip(cost, now, strict=True)))
+    table = Table(title="increase of the validation loss, one layer at a time")
+    for column in ("layer", "weights", "1 bit", "2 bits", "3 bits", "now", "best"):
+        table.add_column(column, justify="left" if column == "layer" else "right")
+    names = [*(layer.name for layer in design.network.layers), "classifier"]
+    for name, part, row, was, is_best in zip(names, parts, increase, now, best, strict=True):
+        table.add_row(name, f"{part.weight.numel():,}", *(f"{value:+.3f}" for value in row),
+                      str(was), str(is_best))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)
