@@ -25,6 +25,7 @@ FORMAT, VERSION = "hexlane", 1
 ALPHABET = {1: (-1, 1), 2: (-1, 0, 1), 3: (-2, -1, 0, 1, 2)}  # weight values by weight_bits
 PIXEL_PEAK = 255
 MAX_SHIFT = 15
+SELECT = "select_weight", "select_bias"  # arrays of a layer with a mux
 SUM_LIMIT = 2**31  # sums with bias stay below it in size: they are accumulated in int32
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time that a zip file can name
 
@@ -69,13 +70,18 @@ class Layer:
     """One convolution in integers: `code = clip((sums + bias) >> shift, 0, 2**code_bits - 1)`.
 
     `weight` is int8 [O, I / groups, k, k] from the alphabet of `config.weight_bits`, `bias` is
-    int32 [O], `shift` is 0 ... 15. Raises :class:`ConfigError` where they are not.
+    int32 [O], `shift` is 0 ... 15. A layer with a mux also has `select_weight` int8 [O, S], S being
+    the skip's channels, and `select_bias` int32 [O]; it passes channel c if the sums over the
+    skip's feature map, so weighted, are not negative. Raises :class:`ConfigError` where they are
+    not.
     """
 
     config: LayerConfig
     weight: np.ndarray
     bias: np.ndarray
     shift: int
+    select_weight: np.ndarray | None = None
+    select_bias: np.ndarray | None = None
 
     def __post_init__(self):
         name, channels, kernel = self.config.name, self.config.channels, self.config.kernel
@@ -87,6 +93,23 @@ class Layer:
                               f"not {self.shift!r}")
         object.__setattr__(self, "weight", weight)
         object.__setattr__(self, "bias", bias)
+        if self.config.gate == "mux":
+            what = f"{name}: select_weight"
+            select = _frozen(self.select_weight, np.int8, (channels, None), what)
+            _check_alphabet(select, self.config.select_bits, what)
+            object.__setattr__(self, "select_weight", select)
+            object.__setattr__(self, "select_bias", _frozen(
+                self.select_bias, np.int32, (channels,), f"{name}: select_bias"))
+        elif self.select_weight is not None or self.select_bias is not None:
+            raise ConfigError(f"{name}: only a layer with a mux has select_weight and select_bias")
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Its arrays by their names in the file."""
+        found = {"weight": self.weight, "bias": self.bias}
+        if self.config.gate == "mux":
+            found |= {"select_weight": self.select_weight, "select_bias": self.select_bias}
+        return {f"{self.config.name}.{kind}": values for kind, values in found.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +143,16 @@ class Network:
                 raise ConfigError(f"{name}: weight must have {inputs} input channels, "
                                   f"not {layer.weight.shape[1]}")
             _check_sums(layer.weight, layer.bias, peak, name)
+        for index, layer in enumerate(layers):
+            if layer.config.gate == "mux":
+                source = config.skip_source(index)
+                skip = config.shapes[source + 1]
+                if layer.select_weight.shape[1] != skip.channels:
+                    raise ConfigError(f"{layer.config.name}: select_weight must have "
+                                      f"{skip.channels} input channels, "
+                                      f"not {layer.select_weight.shape[1]}")
+                _check_sums(layer.select_weight, layer.select_bias,
+                            self.peaks[source + 1] * skip.pixels, f"{layer.config.name}: select")
         features = config.shapes[-1]
         weight = _frozen(self.classifier_weight, np.int8, (config.classes, features.channels),
                          "classifier: weight")
@@ -140,8 +173,7 @@ class Network:
         """Every array by its name in the file."""
         arrays = {}
         for layer in self.layers:
-            arrays[f"{layer.config.name}.weight"] = layer.weight
-            arrays[f"{layer.config.name}.bias"] = layer.bias
+            arrays |= layer.arrays
         return arrays | {"classifier.weight": self.classifier_weight,
                          "classifier.bias": self.classifier_bias}
 
@@ -243,8 +275,10 @@ def _assemble(archive: zipfile.ZipFile, header: dict, config: NetworkConfig) -> 
     if len(shifts) != len(config.layers):
         raise ConfigError(f"header: shifts must be {len(config.layers)}, one per layer, "
                           f"not {len(shifts)}")
-    owners = [*(layer.name for layer in config.layers), "classifier"]
-    wanted = [f"{owner}.{kind}" for owner in owners for kind in ("weight", "bias")]
+    kinds = ("weight", "bias")
+    wanted = [f"{layer.name}.{kind}" for layer in config.layers
+              for kind in (*kinds, *SELECT * (layer.gate == "mux"))]
+    wanted += [f"classifier.{kind}" for kind in kinds]
     came = [name.removesuffix(".npy") for name in archive.namelist()]
     if missing := [name for name in wanted if name not in came]:
         raise ConfigError(f"{missing[0]} is missing")
@@ -253,7 +287,8 @@ def _assemble(archive: zipfile.ZipFile, header: dict, config: NetworkConfig) -> 
         raise ConfigError(f"array must be one of the network's, once, not {(strange or came)[0]}")
     arrays = {name: _read(archive, name) for name in wanted}
     layers = tuple(
-        Layer(layer, arrays[f"{layer.name}.weight"], arrays[f"{layer.name}.bias"], shift)
+        Layer(layer, arrays[f"{layer.name}.weight"], arrays[f"{layer.name}.bias"], shift,
+              *(arrays.get(f"{layer.name}.{kind}") for kind in SELECT))
         for layer, shift in zip(config.layers, shifts, strict=True))
     return Network(config, layers, arrays["classifier.weight"], arrays["classifier.bias"],
                    header["record"])

@@ -29,7 +29,11 @@ class _Frozen(BaseModel):
 
 
 class LayerConfig(_Frozen):
-    """One convolution with bias, shift, clip and, if asked for, 2x2 max-pooling."""
+    """One convolution with bias, shift, clip and, if asked for, a gate and 2x2 max-pooling.
+
+    The gate merges the layer's codes with those of the earlier layer `skip`, before pooling: "or"
+    bit by bit, "mux" by choosing for each channel, from the sums over the skip's feature map.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     channels: Positive
@@ -38,6 +42,15 @@ class LayerConfig(_Frozen):
     kernel: Literal[1, 3] = 3
     groups: Positive = 1
     pool: bool = False
+    skip: str | None = None
+    gate: Literal["or", "mux"] | None = None
+    select_bits: Precision = 2  # of the weights that a mux chooses by
+
+    @model_validator(mode="after")
+    def _complete(self):
+        if (self.skip is None) != (self.gate is None):
+            raise ValueError(f"{self.name}: skip and gate come together, not alone")
+        return self
 
 
 class Shape(_Frozen):
@@ -76,7 +89,35 @@ class NetworkConfig(_Frozen):
             if layer.pool and min(shape.height, shape.width) < 2:
                 raise ValueError(f"{layer.name}: pooling needs at least 2x2 pixels, "
                                  f"not {shape.height}x{shape.width}")
+        for index, layer in enumerate(self.layers):
+            if layer.skip is not None:
+                self._check_skip(index)
         return self
+
+    def _check_skip(self, index: int):
+        layer, out = self.layers[index], self.shapes[index]
+        source = self.skip_source(index)
+        if source is None:
+            raise ValueError(f"{layer.name}: skip must name a layer before it, not {layer.skip!r}")
+        skip = self.shapes[source + 1]
+        sizes = [(skip.height, skip.width), (skip.height // 2, skip.width // 2)]
+        if (out.height, out.width) not in sizes:
+            raise ValueError(f"{layer.name}: skip must have {out.height}x{out.width} pixels, or "
+                             f"twice as many rows and columns, not {skip.height}x{skip.width}")
+        if layer.channels % skip.channels:
+            raise ValueError(f"{layer.name}: its {layer.channels} channels must be a multiple of "
+                             f"the skip's, not {skip.channels}")
+
+    def skip_source(self, index: int) -> int | None:
+        """Index of the layer whose codes the gate of layer `index` takes, if it has one."""
+        names = [layer.name for layer in self.layers[:index]]
+        skip = self.layers[index].skip
+        return names.index(skip) if skip in names else None
+
+    def skip_pooled(self, index: int) -> bool:
+        """Whether the skip of layer `index` is pooled to reach the layer's size."""
+        skip, out = self.shapes[self.skip_source(index) + 1], self.shapes[index]
+        return (skip.height, skip.width) != (out.height, out.width)
 
     @cached_property
     def shapes(self) -> tuple[Shape, ...]:
@@ -123,7 +164,7 @@ class TrainConfig(_Frozen):
     temperature: Annotated[float, Field(gt=0)] = 2.0
     batch: Positive = 250
     learning_rate: Annotated[float, Field(gt=0)] = 4e-3  # peak; rounded weights take more
-    teacher_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    teacher_learning_rate: Annotated[float, Field(gt=0)] = 3e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     seed: int = 1

@@ -23,13 +23,19 @@ def bits_for(peak: int) -> int:
 def layer_fields(program: Program) -> dict[str, int]:
     """Bits of each field of a layer descriptor, lowest first."""
     layers = program.layers
+    gates = {}
+    if program.gated:
+        skip = bits_for(program.skip_depth)
+        gates = {"gated": 1, "mux": 1, "rescale_up": 2, "rescale_down": 2, "skip_base": skip,
+                 "skip_end": skip, "keep": 1, "keep_pooled": 1, "keep_base": skip,
+                 "select_base": bits_for(program.select_words)}
     pixels = max(max(layer.source.width, layer.source.height) for layer in layers)
     slots = bits_for(max(layer.slots for layer in layers))
     address = bits_for(program.depth)
     rot = bits_for(program.array.rows - 1)
     return {
         "mode": 2, "weight_bits": 2, "segments": bits_for(len(program.weight_widths) - 1),
-        "classifier": 1, "pool": 1, "code_bits": 2, "out_mode": 2,
+        "summed": 1, "classifier": 1, "pool": 1, "code_bits": 2, "out_mode": 2,
         "both_rows": 1,  # the kernel's rows are -1, 0 and 1, else 0 only
         "left": 1, "right": 1,  # the kernel has a column -1, a column 1
         "shift": bits_for(MAX_SHIFT),
@@ -44,6 +50,7 @@ def layer_fields(program: Program) -> dict[str, int]:
         "in_base": address, "out_base": address,
         "up_slots": slots, "up_rot": rot,  # one image row up is this many slots back,
         "down_slots": slots, "down_rot": rot,  # then this many banks on; down likewise
+        **gates,
     }
 
 
@@ -71,12 +78,20 @@ def _pack_fields(fields: dict[str, int], values: dict[str, int]) -> int:
 def layer_words(program: Program, network: Network) -> list[int]:
     """The layer descriptors, one word each."""
     rows, words = program.array.rows, []
-    shifts = [layer.shift for layer in network.layers] + [0]
-    for index, (layer, shift) in enumerate(zip(program.layers, shifts, strict=True)):
+    for index, layer in enumerate(program.layers):
+        shift = 0 if layer.summed else network.layers[layer.number].shift
+        gates = {}
+        if program.gated:
+            gates = {"gated": layer.gate is not None, "mux": layer.gate == "mux",
+                     "rescale_up": max(0, layer.rescale), "rescale_down": max(0, -layer.rescale),
+                     "skip_base": layer.skip_base, "skip_end": layer.skip_base + layer.skip_size,
+                     "keep": layer.keep, "keep_pooled": layer.keep_pooled,
+                     "keep_base": layer.keep_base, "select_base": layer.select_base}
         slots, rot = divmod(layer.source.width, rows)
         words.append(_pack_fields(layer_fields(program), {
             "mode": layer.mode, "weight_bits": layer.weight_bits,
-            "segments": program.weight_segments(layer) - 1, "classifier": layer.classifier,
+            "segments": program.weight_segments(layer) - 1,
+            "summed": layer.summed, "classifier": layer.classifier,
             "pool": layer.pool, "code_bits": layer.code_bits, "out_mode": layer.out_mode,
             "both_rows": len(layer.dy) > 1, "left": -1 in layer.dx, "right": 1 in layer.dx,
             "shift": shift, "pad": network.config.pad if index == 0 else 0,
@@ -88,7 +103,7 @@ def layer_words(program: Program, network: Network) -> list[int]:
             "digit_stride": layer.digit_words * layer.slots,
             "in_base": layer.in_base, "out_base": layer.out_base,
             "up_slots": slots + (rot > 0), "up_rot": -rot % rows,
-            "down_slots": slots, "down_rot": rot,
+            "down_slots": slots, "down_rot": rot, **gates,
         }))
     return words
 
@@ -103,14 +118,14 @@ def folded_bias(layer: LayerProgram, weight: np.ndarray, bias: np.ndarray) -> np
     """Biases int64 [O] that undo the inversion of negative weights' operands."""
     negative = np.where(weight < 0, -weight.astype(np.int64), 0)
     fold = negative.reshape(len(weight), -1).sum(1) * layer.input_peak
-    return bias.astype(np.int64) - fold * (layer.source.pixels if layer.classifier else 1)
+    return bias.astype(np.int64) - fold * (layer.source.pixels if layer.summed else 1)
 
 
 def bias_words(program: Program, network: Network) -> list[int]:
     """Folded biases, one word per channel tile; columns without a channel can never win."""
     width = bias_width(program)
     words = []
-    for layer, (weight, bias) in zip(program.layers, _parameters(network), strict=True):
+    for layer, (weight, bias) in zip(program.layers, _parameters(program, network), strict=True):
         folded = folded_bias(layer, weight, bias)
         lowest = -(1 << width - 1) if layer.classifier else 0
         columns = np.full(layer.channel_tiles * program.array.columns, lowest, np.int64)
@@ -120,9 +135,18 @@ def bias_words(program: Program, network: Network) -> list[int]:
     return words
 
 
-def _parameters(network: Network) -> list[tuple[np.ndarray, np.ndarray]]:
-    pairs = [(layer.weight, layer.bias) for layer in network.layers]
-    return [*pairs, (network.classifier_weight[:, :, None, None], network.classifier_bias)]
+def _parameters(program: Program, network: Network) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Weights [out, in / groups, k, k] and biases [out] of the program's layers."""
+    pairs = []
+    for layer in program.layers:
+        if layer.classifier:
+            pairs.append((network.classifier_weight[:, :, None, None], network.classifier_bias))
+        elif layer.summed:
+            mux = network.layers[layer.number]
+            pairs.append((mux.select_weight[:, :, None, None], mux.select_bias))
+        else:
+            pairs.append((network.layers[layer.number].weight, network.layers[layer.number].bias))
+    return pairs
 
 
 def _steps(layer: LayerProgram, weight: np.ndarray, index: int, columns: int,
@@ -157,7 +181,7 @@ def _steps(layer: LayerProgram, weight: np.ndarray, index: int, columns: int,
 def weight_words(program: Program, network: Network) -> list[np.ndarray]:
     """The words of each layer's weights, bits uint8 [weight_steps, columns, stored_bits]."""
     array, layers = program.array, []
-    for layer, (weight, _) in zip(program.layers, _parameters(network), strict=True):
+    for layer, (weight, _) in zip(program.layers, _parameters(program, network), strict=True):
         steps = np.concatenate([_steps(layer, weight, index, array.columns, array.words)
                                 for index in range(layer.channel_tiles)])
         if layer.weight_bits == 1:  # lanes without a weight are masked; any sign will do
@@ -204,9 +228,9 @@ def pack(config: Config, network: Network) -> tuple[Program, Images]:
     if network.config != config.network:
         raise ConfigError(f"{config.name}: the artifact's network differs from the configuration's:"
                           f" {_difference(network.config, config.network)}")
-    for layer, (_, bias) in zip(program.layers, _parameters(network), strict=True):
+    for layer, (_, bias) in zip(program.layers, _parameters(program, network), strict=True):
         limit = program.bias_peak
-        if layer.classifier:
+        if layer.summed:
             limit = 2**(program.score_bits - 3)
         if np.abs(bias.astype(np.int64)).max() > limit:
             raise ConfigError(f"{layer.name}: accumulator could overflow: wanted |bias| <= {limit},"

@@ -9,7 +9,7 @@ operands) of pixel `n = slot * rows + bank`. The pixels of the next frame have a
 at address 0; behind it, feature maps alternate between the low and the high end.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from math import gcd
@@ -26,9 +26,14 @@ CLASSIFIER_CYCLES = 13
 
 @dataclass(frozen=True, kw_only=True)
 class LayerProgram:
-    """One layer as the engine sees it; the classifier is a 1x1 layer whose pixels are summed."""
+    """One layer as the engine sees it.
+
+    The classifier is a 1x1 layer whose pixels are `summed`, and so is what a mux selects by; it
+    runs before the layer that reads the same feature map.
+    """
 
     name: str
+    number: int  # of the network's layer; of a mux's sums that of the layer with the mux
     source: Shape  # input feature map
     channels: int  # output channels
     mode: int  # word precision, 1 ... 3
@@ -38,6 +43,7 @@ class LayerProgram:
     groups: int
     kernel: int
     pool: bool
+    summed: bool
     classifier: bool
     digits: int  # passes over the pixels' digits; 1 behind the first layer
     digit_words: int  # words between one digit and the next
@@ -51,6 +57,14 @@ class LayerProgram:
     out_base: int = 0
     out_mode: int = 0  # word precision of the layer that reads the output
     out_slots: int = 0
+    gate: str | None = None
+    keep: bool = False  # the output goes into the skip memory too
+    keep_pooled: bool = False  # ... after 2x2 pooling
+    keep_base: int = 0
+    skip_base: int = 0
+    skip_size: int = 0  # words after which the skip's channels start over
+    rescale: int = 0  # bits that the gate's layer has more than its skip
+    select_base: int = 0  # channel tile's select bits, of a mux and of its sums
 
     @property
     def dx(self) -> range:
@@ -140,18 +154,42 @@ class Program:
 
     def _unplaced(self) -> list[LayerProgram]:
         network, layers = self.config.network, []
+        selects = 0  # channel tiles with select bits so far
+        select_bases = {}
         bits_in = self.digit_bits  # of the first layer's digits
-        for index, (layer, source) in enumerate(zip(network.layers, network.shapes,
-                                                    strict=False)):
-            layers.append(self._layer(
-                name=layer.name, source=source, channels=layer.channels, kernel=layer.kernel,
-                groups=layer.groups, weight_bits=layer.weight_bits, bits_in=bits_in,
-                code_bits=layer.code_bits, pool=layer.pool, pixels=index == 0, classifier=False))
-            bits_in = layer.code_bits
-        layers.append(self._layer(
-            name="classifier", source=network.shapes[-1], channels=network.classes, kernel=1,
-            groups=1, weight_bits=network.classifier_bits, bits_in=bits_in, code_bits=1,
-            pool=False, pixels=False, classifier=True))
+        for number, source in enumerate(network.shapes):
+            # All that read this feature map, in one precision: what muxes select by, the layer.
+            readers = [{
+                "name": f"{layer.name}_select", "number": k, "channels": layer.channels,
+                "weight_bits": layer.select_bits, "summed": True,
+            } for k, layer in enumerate(network.layers)
+                if layer.gate == "mux" and network.skip_source(k) == number - 1]
+            if number < len(network.layers):
+                layer = network.layers[number]
+                readers.append({
+                    "name": layer.name, "channels": layer.channels, "kernel": layer.kernel,
+                    "groups": layer.groups, "weight_bits": layer.weight_bits,
+                    "code_bits": layer.code_bits, "pool": layer.pool, "pixels": number == 0,
+                    "gate": layer.gate})
+            else:
+                readers.append({
+                    "name": "classifier", "channels": network.classes,
+                    "weight_bits": network.classifier_bits, "summed": True, "classifier": True})
+            mode, found = 1, []
+            while not found or any(reader.mode != mode for reader in found):
+                found = [self._layer(**{"number": number, **reader}, source=source,
+                                     bits_in=max(bits_in, mode)) for reader in readers]
+                mode = max(reader.mode for reader in found)
+            for reader in found:
+                if reader.summed and not reader.classifier:
+                    select_bases[reader.number] = selects
+                    selects += reader.channel_tiles
+                if reader.gate == "mux" or (reader.summed and not reader.classifier):
+                    reader = replace(reader, select_base=select_bases[reader.number])
+                layers.append(reader)
+            if number < len(network.layers):
+                bits_in = layer.code_bits
+        self.select_words = selects
         return layers
 
     def _mode(self, name: str, bits: int) -> int:
@@ -161,8 +199,9 @@ class Program:
         raise ConfigError(f"{name}: needs words of {bits} bits, the array has "
                           f"precisions {list(self.array.precisions)}")
 
-    def _layer(self, *, name, source, channels, kernel, groups, weight_bits, bits_in, code_bits,
-               pool, pixels, classifier) -> LayerProgram:
+    def _layer(self, *, name, number, source, channels, weight_bits, bits_in, kernel=1, groups=1,
+               code_bits=1, pool=False, pixels=False, summed=False, classifier=False,
+               gate=None) -> LayerProgram:
         mode = self._mode(name, max(weight_bits, bits_in))
         digits = DIGITS_OF_PIXEL[self.digit_bits] if pixels else 1
 
@@ -197,20 +236,25 @@ class Program:
         words = max(-(-stop // ops) - start // ops for start, stop in spans)
         first_words = tuple(min(start // ops, total - words) for start, _ in spans)
         return LayerProgram(
-            name=name, source=source, channels=channels, mode=mode,
+            name=name, number=number, source=source, channels=channels, mode=mode,
             weight_bits=weight_bits,
             stored_bits=stored_bits(mode, weight_bits, self.array.words, self.array.dense),
             code_bits=code_bits, groups=groups,
-            kernel=kernel, pool=pool, classifier=classifier, digits=digits,
+            kernel=kernel, pool=pool, summed=summed, classifier=classifier, gate=gate,
+            digits=digits,
             digit_words=total, taps_per_word=taps, slots=-(-source.pixels // self.array.rows),
             first_words=first_words, words=words,
             pixel_tiles=-(-source.pixels // self.array.rows),
             tail=(size * taps - 1) % ops + 1)
 
     def _place(self, layers: list[LayerProgram]) -> tuple[LayerProgram, ...]:
-        sizes = [layers[0].digits * layers[0].digit_words * layers[0].slots]
-        for layer, reader in pairwise(layers):
-            written = layer.channel_tiles * self.array.columns
+        network = self.config.network
+        # Feature map k is the input of the network's layer k, and lies as its reader wants it.
+        readers = [next(layer for layer in layers if layer.source is source)
+                   for source in network.shapes]
+        sizes = [readers[0].digits * readers[0].digit_words * readers[0].slots]
+        for layer, reader in zip(network.layers, readers[1:], strict=True):
+            written = -(-layer.channels // self.array.columns) * self.array.columns
             words = -(-written // operands(reader.mode, self.array.words))
             sizes.append(words * reader.slots)
         # the first layer reads the pixels' own region
@@ -218,14 +262,56 @@ class Program:
         self.depth = sizes[0] + max(pairs)
         bases = [0] + [sizes[0] if k % 2 == 0 else self.depth - size
                        for k, size in enumerate(sizes[1:])]
+        skips = self._place_skips()
         placed = []
-        for k, layer in enumerate(layers):
-            values = dict(vars(layer), in_base=bases[k])
-            if not layer.classifier:
-                values |= {"out_base": bases[k + 1], "out_mode": layers[k + 1].mode,
-                           "out_slots": layers[k + 1].slots}
-            placed.append(LayerProgram(**values))
+        for layer in layers:
+            at = next(k for k, source in enumerate(network.shapes) if source is layer.source)
+            values = {"in_base": bases[at]}
+            if not layer.summed:
+                values |= {"out_base": bases[at + 1], "out_mode": readers[at + 1].mode,
+                           "out_slots": readers[at + 1].slots, **skips[at]}
+            placed.append(replace(layer, **values))
         return tuple(placed)
+
+    def _place_skips(self) -> list[dict]:
+        """Fields of each of the network's layers that concern the skip memory; sets its depth.
+
+        A word is one unit of channels of one pixel, in the order in which the epilogue writes
+        them, which is the order in which a gate needs them. So a region may be written over from
+        the start while its last reader goes through it, unless that one starts over.
+        """
+        network, columns = self.config.network, self.array.columns
+        fields: list[dict] = [{} for _ in network.layers]
+        regions = []  # of a source: base, size, the layer that it lives until
+        self.skip_depth = 0
+        for source, layer in enumerate(network.layers):
+            readers = [k for k, other in enumerate(network.layers) if other.skip == layer.name]
+            if not readers:
+                continue
+            pooled = {network.skip_pooled(k) for k in readers}
+            if len(pooled) > 1 or (layer.pool and True in pooled):
+                raise ConfigError(f"{layer.name}: as a skip it must be pooled for all gates or "
+                                  f"for none, and not be pooled already")
+            repeated = [k for k in readers if network.layers[k].channels != layer.channels]
+            if repeated and layer.channels % columns:
+                raise ConfigError(f"{network.layers[repeated[0]].name}: to be repeated, the skip's "
+                                  f"channels must fill the array's {columns} columns, "
+                                  f"not {layer.channels}")
+            out = network.shapes[readers[0]]
+            size = -(-layer.channels // columns) * self.units * out.pixels
+            base = 0
+            for start, length, until in sorted(regions):
+                if until > source and base < start + length and start < base + size:
+                    base = start + length
+            # A last reader that goes through it once frees it word by word.
+            last = max(readers)
+            regions.append((base, size, last + (last in repeated)))
+            self.skip_depth = max(self.skip_depth, base + size)
+            fields[source] |= {"keep": True, "keep_pooled": True in pooled, "keep_base": base}
+            for k in readers:
+                fields[k] |= {"skip_base": base, "skip_size": size,
+                              "rescale": network.layers[k].code_bits - layer.code_bits}
+        return fields
 
     # ---- widths
 
@@ -245,9 +331,14 @@ class Program:
 
     @property
     def score_bits(self) -> int:
-        """Signed sum over all pixels of the classifier, if |bias| <= its sums' peak."""
-        last = self.layers[-1]
-        return max((last.sum_peak * last.source.pixels).bit_length() + 3, self.bias_bits)
+        """Signed sum over all pixels, if |bias| <= the sums' peak."""
+        peak = max(layer.sum_peak * layer.source.pixels for layer in self.layers if layer.summed)
+        return max(peak.bit_length() + 3, self.bias_bits)
+
+    @property
+    def gated(self) -> bool:
+        """Whether any layer has a gate, so that there is a skip memory."""
+        return self.skip_depth > 0
 
     @cached_property
     def weight_widths(self) -> tuple[int, ...]:
@@ -274,7 +365,7 @@ class Program:
         fill = self.array.rows  # border flags of the first tile
         skew = self.array.rows + self.array.columns
         drain = self.array.rows * self.units
-        end = CLASSIFIER_CYCLES + self.array.columns if layer.classifier else PIPELINE_CYCLES
+        end = CLASSIFIER_CYCLES + self.array.columns if layer.summed else PIPELINE_CYCLES
         tiles = layer.pixel_tiles * layer.channel_tiles
         # Nobody waits behind the last tile.
         return (fill + skew + drain + end

@@ -9,9 +9,8 @@ from amaranth.lib.wiring import In, Out
 
 from export.program import Program
 from hw.descriptor import bias_layout, layer_layout
+from hw.gate import CODE_BITS, Gate, walk_layout
 from hw.memory import LANES, write_layout
-
-CODE_BITS = 3
 
 
 def probe_layout(program: Program) -> data.StructLayout:
@@ -29,7 +28,9 @@ class Epilogue(wiring.Component):
 
     `code = clip((sum + bias) >> shift, 0, 2**code_bits - 1)`; the maximum over 2x2 codes needs one
     buffered row of half the width. Codes are placed as the reading layer wants its words.
-    The classifier's sums go over all pixels instead; the first of the highest scores wins.
+    Before pooling, a gate may merge them with the skip's codes (:class:`hw.gate.Gate`).
+    The classifier's sums go over all pixels instead; the first of the highest scores wins. So do
+    those that a mux selects by: of them only the signs are kept.
 
     Members
     -------
@@ -87,23 +88,38 @@ class Epilogue(wiring.Component):
             shifted = y[u] >> layer.shift
             m.d.sync += codes[u].eq(Mux(shifted < 0, 0, Mux(shifted > peak, peak, shifted)))
 
-        # Stage 4: pooling.
+        # Stage 4: gate, pooling.
         four = self._stage(m, three, "four")
-        pooled = self._pool(m, two, three, codes)
+        if program.gated:
+            m.submodules.gate = gate = Gate(program)
+            m.d.comb += [gate.restart.eq(self.restart), gate.fetch.eq(self.fetch),
+                         gate.layer.eq(layer), gate.ahead.eq(two), gate.walk.eq(three),
+                         gate.codes.eq(Cat(codes))]
+            codes = [gate.gated[u] for u in range(U)]
+        pooled, block = self._pool(m, two, three, codes)
+        inside = three.valid & three.inside & ~layer.summed
+        corner = three.x[0] & three.y[0]
         emit = Signal()
-        m.d.sync += emit.eq(three.valid & three.inside & ~layer.classifier
-                            & (~layer.pool | (three.x[0] & three.y[0])))
+        m.d.sync += emit.eq(inside & (~layer.pool | corner))
+        if program.gated:
+            # What later gates need, pooled or not.
+            m.d.sync += [gate.keep.eq(layer.keep & inside
+                                      & (~(layer.pool | layer.keep_pooled) | corner)),
+                         gate.kept.eq(Mux(layer.pool | layer.keep_pooled, block, Cat(codes)))]
 
         # Stage 5: place and write.
         self._place(m, four, emit, pooled)
         m.d.comb += [self.probe.valid.eq(emit), self.probe.layer.eq(self.index),
                      self.probe.codes.eq(Mux(emit, Cat(pooled), 0))]
 
-        scored = self._classify(m, one, sums, biases)
+        scored, signs, signed_now = self._classify(m, one, sums, biases)
+        if program.gated:
+            m.d.comb += [gate.signs.eq(signs),
+                         gate.select.eq(signed_now & ~layer.classifier)]
         # The memory registers the write once more before it is done.
         written = Signal(2)
         m.d.sync += written.eq(Cat(four.valid & four.layer_last, written))
-        m.d.comb += self.done.eq(Mux(layer.classifier, scored, written[-1]))
+        m.d.comb += self.done.eq(Mux(layer.summed, scored, written[-1]))
         return m
 
     def _walk(self, m: Module):
@@ -165,14 +181,16 @@ class Epilogue(wiring.Component):
         return data.View(bias_layout(self.program), port.data)
 
     def _pool(self, m: Module, two, three, codes):
-        """Codes at stage four: the maximum of 2x2 if the layer pools."""
+        """Codes at stage four, the maximum of 2x2 if the layer pools, and that maximum before."""
         program, layer = self.program, self.layer
         U, K = program.unit, program.units
         pooled = [Signal(CODE_BITS, name=f"pooled_{u}") for u in range(U)]
-        if not any(spec.pool for spec in program.layers):
+        pooling = [spec for spec in program.layers if spec.pool or spec.keep_pooled]
+        if not pooling:
             m.d.sync += [new.eq(code) for new, code in zip(pooled, codes, strict=True)]
-            return pooled
-        width = max(spec.source.width // 2 for spec in program.layers if spec.pool)
+            return pooled, Cat(codes)
+        width = max(spec.source.width // 2 for spec in pooling)
+        pools = layer.pool | layer.keep_pooled if program.gated else layer.pool
         m.submodules.line = line = Memory(
             shape=CODE_BITS * U, depth=width * K, init=[])
         read, write = line.read_port(), line.write_port()
@@ -191,12 +209,12 @@ class Epilogue(wiring.Component):
         pair, block = Signal(CODE_BITS * U), Signal(CODE_BITS * U)
         m.d.comb += [pair.eq(maximum(left[three.unit], now)), block.eq(maximum(pair, read.data)),
                      write.addr.eq(entry(three)), write.data.eq(pair),
-                     write.en.eq(three.valid & three.inside & layer.pool & three.x[0]
+                     write.en.eq(three.valid & three.inside & pools & three.x[0]
                                  & ~three.y[0])]
         with m.If(three.valid & ~three.x[0]):
             m.d.sync += left[three.unit].eq(now)
         m.d.sync += Cat(pooled).eq(Mux(layer.pool, block, now))
-        return pooled
+        return pooled, block
 
     def _place(self, m: Module, four, emit, codes):
         """Writes a unit of channels where the next layer's words have them."""
@@ -275,12 +293,15 @@ class Epilogue(wiring.Component):
                                      write.enable[k].eq(Mux(now.lane == k, this_part, 0))]
 
     def _classify(self, m: Module, one, sums, biases):
-        """Scores of a channel tile, then one comparison per cycle; pulses after the last one."""
+        """Scores of a channel tile, then one comparison per cycle; pulses after the last one.
+
+        Returns that pulse, which columns' sums are not negative, and when that is known.
+        """
         program, layer, result = self.program, self.layer, self.result
         columns, unit = program.array.columns, program.unit
         score = signed(program.score_bits)
         totals = [Signal(score, name=f"total_{c}") for c in range(columns)]
-        active = one.valid & layer.classifier
+        active = one.valid & layer.summed
         for c, total in enumerate(totals):
             with m.If(active & one.inside & (one.unit == c // unit)):
                 m.d.sync += total.eq(Mux(one.first, biases[c], total) + sums[c % unit])
@@ -298,29 +319,13 @@ class Epilogue(wiring.Component):
         with m.Elif(left != 0):
             m.d.sync += [w.eq(other) for w, other in pairwise(waiting)]
             m.d.sync += [left.eq(left - 1), number.eq(number + 1)]
-            with m.If(waiting[0] > result.score):
+            with m.If((waiting[0] > result.score) & layer.classifier):
                 m.d.sync += [result.score.eq(waiting[0]), result["class"].eq(number)]
         with m.If(self.fetch):
             m.d.sync += number.eq(0)
             with m.If(self.index == len(program.layers) - 1):
                 m.d.sync += result.score.eq(-(1 << program.score_bits - 1))
-        return scored
-
-
-def walk_layout(program: Program) -> data.StructLayout:
-    """A unit on its way through the epilogue."""
-    layers = program.layers
-    return data.StructLayout({
-        "valid": 1,
-        "inside": 1,  # not one of the pixels that fill up the last tile
-        "unit": range(program.units),
-        "x": range(max(layer.source.width for layer in layers) + 1),
-        "y": range(max(layer.source.height for layer in layers) + 1),
-        "first": 1,  # pixel of the channel tile
-        "unit_last": 1,  # of the pixel
-        "channels_last": 1,  # of the channel tile
-        "layer_last": 1,
-    })
+        return scored, Cat(~total[-1] for total in totals), load
 
 
 def result_layout(program: Program) -> data.StructLayout:

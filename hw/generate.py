@@ -34,7 +34,7 @@ def describe(engine: Engine, network: Network) -> dict:
     """Contents of `engine.json`; all cycles are computed, none is simulated."""
     program, images = engine.program, engine.images
     config, array = program.config, program.array
-    hidden = [layer for layer in program.layers if layer.digits == 1 and not layer.classifier]
+    hidden = [layer for layer in program.layers if layer.digits == 1 and not layer.summed]
     use = sum(program.layer_cycles(layer) * program.array_use(layer) for layer in hidden) / max(
         1, sum(map(program.layer_cycles, hidden)))
     return {
@@ -58,6 +58,8 @@ def describe(engine: Engine, network: Network) -> dict:
             "biases": {"depth": len(images.biases), "width": bias_width(program) * array.columns},
             "tiles": {"depth": len(images.tiles)},
             "layers": {"depth": len(images.layers)},
+            **({"skips": {"depth": program.skip_depth, "width": 3 * program.unit}}
+               if program.gated else {}),
         },
         "layers": [{
             "name": layer.name, "word_bits": layer.mode, "taps_per_word": layer.taps_per_word,

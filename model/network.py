@@ -6,6 +6,7 @@ golden model and the hardware compute.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 
 from export.artifact import MAX_SHIFT
 from export.config import LayerConfig, NetworkConfig, TrainConfig
+from model.gates import Heaviside, gate, max_pool
 from model.quant import (
-    MaxPool,
     Normalize,
     codes,
     fused_codes,
@@ -22,6 +23,7 @@ from model.quant import (
     moments,
     quantize_weight,
     scale_weight,
+    standardize,
     weight_step,
 )
 
@@ -40,17 +42,17 @@ class QuantWeight(nn.Module):
         self.round_weights = True
         self.weight = nn.Parameter(weight)
         if steps == "learned":  # as in LSQ (Esser et al. 2020), but in the logarithm
-            self.log_step = nn.Parameter(weight_step(weight, bits).log())
+            self.log_step = nn.Parameter(weight_step(standardize(weight), bits).log())
 
     def levels(self) -> Tensor:
         """The integers that `weight` stands for; or real numbers, if it is not to be rounded."""
-        step = None
+        weight, step = standardize(self.weight), None
         if self.steps == "learned":
             step = self.log_step.exp()
         elif self.steps == "mean" and self.bits > 1:
-            step = mean_step(self.weight, self.bits)
+            step = mean_step(weight, self.bits)
         quantize = quantize_weight if self.round_weights else scale_weight
-        return quantize(self.weight, self.bits, step)
+        return quantize(weight, self.bits, step)
 
 
 class QuantConv(QuantWeight):
@@ -90,12 +92,8 @@ class QuantConv(QuantWeight):
             x = F.pad(x, (edge,) * 4, value=self.pad)
             edge = 0
         acc = F.conv2d(x, weight, padding=edge, groups=self.layer.groups)
-        if not self.layer.pool:
-            return acc
-        if acc.dtype == torch.float32:
-            return F.max_pool2d(acc, 2)
-        height, width = acc.shape[2:]
-        return MaxPool.apply(acc[:, :, :height // 2 * 2, :width // 2 * 2])
+        # Behind a gate it is the merged codes that are pooled.
+        return max_pool(acc) if self.layer.pool and not self.layer.gate else acc
 
     def integer_bias(self) -> Tensor:
         """The hardware's bias, one integer per channel."""
@@ -125,6 +123,36 @@ class QuantConv(QuantWeight):
         return (codes if exact else fused_codes)(acc, offset, scale, bits, self.round_codes)
 
 
+class Select(QuantWeight):
+    """What a mux selects by: weighted sums over a feature map, one bit per channel."""
+
+    def __init__(self, layer: LayerConfig, channels: int, recipe: TrainConfig):
+        weight = torch.randn(layer.channels, channels) / math.sqrt(channels)
+        super().__init__(weight, layer.select_bits, recipe.steps)
+        self.beta = nn.Parameter(torch.full((layer.channels,), 0.5))
+        self.register_buffer("mean", torch.zeros(layer.channels))
+        self.register_buffer("square", torch.ones(()))  # of sum - mean, all channels
+
+    def accumulate(self, x: Tensor) -> Tensor:
+        """Sums (n, channels) over all pixels of (n, channels, h, w); exact in float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            return F.linear(x.float().sum((2, 3)), self.levels())
+
+    def integer_bias(self) -> Tensor:
+        """The hardware's bias, one integer per channel."""
+        return torch.round(self.beta * self.square.sqrt() - self.mean)
+
+    def forward(self, x: Tensor) -> Tensor:
+        sums = self.accumulate(x)
+        if not self.training:
+            return (sums + self.integer_bias() >= 0).float()
+        mean = sums.mean(0)
+        with torch.no_grad():
+            self.mean.lerp_(mean, MOMENTUM)
+            self.square.lerp_((sums - mean).square().mean(), MOMENTUM)
+        return Heaviside.apply((sums - mean) / (self.square.sqrt() + 1e-6) + self.beta)
+
+
 class Encoder(nn.Module):
     """The network of a configuration: pixels (n, channels, h, w), 0 ... 255, to class scores.
 
@@ -138,6 +166,9 @@ class Encoder(nn.Module):
             QuantConv(layer, shape.channels, network.pad if index == 0 else 0, recipe)
             for index, (layer, shape) in enumerate(zip(network.layers, network.shapes,
                                                        strict=False)))
+        self.selects = nn.ModuleDict({
+            layer.name: Select(layer, network.shapes[network.skip_source(k) + 1].channels, recipe)
+            for k, layer in enumerate(network.layers) if layer.gate == "mux"})
         features = network.layers[-1].channels
         weight = torch.randn(network.classes, features) / math.sqrt(features)
         self.head = QuantWeight(weight, network.classifier_bits, recipe.steps)
@@ -145,7 +176,8 @@ class Encoder(nn.Module):
 
     def quantize(self, *, weights: bool, codes: bool):
         """Whether weights and codes are rounded to their levels; both are, unless told."""
-        self.head.round_weights = weights
+        for part in (self.head, *self.selects.values()):
+            part.round_weights = weights
         for conv in self.convs:
             conv.round_weights, conv.round_codes = weights, codes
 
@@ -159,10 +191,23 @@ class Encoder(nn.Module):
         """Integer weights (classes, features) and biases (classes,)."""
         return self.head.levels(), torch.round(self.head_bias * self.head_scale)
 
+    def run_layer(self, index: int, maps: Sequence[Tensor]) -> Tensor:
+        """Output of one layer; `maps` are the pixels and the outputs of the layers before it."""
+        conv = self.convs[index]
+        x, layer = conv(maps[index]), conv.layer
+        if not layer.gate:
+            return x
+        source = self.network.skip_source(index)
+        skip = maps[source + 1]
+        passed = self.selects[layer.name](skip) if layer.gate == "mux" else None
+        x = gate(layer, x, skip, self.network.layers[source].code_bits, passed, conv.round_codes)
+        return max_pool(x) if layer.pool else x
+
     def forward(self, x: Tensor) -> Tensor:
-        for conv in self.convs:
-            x = conv(x)
-        weight = self.head.levels()
+        maps = [x]
+        for index in range(len(self.convs)):
+            maps.append(self.run_layer(index, maps))
+        x, weight = maps[-1], self.head.levels()
         with torch.autocast(x.device.type, enabled=False):
             sums = F.linear(x.float().sum((2, 3)), weight)
             if self.training:
@@ -178,12 +223,22 @@ def calibrate(encoder: Encoder, images: Tensor, batch: int = 250):
     the ones that are exported. (Codes themselves are exact in bfloat16.)
     """
     encoder.eval()
-    features = list(images.split(batch))
-    for conv in encoder.convs:
+    network = encoder.network
+    parts = [[x] for x in images.split(batch)]  # of each batch: pixels, outputs of the layers
+    for index, conv in enumerate(encoder.convs):
+        if conv.layer.gate == "mux":
+            select, source = encoder.selects[conv.layer.name], network.skip_source(index)
+            sums = torch.cat([select.accumulate(maps[source + 1]) for maps in parts]).double()
+            select.mean.copy_(sums.mean(0))
         total, count = 0.0, 0
-        for x in features:
-            acc = conv.accumulate(x.float())
+        for maps in parts:
+            acc = conv.accumulate(maps[index].float())
             total = total + acc.sum((0, 2, 3), dtype=torch.float64)
             count += acc.numel() // acc.shape[1]
         conv.mean.copy_(total / count)
-        features = [conv(x.float()).to(torch.bfloat16) for x in features]
+        later = {network.skip_source(k) for k in range(index + 1, len(encoder.convs))}
+        for maps in parts:
+            out = encoder.run_layer(index, [x if x is None else x.float() for x in maps])
+            maps.append(out.to(torch.bfloat16))
+            if index - 1 not in later:
+                maps[index] = None  # nobody needs it any more

@@ -66,11 +66,35 @@ def pool(codes: np.ndarray) -> np.ndarray:
     return np.maximum(rows[..., 0:width:2], rows[..., 1:width:2])
 
 
+def summed(weight: np.ndarray, bias: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Sums int32 [N, O] over the feature map `codes`, weighted [O, I], with bias [O]."""
+    sums = codes.sum((2, 3), dtype=np.int64)
+    return (sums @ weight.T.astype(np.int64) + bias).astype(np.int32)
+
+
+def gate(layer: Layer, codes: np.ndarray, skip: np.ndarray, skip_bits: int) -> np.ndarray:
+    """Merges `codes` with the feature map `skip` of codes of `skip_bits`; no adder in either gate.
+
+    A skip of twice the size is pooled, one of fewer channels repeated, one of other precision
+    shifted. "or" works bit by bit; "mux" takes a channel's codes if the skip's weighted sums are
+    not negative, else the skip's.
+    """
+    passed = None
+    if layer.config.gate == "mux":
+        passed = summed(layer.select_weight, layer.select_bias, skip) >= 0
+    if skip.shape[2:] != codes.shape[2:]:
+        skip = pool(skip)
+    skip = np.tile(skip, (1, codes.shape[1] // skip.shape[1], 1, 1))
+    wider = layer.config.code_bits - skip_bits
+    skip = skip << wider if wider > 0 else skip >> -wider
+    if passed is None:
+        return codes | skip
+    return np.where(passed[:, :, None, None], codes, skip)
+
+
 def classify(network: Network, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Scores int32 [N, classes] and classes int64 [N]; the lowest class wins a tie."""
-    sums = codes.sum((2, 3), dtype=np.int64)
-    scores = (sums @ network.classifier_weight.T.astype(np.int64)
-              + network.classifier_bias).astype(np.int32)
+    scores = summed(network.classifier_weight, network.classifier_bias, codes)
     return scores, scores.argmax(1)  # numpy's argmax is the first one
 
 
@@ -108,8 +132,11 @@ def _batches(network: Network, images: np.ndarray) -> Iterator[Trace]:
     for start in range(0, max(1, len(images)), step):  # no images make one empty batch
         x = images[start:start + step].transpose(0, 3, 1, 2)
         pad, codes = config.pad, []
-        for layer in network.layers:
+        for index, layer in enumerate(network.layers):
             x = activate(layer, conv(layer, x, pad))
+            if layer.config.gate:
+                source = config.skip_source(index)
+                x = gate(layer, x, codes[source], config.layers[source].code_bits)
             if layer.config.pool:
                 x = pool(x)
             codes.append(x)

@@ -4,7 +4,7 @@ import numpy as np
 
 from export.artifact import ALPHABET, MAX_SHIFT, Layer, Network
 from export.config import NetworkConfig
-from sim.golden import activate, conv, pool
+from sim.golden import activate, conv, gate, pool, summed
 
 
 def random_images(config: NetworkConfig, count: int, seed: int) -> np.ndarray:
@@ -22,11 +22,18 @@ def random_network(config: NetworkConfig, seed: int) -> Network:
     rng = np.random.default_rng(seed)
     count = int(np.clip(4096 // (config.height * config.width), 16, 256))
     x = random_images(config, count, seed).transpose(0, 3, 1, 2)
-    layers, pad = [], config.pad
-    for layer, source in zip(config.layers, config.shapes, strict=False):
+    layers, maps, pad = [], [], config.pad
+    for index, (layer, source) in enumerate(zip(config.layers, config.shapes, strict=False)):
         shape = (layer.channels, source.channels // layer.groups, layer.kernel, layer.kernel)
         weight = rng.choice(np.array(ALPHABET[layer.weight_bits], np.int8), shape)
-        plain = Layer(layer, weight, np.zeros(layer.channels, np.int32), 0)
+        select, skip = {}, config.skip_source(index) if layer.skip else None
+        if layer.gate == "mux":  # passes every channel for half of the images
+            choice = rng.choice(np.array(ALPHABET[layer.select_bits], np.int8),
+                                (layer.channels, config.shapes[skip + 1].channels))
+            sums = summed(choice, np.zeros(layer.channels, np.int32), maps[skip])
+            select = {"select_weight": choice,
+                      "select_bias": -np.median(sums, 0).round().astype(np.int32)}
+        plain = Layer(layer, weight, np.zeros(layer.channels, np.int32), 0, **select)
         acc = conv(plain, x, pad)
         sums = pool(acc) if layer.pool else acc
         mean = sums.mean((0, 2, 3))
@@ -36,9 +43,12 @@ def random_network(config: NetworkConfig, seed: int) -> Network:
         shift = int(np.clip(round(np.log2(max(spread, 1) / (codes / 4))), 0, MAX_SHIFT))
         middle = 2**shift * codes / 2
         bias = middle - mean + rng.uniform(-0.5, 0.5, layer.channels) * 2**shift
-        layers.append(Layer(layer, weight, np.round(bias).astype(np.int32), shift))
+        layers.append(Layer(layer, weight, np.round(bias).astype(np.int32), shift, **select))
         codes = activate(layers[-1], acc)
+        if layer.gate:
+            codes = gate(layers[-1], codes, maps[skip], config.layers[skip].code_bits)
         x, pad = pool(codes) if layer.pool else codes, 0
+        maps.append(x)
     alphabet = np.array(ALPHABET[config.classifier_bits], np.int8)
     weight = rng.choice(alphabet, (config.classes, config.shapes[-1].channels))
     scores = x.sum((2, 3), dtype=np.int64) @ weight.T.astype(np.int64)

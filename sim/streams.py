@@ -31,12 +31,14 @@ class TraceCollector:
         self.units[-1][layer].append(codes)
 
     def codes(self, frame: int, layer: int) -> np.ndarray:
-        """Codes uint8 [channels, height, width] of one layer."""
+        """Codes uint8 [channels, height, width] of one of the network's layers."""
         program = self.program
-        shape = program.layers[layer + 1].source
-        words = np.array(self.units[frame][layer], dtype=np.int64)
+        shape = program.config.network.shapes[layer + 1]
+        index = next(k for k, each in enumerate(program.layers)
+                     if each.number == layer and not each.summed)
+        words = np.array(self.units[frame][index], dtype=np.int64)
         bits = words[:, None] >> 3 * np.arange(program.unit) & 7
-        tiles = program.layers[layer].channel_tiles
+        tiles = program.layers[index].channel_tiles
         maps = bits.reshape(tiles, shape.pixels, program.units, program.unit)
         maps = maps.transpose(0, 2, 3, 1).reshape(-1, shape.height, shape.width)
         return maps[:shape.channels].astype(np.uint8)

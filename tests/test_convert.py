@@ -25,6 +25,15 @@ LAYERS = {
                 LayerConfig(name="c", channels=12, weight_bits=1, code_bits=3, groups=2, pool=True),
                 LayerConfig(name="d", channels=6, weight_bits=3, code_bits=2, kernel=1, groups=3)),
     "single": (LayerConfig(name="a", channels=5, weight_bits=1, code_bits=1),),
+    "or": (LayerConfig(name="a", channels=8, weight_bits=3, code_bits=3),
+           LayerConfig(name="b", channels=8, weight_bits=2, code_bits=2, skip="a", gate="or"),
+           LayerConfig(name="c", channels=16, weight_bits=2, code_bits=3, skip="b", gate="or")),
+    "mux": (LayerConfig(name="a", channels=8, weight_bits=3, code_bits=2),
+            LayerConfig(name="b", channels=12, weight_bits=2, code_bits=2, pool=True),
+            LayerConfig(name="c", channels=16, weight_bits=2, code_bits=3, skip="a", gate="mux",
+                        pool=True),
+            LayerConfig(name="d", channels=16, weight_bits=1, code_bits=1, skip="c", gate="mux",
+                        select_bits=3)),
 }
 
 DESIGN = """
@@ -56,6 +65,8 @@ def encoder_of(config, seed=1):
     with torch.no_grad():
         for conv in encoder.convs:
             conv.beta.uniform_(0, 2**conv.layer.code_bits)
+        for select in encoder.selects.values():
+            select.beta.uniform_(-0.5, 0.5)
         encoder.train()
         for batch in range(20):
             encoder(tensor(random_images(config, 16, 100 + batch)))
@@ -75,11 +86,11 @@ def test_golden_is_torch_in_evaluation_mode(layers, height, width, pad):
     images = random_images(config, 50, 7)
     trace = run(convert.convert(encoder), images)
     with torch.no_grad():
-        x = tensor(images)
-        for conv, codes in zip(encoder.convs, trace.codes, strict=True):
-            x = conv(x)
-            np.testing.assert_array_equal(codes, x.numpy())
-            assert len(np.unique(codes)) == 2**conv.layer.code_bits  # nothing is stuck
+        maps = [tensor(images)]
+        for k, (layer, codes) in enumerate(zip(config.layers, trace.codes, strict=True)):
+            maps.append(encoder.run_layer(k, maps))
+            np.testing.assert_array_equal(codes, maps[-1].numpy())
+            assert len(np.unique(codes)) == 2**layer.code_bits  # nothing is stuck
         scores = encoder(tensor(images))
     np.testing.assert_array_equal(trace.scores, scores.numpy())
     np.testing.assert_array_equal(trace.classes, scores.argmax(1).numpy())

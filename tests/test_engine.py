@@ -82,6 +82,47 @@ def test_random_networks(seed):
           gaps=3 * (seed % 2), seed=seed)
 
 
+def random_gates(seed: int):
+    """Layers of few sizes, most of them with a gate whose skip may be any that fits."""
+    rng = random.Random(seed)
+    rows, columns = rng.choice([(1, 1), (1, 4), (2, 3), (3, 4), (4, 4), (5, 2), (7, 1), (2, 8)])
+    height, width = rng.randint(2, 8), rng.randint(2, 8)
+    sizes, layers, size = [], [], (height, width)
+    step = rng.choice([columns, 4, 5])
+    for _ in range(rng.randint(3, 6)):
+        wanted = step * rng.choice([1, 1, 2])
+        layer = conv(wanted, rng.randint(1, 3), rng.randint(1, 3), kernel=rng.choice([1, 3]))
+        halves = [(h, w) for h, w in sizes if (h // 2, w // 2) == size]
+        fits = [j for j, (at, other) in enumerate(zip(sizes, layers, strict=True))
+                if (at == size or at in halves) and wanted % other["channels"] == 0]
+        if fits and rng.random() < 0.8:
+            layer |= {"skip": f"layer{rng.choice(fits)}", "gate": rng.choice(["or", "mux"]),
+                      "select_bits": rng.randint(1, 3)}
+        if min(size) > 1 and rng.random() < 0.3:
+            layer["pool"], size = True, (size[0] // 2, size[1] // 2)
+        layers.append(layer)
+        sizes.append(size)
+    return design(layers, (rows, columns, rng.randint(1, 4), (1, 2, 3), seed % 2 > 0),
+                  height=height, width=width, channels=rng.randint(1, 3))
+
+
+def gated(seeds):
+    """Seeds whose design has a gate, and skips that can be placed."""
+    for seed in seeds:
+        try:
+            if Program(random_gates(seed)).gated:
+                yield seed
+        except ConfigError:
+            continue
+
+
+@pytest.mark.parametrize("seed", list(gated(range(60)))[:24])
+def test_random_gates(seed):
+    config = random_gates(seed)
+    check(config, random_network(config.network, seed), random_images(config.network, 2, seed),
+          gaps=3 * (seed % 2), seed=seed)
+
+
 @pytest.mark.parametrize("value", [-2, 2])
 @pytest.mark.parametrize("mode", [1, 2, 3])
 def test_full_accumulators(value, mode):

@@ -33,6 +33,16 @@ def test_step_is_from_the_normal_quantiles(bits, wanted):
     assert quant.weight_step(gaussian(10**6), bits).item() == pytest.approx(wanted, abs=4e-3)
 
 
+def test_standardized_channels():
+    weight = gaussian(5, 3, 3, 3) * torch.arange(1, 6)[:, None, None, None] + 0.5
+    found = quant.standardize(weight)
+    torch.testing.assert_close(found.mean((1, 2, 3)), torch.zeros(5), atol=1e-6, rtol=0)
+    torch.testing.assert_close(found.square().mean((1, 2, 3)), torch.ones(5))
+    torch.testing.assert_close(quant.standardize(3 * weight), found)
+    few = quant.standardize(gaussian(5, 1, 3, 3) + 0.5)  # these keep their mean
+    assert few.mean((1, 2, 3)).abs().max() > 0.1
+
+
 @pytest.mark.parametrize("bits", [1, 2, 3])
 def test_shape_and_alphabet(bits):
     for shape in [(1, 1, 1, 1), (5, 3, 3, 3), (10, 7)]:

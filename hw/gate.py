@@ -1,0 +1,114 @@
+"""Logic-gated residuals: OR and MUX of a layer's codes with those of an earlier layer."""
+
+from amaranth import Array, Cat, Module, Mux, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from export.program import Program
+from hw.descriptor import layer_layout
+
+CODE_BITS = 3
+
+
+def walk_layout(program: Program) -> data.StructLayout:
+    """A unit on its way through the epilogue."""
+    layers = program.layers
+    return data.StructLayout({
+        "valid": 1,
+        "inside": 1,  # not one of the pixels that fill up the last tile
+        "unit": range(program.units),
+        "x": range(max(layer.source.width for layer in layers) + 1),
+        "y": range(max(layer.source.height for layer in layers) + 1),
+        "first": 1,  # pixel of the channel tile
+        "unit_last": 1,  # of the pixel
+        "channels_last": 1,  # of the channel tile
+        "layer_last": 1,
+    })
+
+
+class Gate(wiring.Component):
+    """Merges codes with the skip's while they are drained; costs no cycle and no adder.
+
+    The skip memory holds the feature maps that a gate will need, one unit of channels per word, in
+    the order in which they come and will be needed. A skip of fewer channels starts over.
+
+    Members
+    -------
+    restart : In(1)     a frame starts
+    fetch : In(1)       a layer starts in the next cycle
+    layer : In(layer_layout)
+    ahead, walk : In(walk_layout)       the unit after this one, and this one
+    codes : In, gated : Out             `unit` codes, before and, at once, behind the gate
+    keep : In(1), kept : In             codes for the skip memory
+    select : In(1), signs : In(C)       a channel tile's sums are complete; which are not negative
+    """
+
+    def __init__(self, program: Program):
+        self.program = program
+        unit = data.ArrayLayout(CODE_BITS, program.unit)
+        super().__init__({
+            "restart": In(1), "fetch": In(1),
+            "layer": In(layer_layout(program)),
+            "ahead": In(walk_layout(program)), "walk": In(walk_layout(program)),
+            "codes": In(unit), "gated": Out(unit),
+            "keep": In(1), "kept": In(unit),
+            "select": In(1), "signs": In(program.array.columns),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        program, layer = self.program, self.layer
+
+        m.submodules.skips = skips = Memory(
+            shape=CODE_BITS * program.unit, depth=program.skip_depth, init=[])
+        read, write = skips.read_port(), skips.write_port()
+        source, target = Signal(range(program.skip_depth + 1)), Signal.like(layer.keep_base)
+        fetched = Signal()
+        m.d.sync += fetched.eq(self.fetch)
+        with m.If(fetched):
+            m.d.sync += [source.eq(layer.skip_base), target.eq(layer.keep_base)]
+        with m.Else():
+            with m.If(self.ahead.valid & self.ahead.inside & layer.gated):
+                m.d.sync += source.eq(Mux(source == layer.skip_end - 1, layer.skip_base,
+                                          source + 1))
+            with m.If(self.keep):
+                m.d.sync += target.eq(target + 1)
+        m.d.comb += [read.addr.eq(source), write.addr.eq(target), write.data.eq(self.kept),
+                     write.en.eq(self.keep)]
+
+        passed = self._selected(m)
+        for u in range(program.unit):
+            skip = Signal(CODE_BITS, name=f"skip_{u}")
+            code = self.codes[u]
+            m.d.comb += [
+                skip.eq((read.data.word_select(u, CODE_BITS) << layer.rescale_up)
+                        >> layer.rescale_down),
+                self.gated[u].eq(Mux(
+                    ~layer.gated, code,
+                    Mux(layer.mux, Mux(passed[u], code, skip), code | skip))),
+            ]
+        return m
+
+    def _selected(self, m: Module):
+        """Select bits of the unit at `walk`."""
+        program, layer = self.program, self.layer
+        unit, units = program.unit, program.units
+        if not program.select_words:
+            return [1] * unit
+        m.submodules.selects = selects = Memory(
+            shape=program.array.columns, depth=program.select_words, init=[])
+        read, write = selects.read_port(), selects.write_port()
+        target, tile = Signal(range(program.select_words + 1)), Signal.like(layer.select_base)
+        with m.If(self.restart):
+            m.d.sync += target.eq(0)
+        with m.Elif(self.select):
+            m.d.sync += target.eq(target + 1)
+        with m.If(self.fetch):
+            m.d.sync += tile.eq(0)
+        with m.Elif(self.ahead.valid & self.ahead.channels_last):
+            m.d.sync += tile.eq(tile + 1)
+        m.d.comb += [read.addr.eq(layer.select_base + tile), write.addr.eq(target),
+                     write.data.eq(self.signs), write.en.eq(self.select)]
+        columns = Array(Cat(read.data[k * unit + u] for u in range(unit)) for k in range(units))
+        return columns[self.walk.unit]

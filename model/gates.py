@@ -1,0 +1,80 @@
+"""Residuals merged by logic gates, and how the gradient gets through them.
+
+HEQ (Nguyen et al. 2022) names OR and MUX gates, MOGNET (2022) a MUX with a binary control derived
+from the activations. What drives the select line, where the gates stand and the gradients below are
+our choices.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from export.config import LayerConfig
+from model.quant import MaxPool
+
+
+def max_pool(x: Tensor) -> Tensor:
+    """2x2 maximum; an odd last row or column is dropped."""
+    if x.dtype == torch.float32:
+        return F.max_pool2d(x, 2)
+    height, width = x.shape[2:]
+    return MaxPool.apply(x[:, :, :height // 2 * 2, :width // 2 * 2])
+
+
+class _Or(torch.autograd.Function):
+    """Bit by bit. Straight-through: both inputs get the whole gradient, as if they were added."""
+
+    @staticmethod
+    def forward(ctx, codes: Tensor, skip: Tensor) -> Tensor:
+        return (codes.to(torch.uint8) | skip.to(torch.uint8)).to(codes.dtype)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        return grad, grad
+
+
+class _Floor(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        return torch.floor(x)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        return grad
+
+
+class Heaviside(torch.autograd.Function):
+    """1 for z >= 0, else 0; the gradient passes where |z| < 1."""
+
+    @staticmethod
+    def forward(ctx, z: Tensor) -> Tensor:
+        ctx.save_for_backward(z)
+        return (z >= 0).to(z.dtype)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        z, = ctx.saved_tensors
+        return torch.where(z.abs() < 1, grad, 0)
+
+
+def gate(layer: LayerConfig, codes: Tensor, skip: Tensor, skip_bits: int,
+         passed: Tensor | None, rounded: bool) -> Tensor:
+    """Merges codes (n, channels, h, w) with the skip's; :func:`sim.golden.gate` says how.
+
+    `passed` (n, channels) are a mux's select bits. The output's gradient goes to the side that was
+    selected, and to the select bit as the difference that it makes: `passed * (codes - skip)`.
+    Codes that are not `rounded` are OR-ed as probabilities are, a + b - a b.
+    """
+    if skip.shape[2:] != codes.shape[2:]:
+        skip = max_pool(skip)
+    skip = skip.repeat(1, codes.shape[1] // skip.shape[1], 1, 1)
+    wider = layer.code_bits - skip_bits
+    if wider:
+        skip = skip * 2.0**wider
+        if rounded and wider < 0:
+            skip = _Floor.apply(skip)
+    if passed is not None:
+        return skip + passed[:, :, None, None].to(codes.dtype) * (codes - skip)
+    if rounded:
+        return _Or.apply(codes, skip)
+    return codes + skip - codes * skip / (2**layer.code_bits - 1)

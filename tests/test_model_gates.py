@@ -1,0 +1,103 @@
+"""Gates in training: gradients, and a network that can only learn with them."""
+
+from itertools import product
+
+import pytest
+
+from export.config import LayerConfig, parse_config
+
+torch = pytest.importorskip("torch")
+gates = pytest.importorskip("model.gates")
+network = pytest.importorskip("model.network")
+
+
+def some(*shape, top, seed):
+    return torch.randint(0, top + 1, shape, generator=torch.Generator().manual_seed(seed)).float()
+
+
+def layer_of(gate, code_bits):
+    return LayerConfig(name="x", channels=6, weight_bits=1, code_bits=code_bits, skip="y",
+                       gate=gate)
+
+
+def gradients(layer, code_bits, skip_bits, passed=None, rounded=True):
+    codes = some(4, 6, 3, 5, top=2**code_bits - 1, seed=1).requires_grad_()
+    skip = some(4, 3, 3, 5, top=2**skip_bits - 1, seed=2).requires_grad_()
+    out = gates.gate(layer, codes, skip, skip_bits, passed, rounded)
+    upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(3))
+    out.backward(upstream)
+    return codes, skip, upstream
+
+
+def test_or_is_straight_through():
+    codes, skip, upstream = gradients(layer_of("or", 2), 2, 2)
+    assert codes.grad.equal(upstream)
+    torch.testing.assert_close(skip.grad, upstream[:, :3] + upstream[:, 3:])  # was repeated
+
+
+@pytest.mark.parametrize("bits, skip_bits", [(3, 1), (1, 3)])
+def test_rescaling_scales_the_gradient(bits, skip_bits):
+    _, skip, upstream = gradients(layer_of("or", bits), bits, skip_bits)
+    torch.testing.assert_close(skip.grad,
+                               2.0**(bits - skip_bits) * (upstream[:, :3] + upstream[:, 3:]))
+
+
+def test_mux_sends_the_gradient_through_the_select():
+    passed = some(4, 6, top=1, seed=4).requires_grad_()
+    codes, skip, upstream = gradients(layer_of("mux", 2), 2, 2, passed)
+    chosen = passed.detach()[:, :, None, None]
+    torch.testing.assert_close(codes.grad, upstream * chosen)
+    other = upstream * (1 - chosen)
+    torch.testing.assert_close(skip.grad, other[:, :3] + other[:, 3:])
+    difference = (codes - skip.repeat(1, 2, 1, 1)).detach()
+    torch.testing.assert_close(passed.grad, (upstream * difference).sum((2, 3)))
+
+
+def test_heaviside_passes_the_gradient_near_its_step():
+    z = torch.tensor([-2.0, -0.9, -0.0, 0.0, 0.5, 1.5]).requires_grad_()
+    step = gates.Heaviside.apply(z)
+    assert step.tolist() == [0, 0, 1, 1, 1, 1]
+    step.backward(torch.full((6,), 3.0))
+    assert z.grad.tolist() == [0, 3, 3, 3, 3, 0]
+
+
+def test_or_of_real_numbers_meets_the_bits_at_one_bit():
+    layer = layer_of("or", 1)
+    codes, skip = some(2, 6, 4, 4, top=1, seed=1), some(2, 6, 4, 4, top=1, seed=2)
+    assert gates.gate(layer, codes, skip, 1, None, False).equal(
+        gates.gate(layer, codes, skip, 1, None, True))
+
+
+def colours(gate):
+    """Two blocks of 1x1 layers, whose inner layer has one channel of one bit."""
+    layers = [{"name": "a", "channels": 6}]
+    for name in "bc":
+        block = {"name": f"{name}2", "channels": 6}
+        if gate:
+            block |= {"gate": gate, "skip": layers[-1]["name"]}
+        layers += [{"name": f"{name}1", "channels": 1}, block]
+    layers = [{"kernel": 1, "weight_bits": 3, "code_bits": 1, **layer} for layer in layers]
+    return parse_config({
+        "name": "test", "array": {"rows": 1, "columns": 1, "words": 1},
+        "network": {"height": 2, "width": 2, "channels": 3, "classes": 8, "layers": layers}})
+
+
+@pytest.mark.parametrize("gate", [None, "or", "mux"])
+def test_two_blocks_learn_with_gates_what_they_cannot_without(gate):
+    """Eight colours through one bit: two can be told apart, unless there is a way around."""
+    values = torch.tensor(list(product((60, 190), repeat=3))).float()
+    images, labels = values[:, :, None, None].expand(8, 3, 2, 2), torch.arange(8)
+    best = 0.0
+    for seed in (1, 2, 3, 4):
+        torch.manual_seed(seed)
+        encoder = network.Encoder(colours(gate).network)
+        optimizer = torch.optim.Adam(encoder.parameters(), lr=0.02)
+        for step in range(300):
+            optimizer.param_groups[0]["lr"] = 0.02 * (1 - step / 300)
+            loss = torch.nn.functional.cross_entropy(encoder.train()(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        network.calibrate(encoder, images)
+        best = max(best, (encoder(images).argmax(1) == labels).float().mean().item())
+    assert best <= 0.25 if gate is None else best >= 0.5
