@@ -14,6 +14,8 @@ from export.config import Config, ConfigError
 from export.program import LayerProgram, Program
 from export.words import bits_to_ints, operands, store_weights
 
+RESCALES = 0, 1, 2, -1, -2  # left shifts of a skip's codes, by their number in the descriptor
+
 
 def bits_for(peak: int) -> int:
     """Bits of an unsigned field that holds 0 ... `peak`; at least one."""
@@ -26,7 +28,7 @@ def layer_fields(program: Program) -> dict[str, int]:
     gates = {}
     if program.gated:
         skip = bits_for(program.skip_depth)
-        gates = {"gated": 1, "mux": 1, "rescale_up": 2, "rescale_down": 2, "skip_base": skip,
+        gates = {"gated": 1, "mux": 1, "rescale": 3, "skip_base": skip,
                  "skip_end": skip, "keep": 1, "keep_pooled": 1, "keep_base": skip,
                  "select_base": bits_for(program.select_words)}
     pixels = max(max(layer.source.width, layer.source.height) for layer in layers)
@@ -83,7 +85,7 @@ def layer_words(program: Program, network: Network) -> list[int]:
         gates = {}
         if program.gated:
             gates = {"gated": layer.gate is not None, "mux": layer.gate == "mux",
-                     "rescale_up": max(0, layer.rescale), "rescale_down": max(0, -layer.rescale),
+                     "rescale": RESCALES.index(layer.rescale),
                      "skip_base": layer.skip_base, "skip_end": layer.skip_base + layer.skip_size,
                      "keep": layer.keep, "keep_pooled": layer.keep_pooled,
                      "keep_base": layer.keep_base, "select_base": layer.select_base}

@@ -11,6 +11,7 @@ from hw.descriptor import layer_layout
 from hw.memory import ActivationMemory
 from hw.pipeline import delay
 from hw.sequencer import step_layout
+from hw.tools import shared
 from hw.unpacker import WeightUnpacker
 
 
@@ -156,8 +157,8 @@ class WeightFeeder(wiring.Component):
         word_last = delay(m, late.word_last, 2, "stored_last")
         formats = tuple(sorted({(each.mode, each.weight_bits) for each in program.layers}))
         for c in range(array.columns):
-            m.submodules[f"unpacker_c{c}"] = unpacker = WeightUnpacker(
-                words=array.words, formats=formats, dense=array.dense)
+            unpacker = WeightUnpacker(words=array.words, formats=formats, dense=array.dense)
+            m.submodules[f"unpacker_c{c}"] = shared(unpacker, platform, "unpacker")
             m.d.comb += [
                 unpacker.stored.eq(Cat(segment[c] for segment in segments)),
                 unpacker.mode.eq(layer.mode),

@@ -1,10 +1,11 @@
 """Logic-gated residuals: OR and MUX of a layer's codes with those of an earlier layer."""
 
-from amaranth import Array, Cat, Module, Mux, Signal
+from amaranth import Array, Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from export.pack import RESCALES
 from export.program import Program
 from hw.descriptor import layer_layout
 
@@ -78,24 +79,25 @@ class Gate(wiring.Component):
                      write.en.eq(self.keep)]
 
         passed = self._selected(m)
+        shifts = {spec.rescale for spec in program.layers if spec.gate}
         for u in range(program.unit):
-            skip = Signal(CODE_BITS, name=f"skip_{u}")
+            stored, skip = read.data.word_select(u, CODE_BITS), Signal(CODE_BITS, name=f"skip_{u}")
             code = self.codes[u]
-            m.d.comb += [
-                skip.eq((read.data.word_select(u, CODE_BITS) << layer.rescale_up)
-                        >> layer.rescale_down),
-                self.gated[u].eq(Mux(
-                    ~layer.gated, code,
-                    Mux(layer.mux, Mux(passed[u], code, skip), code | skip))),
-            ]
+            for shift in shifts:
+                with m.If((layer.rescale == RESCALES.index(shift)) | (len(shifts) == 1)):
+                    m.d.comb += skip.eq(Cat(Const(0, max(0, shift)), stored[max(0, -shift):]))
+            merged = code | skip
+            if passed is not None:
+                merged = Mux(layer.mux, Mux(passed[u], code, skip), merged)
+            m.d.comb += self.gated[u].eq(Mux(layer.gated, merged, code))
         return m
 
     def _selected(self, m: Module):
-        """Select bits of the unit at `walk`."""
+        """Select bits of the unit at `walk`; None if there is no mux."""
         program, layer = self.program, self.layer
         unit, units = program.unit, program.units
         if not program.select_words:
-            return [1] * unit
+            return None
         m.submodules.selects = selects = Memory(
             shape=program.array.columns, depth=program.select_words, init=[])
         read, write = selects.read_port(), selects.write_port()

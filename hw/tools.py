@@ -191,8 +191,8 @@ def _tidy(body: str) -> str:
 def _declare_time_zero(module: re.Match) -> str:
     if f"if ({TIME_ZERO})" not in module[0]:
         return module[0]
-    return module[0].replace(
-        "\n", f"\n  reg {TIME_ZERO};\n  initial {TIME_ZERO} <= 1'h0;\n", 1)
+    return module[0].replace(  # behind the ports, which may take several lines
+        ");\n", f");\n  reg {TIME_ZERO};\n  initial {TIME_ZERO} <= 1'h0;\n", 1)
 
 
 def memory_files(verilog: Path) -> dict[str, int]:

@@ -87,3 +87,29 @@ def test_precisions_take_cycles_in_their_ratio(tmp_path):
     _, three, two, one, _ = frames.cycles[0]
     assert three / one == pytest.approx(3, rel=0.03)
     assert two / one == pytest.approx(2, rel=0.03)
+
+
+@pytest.fixture(scope="module")
+def gates(tmp_path_factory):
+    """Both gates, a chain of blocks, pooled and repeated skips, dense weights."""
+    config = load_config(Path(__file__).with_name("gates.toml"))
+    network = random_network(config.network, 1)
+    folder = tmp_path_factory.mktemp("gates")
+    generate(config, network, folder)
+    return config, network, folder
+
+
+@pytest.mark.slow
+def test_gates(gates):
+    config, network, folder = gates
+    lint(folder)
+    check(config, network, folder, random_images(config.network, 4, 1), gaps=3)
+
+
+@pytest.mark.slow
+def test_gates_in_four_states(gates):
+    if reason := missing("icarus"):
+        pytest.skip(reason)
+    config, network, folder = gates
+    check(config, network, folder, random_images(config.network, 2, 1), simulator="icarus",
+          strict=True)
