@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from export.automaton import cells, generated
 from export.config import ConfigError, LayerConfig, NetworkConfig, parse_config
 
 FORMAT, VERSION = "hexlane", 1
@@ -72,8 +73,9 @@ class Layer:
     `weight` is int8 [O, I / groups, k, k] from the alphabet of `config.weight_bits`, `bias` is
     int32 [O], `shift` is 0 ... 15. A layer with a mux also has `select_weight` int8 [O, S], S being
     the skip's channels, and `select_bias` int32 [O]; it passes channel c if the sums over the
-    skip's feature map, so weighted, are not negative. Raises :class:`ConfigError` where they are
-    not.
+    skip's feature map, so weighted, are not negative. A layer with a generator has the `seed`,
+    uint8 [cells] of 0 and 1, that its weights follow from. Raises :class:`ConfigError` where
+    anything is not so.
     """
 
     config: LayerConfig
@@ -82,6 +84,7 @@ class Layer:
     shift: int
     select_weight: np.ndarray | None = None
     select_bias: np.ndarray | None = None
+    seed: np.ndarray | None = None
 
     def __post_init__(self):
         name, channels, kernel = self.config.name, self.config.channels, self.config.kernel
@@ -102,6 +105,14 @@ class Layer:
                 self.select_bias, np.int32, (channels,), f"{name}: select_bias"))
         elif self.select_weight is not None or self.select_bias is not None:
             raise ConfigError(f"{name}: only a layer with a mux has select_weight and select_bias")
+        if self.config.generator is not None:
+            seed = _frozen(self.seed, np.uint8, (cells(self.config),), f"{name}: seed")
+            if (seed > 1).any() or not np.array_equal(
+                    weight[:, :, 0, 0], generated(self.config, seed, weight.shape[1])):
+                raise ConfigError(f"{name}: weight must be what the generator makes of seed")
+            object.__setattr__(self, "seed", seed)
+        elif self.seed is not None:
+            raise ConfigError(f"{name}: only a layer with a generator has a seed")
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -109,6 +120,8 @@ class Layer:
         found = {"weight": self.weight, "bias": self.bias}
         if self.config.gate == "mux":
             found |= {"select_weight": self.select_weight, "select_bias": self.select_bias}
+        if self.config.generator is not None:
+            found["seed"] = self.seed
         return {f"{self.config.name}.{kind}": values for kind, values in found.items()}
 
 
@@ -277,7 +290,8 @@ def _assemble(archive: zipfile.ZipFile, header: dict, config: NetworkConfig) -> 
                           f"not {len(shifts)}")
     kinds = ("weight", "bias")
     wanted = [f"{layer.name}.{kind}" for layer in config.layers
-              for kind in (*kinds, *SELECT * (layer.gate == "mux"))]
+              for kind in (*kinds, *SELECT * (layer.gate == "mux"),
+                           *("seed",) * (layer.generator is not None))]
     wanted += [f"classifier.{kind}" for kind in kinds]
     came = [name.removesuffix(".npy") for name in archive.namelist()]
     if missing := [name for name in wanted if name not in came]:
@@ -288,7 +302,7 @@ def _assemble(archive: zipfile.ZipFile, header: dict, config: NetworkConfig) -> 
     arrays = {name: _read(archive, name) for name in wanted}
     layers = tuple(
         Layer(layer, arrays[f"{layer.name}.weight"], arrays[f"{layer.name}.bias"], shift,
-              *(arrays.get(f"{layer.name}.{kind}") for kind in SELECT))
+              *(arrays.get(f"{layer.name}.{kind}") for kind in (*SELECT, "seed")))
         for layer, shift in zip(config.layers, shifts, strict=True))
     return Network(config, layers, arrays["classifier.weight"], arrays["classifier.bias"],
                    header["record"])

@@ -28,6 +28,15 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+class GeneratorConfig(_Frozen):
+    """A cellular automaton that gives a layer's weights, see :mod:`export.automaton`."""
+
+    rule: Annotated[int, Field(ge=0, le=255)] = 30
+    mapping: Literal["binary", "half", "quarter"] = "half"
+    outputs: Positive = 8  # of a block: the array's columns
+    inputs: Positive = 8  # ... and the operands in one of its words
+
+
 class LayerConfig(_Frozen):
     """One convolution with bias, shift, clip and, if asked for, a gate and 2x2 max-pooling.
 
@@ -45,9 +54,16 @@ class LayerConfig(_Frozen):
     skip: str | None = None
     gate: Literal["or", "mux"] | None = None
     select_bits: Precision = 2  # of the weights that a mux chooses by
+    generator: GeneratorConfig | None = None
 
     @model_validator(mode="after")
     def _complete(self):
+        if self.generator is not None:
+            bits = 1 if self.generator.mapping == "binary" else 2
+            if (self.kernel, self.groups, self.weight_bits) != (1, 1, bits):
+                raise ValueError(f"{self.name}: generated weights must have kernel 1, groups 1 and "
+                                 f"{bits} bits, not {self.kernel}, {self.groups} and "
+                                 f"{self.weight_bits}")
         if (self.skip is None) != (self.gate is None):
             raise ValueError(f"{self.name}: skip and gate come together, not alone")
         return self
@@ -89,6 +105,9 @@ class NetworkConfig(_Frozen):
             if layer.pool and min(shape.height, shape.width) < 2:
                 raise ValueError(f"{layer.name}: pooling needs at least 2x2 pixels, "
                                  f"not {shape.height}x{shape.width}")
+        if self.layers[0].generator is not None:
+            raise ValueError(f"{self.layers[0].name}: the weights of the first layer must be "
+                             f"stored, not generated")
         for index, layer in enumerate(self.layers):
             if layer.skip is not None:
                 self._check_skip(index)

@@ -43,14 +43,18 @@ def convert(encoder: Encoder, record: dict | None = None) -> Network:
         name = conv.layer.name
         weight = conv.levels()
         shift = _integers(conv.shift, torch.int32, f"{name}: shift").item()
-        selects = []
+        extra = {}
         if conv.layer.gate == "mux":
             select = encoder.selects[name]
-            selects = [_integers(select.levels(), torch.int8, f"{name}: select_weight"),
-                       _integers(select.integer_bias(), torch.int32, f"{name}: select_bias")]
+            extra = {
+                "select_weight": _integers(select.levels(), torch.int8, f"{name}: select_weight"),
+                "select_bias": _integers(select.integer_bias(), torch.int32,
+                                         f"{name}: select_bias")}
+        if conv.layer.generator is not None:
+            extra["seed"] = conv.seed.cpu().numpy()
         layers.append(Layer(conv.layer, _integers(weight, torch.int8, f"{name}: weight"),
                             _integers(conv.integer_bias(), torch.int32, f"{name}: bias"), shift,
-                            *selects))
+                            **extra))
     weight, bias = encoder.integer_head()
     return Network(encoder.network, tuple(layers),
                    _integers(weight, torch.int8, "classifier: weight"),

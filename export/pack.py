@@ -31,12 +31,14 @@ def layer_fields(program: Program) -> dict[str, int]:
         gates = {"gated": 1, "mux": 1, "rescale": 3, "skip_base": skip,
                  "skip_end": skip, "keep": 1, "keep_pooled": 1, "keep_base": skip,
                  "select_base": bits_for(program.select_words)}
+    if program.generators:
+        gates["generator"] = bits_for(len(program.generators))
     pixels = max(max(layer.source.width, layer.source.height) for layer in layers)
     slots = bits_for(max(layer.slots for layer in layers))
     address = bits_for(program.depth)
     rot = bits_for(program.array.rows - 1)
     return {
-        "mode": 2, "weight_bits": 2, "segments": bits_for(len(program.weight_widths) - 1),
+        "mode": 2, "weight_bits": 2, "segments": bits_for(len(program.weight_widths)),
         "summed": 1, "classifier": 1, "pool": 1, "code_bits": 2, "out_mode": 2,
         "both_rows": 1,  # the kernel's rows are -1, 0 and 1, else 0 only
         "left": 1, "right": 1,  # the kernel has a column -1, a column 1
@@ -89,10 +91,13 @@ def layer_words(program: Program, network: Network) -> list[int]:
                      "skip_base": layer.skip_base, "skip_end": layer.skip_base + layer.skip_size,
                      "keep": layer.keep, "keep_pooled": layer.keep_pooled,
                      "keep_base": layer.keep_base, "select_base": layer.select_base}
+        if program.generators:
+            gates["generator"] = (0 if layer.generator is None
+                                  else 1 + program.generators.index(layer))
         slots, rot = divmod(layer.source.width, rows)
         words.append(_pack_fields(layer_fields(program), {
             "mode": layer.mode, "weight_bits": layer.weight_bits,
-            "segments": program.weight_segments(layer) - 1,
+            "segments": program.weight_segments(layer),
             "summed": layer.summed, "classifier": layer.classifier,
             "pool": layer.pool, "code_bits": layer.code_bits, "out_mode": layer.out_mode,
             "both_rows": len(layer.dy) > 1, "left": -1 in layer.dx, "right": 1 in layer.dx,
@@ -186,6 +191,9 @@ def weight_words(program: Program, network: Network) -> list[np.ndarray]:
     for layer, (weight, _) in zip(program.layers, _parameters(program, network), strict=True):
         steps = np.concatenate([_steps(layer, weight, index, array.columns, array.words)
                                 for index in range(layer.channel_tiles)])
+        if layer.generator is not None:
+            layers.append(np.zeros((len(steps), array.columns, 0), np.uint8))
+            continue
         if layer.weight_bits == 1:  # lanes without a weight are masked; any sign will do
             steps = np.where(steps == 0, 1, steps)
         layers.append(store_weights(steps, layer.mode, layer.weight_bits, array.words,
@@ -211,6 +219,7 @@ class Images:
     biases: list[int]
     tiles: list[int]
     layers: list[int]
+    seeds: list[int]  # of the layers with generated weights
     bits: dict[str, int]
 
     @property
@@ -238,11 +247,13 @@ def pack(config: Config, network: Network) -> tuple[Program, Images]:
             raise ConfigError(f"{layer.name}: accumulator could overflow: wanted |bias| <= {limit},"
                               f" got {np.abs(bias.astype(np.int64)).max()}")
     segments = weight_images(program, network)
+    seeds = [network.layers[layer.number].seed for layer in program.generators]
     images = {
         "weights": [bits_to_ints(rows.reshape(len(rows), -1)) for rows in segments],
         "biases": bias_words(program, network),
         "tiles": tile_words(program),
         "layers": layer_words(program, network),
+        "seeds": [bits_to_ints(seed[None])[0] for seed in seeds],
     }
     tile_bits = sum(tile_fields(program).values())
     bits = {
@@ -250,6 +261,7 @@ def pack(config: Config, network: Network) -> tuple[Program, Images]:
         "biases": len(images["biases"]) * program.array.columns * bias_width(program),
         "program": (len(images["tiles"]) * tile_bits
                     + len(images["layers"]) * sum(layer_fields(program).values())),
+        **({"seeds": sum(seed.size for seed in seeds)} if seeds else {}),
     }
     return program, Images(**images, bits=bits)
 

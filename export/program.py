@@ -14,7 +14,7 @@ from functools import cached_property
 from itertools import pairwise
 from math import gcd
 
-from export.config import DIGITS_OF_PIXEL, Config, ConfigError, Shape
+from export.config import DIGITS_OF_PIXEL, Config, ConfigError, GeneratorConfig, Shape
 from export.words import operands, stored_bits
 
 # Cycles of a layer beyond its tiles, the array's skew and its drain: descriptor fetch, feeder,
@@ -57,6 +57,7 @@ class LayerProgram:
     out_base: int = 0
     out_mode: int = 0  # word precision of the layer that reads the output
     out_slots: int = 0
+    generator: GeneratorConfig | None = None
     gate: str | None = None
     keep: bool = False  # the output goes into the skip memory too
     keep_pooled: bool = False  # ... after 2x2 pooling
@@ -170,7 +171,7 @@ class Program:
                     "name": layer.name, "channels": layer.channels, "kernel": layer.kernel,
                     "groups": layer.groups, "weight_bits": layer.weight_bits,
                     "code_bits": layer.code_bits, "pool": layer.pool, "pixels": number == 0,
-                    "gate": layer.gate})
+                    "gate": layer.gate, "generator": layer.generator})
             else:
                 readers.append({
                     "name": "classifier", "channels": network.classes,
@@ -201,7 +202,7 @@ class Program:
 
     def _layer(self, *, name, number, source, channels, weight_bits, bits_in, kernel=1, groups=1,
                code_bits=1, pool=False, pixels=False, summed=False, classifier=False,
-               gate=None) -> LayerProgram:
+               gate=None, generator=None) -> LayerProgram:
         mode = self._mode(name, max(weight_bits, bits_in))
         digits = DIGITS_OF_PIXEL[self.digit_bits] if pixels else 1
 
@@ -230,6 +231,11 @@ class Program:
             mode = self._mode(f"{name}: binary weights whose groups do not fill whole words",
                               max(mode, 2))
             ops, taps, spans = geometry(mode)
+        if generator is not None and (generator.outputs, generator.inputs) != (
+                self.array.columns, ops):
+            raise ConfigError(f"{name}: weights must be generated in blocks of "
+                              f"{self.array.columns} x {ops} for this array, "
+                              f"not {generator.outputs} x {generator.inputs}")
         # All tiles of a layer take the same steps, so that none overtakes the drain of the one
         # before; those with fewer words read some of another group, with weight zero.
         total = -(-source.channels * taps // ops)
@@ -238,7 +244,9 @@ class Program:
         return LayerProgram(
             name=name, number=number, source=source, channels=channels, mode=mode,
             weight_bits=weight_bits,
-            stored_bits=stored_bits(mode, weight_bits, self.array.words, self.array.dense),
+            stored_bits=0 if generator is not None else stored_bits(
+                mode, weight_bits, self.array.words, self.array.dense),
+            generator=generator,
             code_bits=code_bits, groups=groups,
             kernel=kernel, pool=pool, summed=summed, classifier=classifier, gate=gate,
             digits=digits,
@@ -336,6 +344,11 @@ class Program:
         return max(peak.bit_length() + 3, self.bias_bits)
 
     @property
+    def generators(self) -> list[LayerProgram]:
+        """The layers whose weights are generated."""
+        return [layer for layer in self.layers if layer.generator is not None]
+
+    @property
     def gated(self) -> bool:
         """Whether any layer has a gate, so that there is a skip memory."""
         return self.skip_depth > 0
@@ -347,12 +360,12 @@ class Program:
         The first segments of a stored word lie in as many memories, of which a layer with narrow
         words reads only the first ones; so no bit is spent on the difference.
         """
-        edges = sorted({layer.stored_bits for layer in self.layers})
-        return tuple(b - a for a, b in pairwise([0, *edges]))
+        edges = sorted({0} | {layer.stored_bits for layer in self.layers})
+        return tuple(b - a for a, b in pairwise(edges))
 
     def weight_segments(self, layer: LayerProgram) -> int:
         """Segments that the layer's stored words have."""
-        return 1 + sorted({layer.stored_bits for layer in self.layers}).index(layer.stored_bits)
+        return sorted({0} | {each.stored_bits for each in self.layers}).index(layer.stored_bits)
 
     # ---- cycles
 

@@ -49,7 +49,7 @@ class Engine(wiring.Component):
         m.submodules.pixels = pixels = PixelInput(program)
         m.submodules.memory = memory = ActivationMemory(program)
         m.submodules.feeder = feeder = Feeder(program)
-        m.submodules.weights = weights = WeightFeeder(program, images.weights)
+        m.submodules.weights = weights = WeightFeeder(program, images.weights, images.seeds)
         m.submodules.array = array = SystolicArray(program)
         m.submodules.epilogue = epilogue = Epilogue(program, images.biases)
         layer = sequencer.layer
@@ -65,7 +65,7 @@ class Engine(wiring.Component):
             feeder.layer.eq(layer), feeder.step.eq(sequencer.step),
             memory.address.eq(feeder.address), feeder.data.eq(memory.data),
             weights.layer.eq(layer), weights.step.eq(sequencer.step),
-            weights.restart.eq(sequencer.restart),
+            weights.restart.eq(sequencer.restart), weights.fetch.eq(sequencer.fetch),
 
             array.tail.eq(layer.tail),
             array.acts.eq(feeder.acts), array.control.eq(feeder.control),

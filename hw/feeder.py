@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from export.program import Program
 from hw.array import CONTROL, WEIGHT_CONTROL
+from hw.automaton import Automaton
 from hw.descriptor import layer_layout
 from hw.memory import ActivationMemory
 from hw.pipeline import delay
@@ -127,6 +128,7 @@ class WeightFeeder(wiring.Component):
     Members
     -------
     restart : In(1)     back to the first word, between frames
+    fetch : In(1)       a layer starts in the next cycle
     layer : In(layer_layout)
     step : In(step_layout)
     rows : Out(ArrayLayout(6 * words, C))       as the array takes them
@@ -135,10 +137,11 @@ class WeightFeeder(wiring.Component):
 
     LATENCY = 3  # memory, its output register, unpacking
 
-    def __init__(self, program: Program, roms: list[list[int]]):
-        self.program, self.roms = program, roms
+    def __init__(self, program: Program, roms: list[list[int]], seeds: list[int]):
+        self.program, self.roms, self.seeds = program, roms, seeds
         super().__init__({
             "restart": In(1),
+            "fetch": In(1),
             "layer": In(layer_layout(program)),
             "step": In(step_layout(program)),
             "rows": Out(data.ArrayLayout(6 * program.array.words, program.array.columns)),
@@ -155,7 +158,9 @@ class WeightFeeder(wiring.Component):
         tail = Signal(6 * array.words)
         m.d.sync += tail.eq(Cat(layer.tail > k for k in range(6 * array.words)))
         word_last = delay(m, late.word_last, 2, "stored_last")
-        formats = tuple(sorted({(each.mode, each.weight_bits) for each in program.layers}))
+        formats = tuple(sorted({(each.mode, each.weight_bits) for each in program.layers
+                                if each.generator is None}))
+        generated = self._automata(m, late)
         for c in range(array.columns):
             unpacker = WeightUnpacker(words=array.words, formats=formats, dense=array.dense)
             m.submodules[f"unpacker_c{c}"] = shared(unpacker, platform, "unpacker")
@@ -165,7 +170,10 @@ class WeightFeeder(wiring.Component):
                 unpacker.weight_bits.eq(layer.weight_bits),
                 unpacker.valid.eq(Mux(word_last, tail, ~0)),
             ]
-            m.d.sync += self.rows[c].eq(unpacker.row)
+            row = unpacker.row
+            for number, rows in generated.items():
+                row = Mux(layer.generator == number, rows[c], row)
+            m.d.sync += self.rows[c].eq(row)
 
         control = Signal(WEIGHT_CONTROL)
         m.d.comb += control.word_last.eq(late.word_last)
@@ -173,6 +181,27 @@ class WeightFeeder(wiring.Component):
             m.d.comb += control.top.eq((layer.last_digit != 0) & (late.digit == 0))
         m.d.comb += self.control.eq(delay(m, control, self.LATENCY, "weight_control"))
         return m
+
+    def _automata(self, m: Module, late) -> dict[int, list]:
+        """Each column's row of the layers with generated weights, two cycles behind `late`."""
+        program, rows = self.program, {}
+        now = data.View(late.shape(), delay(m, late, 2, "generated_step"))
+        valid = Mux(now.word_last, Cat(self.layer.tail > k for k in range(
+            6 * program.array.words)), ~0)
+        fetched = Signal()
+        m.d.sync += fetched.eq(self.fetch)
+        for number, (spec, seed) in enumerate(zip(program.generators, self.seeds, strict=True), 1):
+            m.submodules[f"automaton{number}"] = automaton = Automaton(
+                spec, words=program.array.words, seed=seed)
+            m.d.comb += [
+                automaton.load.eq(fetched),
+                automaton.step.eq(now.valid & (self.layer.generator == number)),
+                automaton.rewind.eq(now.pass_last & ~now.tile_done),
+                automaton.advance.eq(now.tile_done),
+                automaton.valid.eq(valid),
+            ]
+            rows[number] = [automaton.rows[c] for c in range(program.array.columns)]
+        return rows
 
     def _segment(self, m: Module, late, k: int):
         """Segment `k` of every column's word, two cycles behind the step `late`."""
@@ -184,7 +213,7 @@ class WeightFeeder(wiring.Component):
         base = Signal.like(row, name=f"base{k}")  # of the channel tile in work
         with m.If(self.restart):
             m.d.sync += [row.eq(0), base.eq(0)]
-        with m.Elif(late.valid & (self.layer.segments >= k)):
+        with m.Elif(late.valid & (self.layer.segments > k)):
             with m.If(late.tile_done):
                 m.d.sync += [row.eq(row + 1), base.eq(row + 1)]
             with m.Elif(late.pass_last):

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from export.artifact import MAX_SHIFT
+from export.automaton import cells, generated
 from export.config import LayerConfig, NetworkConfig, TrainConfig
 from model.gates import Heaviside, gate, max_pool
 from model.quant import (
@@ -74,6 +75,12 @@ class QuantConv(QuantWeight):
         super().__init__(weight / math.sqrt(fan_in), layer.weight_bits, recipe.steps)
         self.layer, self.pad = layer, pad
         self.round_codes = True
+        if layer.generator is not None:  # weights that are not learned
+            seed = torch.randint(0, 2, (cells(layer),), dtype=torch.uint8)
+            made = generated(layer, seed.numpy(), in_channels)[:, :, None, None]
+            del self.weight
+            self.register_buffer("seed", seed)
+            self.register_buffer("weight", torch.from_numpy(made).float())
         self.norm = None
         if recipe.normalization == "batch":
             self.norm = nn.BatchNorm2d(layer.channels)
@@ -83,6 +90,9 @@ class QuantConv(QuantWeight):
         self.register_buffer("mean", torch.zeros(layer.channels))
         self.register_buffer("square", torch.ones(()))  # of acc - mean, all channels
         self.register_buffer("shift", torch.zeros(()))
+
+    def levels(self) -> Tensor:
+        return super().levels() if self.layer.generator is None else self.weight
 
     def accumulate(self, x: Tensor) -> Tensor:
         """Sums (n, channels, h, w), pooled if the layer pools; integers, exact in float32."""

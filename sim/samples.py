@@ -3,6 +3,7 @@
 import numpy as np
 
 from export.artifact import ALPHABET, MAX_SHIFT, Layer, Network
+from export.automaton import cells, generated
 from export.config import NetworkConfig
 from sim.golden import activate, conv, gate, pool, summed
 
@@ -26,14 +27,18 @@ def random_network(config: NetworkConfig, seed: int) -> Network:
     for index, (layer, source) in enumerate(zip(config.layers, config.shapes, strict=False)):
         shape = (layer.channels, source.channels // layer.groups, layer.kernel, layer.kernel)
         weight = rng.choice(np.array(ALPHABET[layer.weight_bits], np.int8), shape)
-        select, skip = {}, config.skip_source(index) if layer.skip else None
+        extra = {}
+        if layer.generator is not None:
+            extra["seed"] = rng.integers(0, 2, cells(layer)).astype(np.uint8)
+            weight = generated(layer, extra["seed"], source.channels)[:, :, None, None]
+        skip = config.skip_source(index) if layer.skip else None
         if layer.gate == "mux":  # passes every channel for half of the images
             choice = rng.choice(np.array(ALPHABET[layer.select_bits], np.int8),
                                 (layer.channels, config.shapes[skip + 1].channels))
             sums = summed(choice, np.zeros(layer.channels, np.int32), maps[skip])
-            select = {"select_weight": choice,
+            extra |= {"select_weight": choice,
                       "select_bias": -np.median(sums, 0).round().astype(np.int32)}
-        plain = Layer(layer, weight, np.zeros(layer.channels, np.int32), 0, **select)
+        plain = Layer(layer, weight, np.zeros(layer.channels, np.int32), 0, **extra)
         acc = conv(plain, x, pad)
         sums = pool(acc) if layer.pool else acc
         mean = sums.mean((0, 2, 3))
@@ -43,7 +48,7 @@ def random_network(config: NetworkConfig, seed: int) -> Network:
         shift = int(np.clip(round(np.log2(max(spread, 1) / (codes / 4))), 0, MAX_SHIFT))
         middle = 2**shift * codes / 2
         bias = middle - mean + rng.uniform(-0.5, 0.5, layer.channels) * 2**shift
-        layers.append(Layer(layer, weight, np.round(bias).astype(np.int32), shift, **select))
+        layers.append(Layer(layer, weight, np.round(bias).astype(np.int32), shift, **extra))
         codes = activate(layers[-1], acc)
         if layer.gate:
             codes = gate(layers[-1], codes, maps[skip], config.layers[skip].code_bits)

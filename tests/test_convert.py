@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from export.artifact import load_network
-from export.config import Config, ConfigError, LayerConfig, NetworkConfig, load_config, parse_config
+from export.config import (
+    Config,
+    ConfigError,
+    GeneratorConfig,
+    LayerConfig,
+    NetworkConfig,
+    load_config,
+    parse_config,
+)
 from sim.golden import run
 from sim.samples import random_images
 
@@ -28,6 +36,11 @@ LAYERS = {
     "or": (LayerConfig(name="a", channels=8, weight_bits=3, code_bits=3),
            LayerConfig(name="b", channels=8, weight_bits=2, code_bits=2, skip="a", gate="or"),
            LayerConfig(name="c", channels=16, weight_bits=2, code_bits=3, skip="b", gate="or")),
+    "generated": (LayerConfig(name="a", channels=16, weight_bits=3, code_bits=3),
+                  LayerConfig(name="b", channels=12, weight_bits=2, code_bits=2, kernel=1,
+                              generator=GeneratorConfig(mapping="quarter")),
+                  LayerConfig(name="c", channels=12, weight_bits=1, code_bits=1, kernel=1,
+                              generator=GeneratorConfig(mapping="binary"))),
     "mux": (LayerConfig(name="a", channels=8, weight_bits=3, code_bits=2),
             LayerConfig(name="b", channels=12, weight_bits=2, code_bits=2, pool=True),
             LayerConfig(name="c", channels=16, weight_bits=2, code_bits=3, skip="a", gate="mux",

@@ -8,6 +8,7 @@ import pytest
 from export.config import ConfigError, parse_config
 from export.pack import pack
 from export.program import Program
+from export.words import operands
 from hw.engine import Engine
 from sim import golden
 from sim.samples import extreme_network, random_images, random_network
@@ -83,7 +84,7 @@ def test_random_networks(seed):
 
 
 def random_gates(seed: int):
-    """Layers of few sizes, most of them with a gate whose skip may be any that fits."""
+    """Layers of few sizes, most with a gate whose skip may be any that fits, some generated."""
     rng = random.Random(seed)
     rows, columns = rng.choice([(1, 1), (1, 4), (2, 3), (3, 4), (4, 4), (5, 2), (7, 1), (2, 8)])
     height, width = rng.randint(2, 8), rng.randint(2, 8)
@@ -102,8 +103,17 @@ def random_gates(seed: int):
             layer["pool"], size = True, (size[0] // 2, size[1] // 2)
         layers.append(layer)
         sizes.append(size)
-    return design(layers, (rows, columns, rng.randint(1, 4), (1, 2, 3), seed % 2 > 0),
-                  height=height, width=width, channels=rng.randint(1, 3))
+    array = rows, columns, rng.randint(1, 4), (1, 2, 3), seed % 2 > 0
+    sizes = {"height": height, "width": width, "channels": rng.randint(1, 3)}
+    modes = {layer.name: layer.mode for layer in Program(design(layers, array, **sizes)).layers}
+    for k, layer in enumerate(layers):
+        if k and layer["kernel"] == 1 and layer["weight_bits"] < 3 and rng.random() < 0.7:
+            layer["generator"] = {
+                "rule": rng.choice([30, 45, 105]), "outputs": columns,
+                "inputs": operands(modes[f"layer{k}"], array[2]),
+                "mapping": rng.choice(["half", "quarter"]) if layer["weight_bits"] == 2 else
+                           "binary"}
+    return design(layers, array, **sizes)
 
 
 def gated(seeds):
@@ -116,7 +126,7 @@ def gated(seeds):
             continue
 
 
-@pytest.mark.parametrize("seed", list(gated(range(60)))[:24])
+@pytest.mark.parametrize("seed", list(gated(range(80)))[:30])
 def test_random_gates(seed):
     config = random_gates(seed)
     check(config, random_network(config.network, seed), random_images(config.network, 2, seed),

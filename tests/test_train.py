@@ -116,6 +116,23 @@ def test_rules_for_comparison_learn_too(images, tmp_path, rule):
     assert np.mean(trace.classes == images[1][-100:]) == pytest.approx(record["validation"])
 
 
+def test_gates_and_generated_weights_learn(images, tmp_path):
+    values = design(epochs=6).model_dump()
+    values["network"]["layers"] = [
+        {"name": "a", "channels": 8, "weight_bits": 3, "code_bits": 2, "pool": True},
+        {"name": "b", "channels": 8, "weight_bits": 2, "code_bits": 2, "kernel": 1,
+         "generator": {"outputs": 4, "inputs": 4}},
+        {"name": "c", "channels": 8, "weight_bits": 2, "code_bits": 2, "skip": "a", "gate": "mux"},
+        {"name": "d", "channels": 8, "weight_bits": 2, "code_bits": 2, "skip": "c", "gate": "or",
+         "pool": True}]
+    config = parse_config(values)
+    record = train.train(config, tmp_path, compiled=False)
+    assert record["curve"][-1][0] < record["curve"][0][0]
+    encoder, _ = convert.load_checkpoint(tmp_path / "final.pt", config)
+    trace = golden.run(convert.convert(encoder), images[0][-100:])
+    assert np.mean(trace.classes == images[1][-100:]) == pytest.approx(record["validation"])
+
+
 def test_a_checkpoint_of_another_network_is_refused(images, tmp_path):
     train.train(design(epochs=1), tmp_path, compiled=False)
     with pytest.raises(ConfigError, match=r"checkpoint.pt: cannot be resumed with this config"):

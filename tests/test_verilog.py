@@ -91,7 +91,7 @@ def test_precisions_take_cycles_in_their_ratio(tmp_path):
 
 @pytest.fixture(scope="module")
 def gates(tmp_path_factory):
-    """Both gates, a chain of blocks, pooled and repeated skips, dense weights."""
+    """Both gates, a chain of blocks, pooled and repeated skips, dense and generated weights."""
     config = load_config(Path(__file__).with_name("gates.toml"))
     network = random_network(config.network, 1)
     folder = tmp_path_factory.mktemp("gates")
