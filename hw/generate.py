@@ -76,8 +76,10 @@ def describe(engine: Engine, network: Network) -> dict:
         "weight_bits": images.bits["weights"],
         "bias_bits": images.bits["biases"],
         "program_bits": images.bits["program"],
+        "seed_bits": images.bits.get("seeds", 0),
         "total_bits": images.total_bits,
         "activation_memory_bits": array.rows * program.depth * 6 * array.words,
+        "skip_memory_bits": program.skip_depth * 3 * program.unit,
     }
 
 
