@@ -30,7 +30,8 @@ class Epilogue(wiring.Component):
     buffered row of half the width. Codes are placed as the reading layer wants its words.
     Before pooling, a gate may merge them with the skip's codes (:class:`hw.gate.Gate`).
     The classifier's sums go over all pixels instead; the first of the highest scores wins. So do
-    those that a mux selects by: of them only the signs are kept.
+    those that a mux selects by: of them only the signs are kept (the classifier's, which are kept
+    too, are written over before they could be read).
 
     Members
     -------
@@ -115,7 +116,7 @@ class Epilogue(wiring.Component):
         scored, signs, signed_now = self._classify(m, one, sums, biases)
         if program.gated:
             m.d.comb += [gate.signs.eq(signs),
-                         gate.select.eq(signed_now & ~layer.classifier)]
+                         gate.select.eq(signed_now)]
         # The memory registers the write once more before it is done.
         written = Signal(2)
         m.d.sync += written.eq(Cat(four.valid & four.layer_last, written))
@@ -319,7 +320,7 @@ class Epilogue(wiring.Component):
         with m.Elif(left != 0):
             m.d.sync += [w.eq(other) for w, other in pairwise(waiting)]
             m.d.sync += [left.eq(left - 1), number.eq(number + 1)]
-            with m.If((waiting[0] > result.score) & layer.classifier):
+            with m.If(waiting[0] > result.score):
                 m.d.sync += [result.score.eq(waiting[0]), result["class"].eq(number)]
         with m.If(self.fetch):
             m.d.sync += number.eq(0)

@@ -133,6 +133,13 @@ def test_random_gates(seed):
           gaps=3 * (seed % 2), seed=seed)
 
 
+def test_a_skip_that_is_repeated_is_not_written_over():
+    """Its last reader goes through it twice and is kept as a skip itself."""
+    config = design([conv(4, 3, 3), conv(8, 2, 3, skip="layer0", gate="or"),
+                     conv(8, 2, 3, skip="layer1", gate="or")], (4, 4, 2))
+    check(config, random_network(config.network, 1), random_images(config.network, 2, 1))
+
+
 @pytest.mark.parametrize("value", [-2, 2])
 @pytest.mark.parametrize("mode", [1, 2, 3])
 def test_full_accumulators(value, mode):
