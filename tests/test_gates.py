@@ -120,6 +120,19 @@ def test_a_gate_takes_no_cycles_but_for_what_a_mux_selects_by():
         assert program.frame_cycles == sum(cycles.values()) + sum(selects.values())
 
 
+def test_scores_are_wide_enough_for_what_a_mux_selects_by():
+    """Sums over many large codes, in front of a small classifier, and the fold of their weights."""
+    program = Program(parse_config({
+        "name": "test",
+        "network": {"height": 12, "width": 12, "channels": 1, "classes": 2, "layers": [
+            {"name": "a", "channels": 16, "weight_bits": 1, "code_bits": 3},
+            {"name": "b", "channels": 16, "weight_bits": 1, "code_bits": 1, "pool": True,
+             "skip": "a", "gate": "mux", "select_bits": 3},
+            {"name": "c", "channels": 4, "weight_bits": 1, "code_bits": 1, "pool": True}]},
+        "array": {"rows": 4, "columns": 4, "words": 1}}))
+    assert 2 ** (program.score_bits - 1) > 2 * (2 * 7 * 16 * 144)
+
+
 def test_chained_blocks_share_one_region():
     """A region may be written over while its last reader goes through it."""
     chain = Program(design({"channels": 8, "skip": "a", "gate": "or"},
