@@ -230,6 +230,14 @@ def save_network(network: Network, path: str | Path):
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
 
 
+def save_record(network: Network, path: str | Path):
+    """Writes the record alone as JSON beside the artifact `path`, for people to read."""
+    path = Path(path).with_suffix(".json")
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(network.record, sort_keys=True, indent=1) + "\n")
+    os.replace(part, path)
+
+
 def _member(name: str, values: np.ndarray) -> tuple[zipfile.ZipInfo, bytes]:
     """As numpy.savez_compressed writes it, but the same on every day and system."""
     info = zipfile.ZipInfo(f"{name}.npy", EPOCH)

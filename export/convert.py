@@ -1,7 +1,8 @@
 """Checkpoint to integer network: `python -m export.convert configs/cifar10.toml`.
 
 Reads `build/NAME/train/final.pt`, or any checkpoint of the training, and writes
-`weights/NAME.npz`. A `record.json` beside the checkpoint goes into the file.
+`weights/NAME.npz`. A `record.json` beside the checkpoint goes into the file, and into
+`weights/NAME.json`.
 """
 
 import json
@@ -13,7 +14,7 @@ import torch
 import typer
 from torch import Tensor
 
-from export.artifact import Layer, Network, save_network
+from export.artifact import Layer, Network, save_network, save_record
 from export.cli import one_line_errors
 from export.config import Config, ConfigError, NetworkConfig, load_config, parse_config
 from model.network import Encoder
@@ -134,6 +135,7 @@ def main(
     encoder, record = load_checkpoint(source, design)
     network = convert(encoder, {"training": record})
     save_network(network, path)
+    save_record(network, path)
     weights = sum(layer.weight.size for layer in network.layers)
     typer.echo(f"{path}: {weights + network.classifier_weight.size} weights, "
                f"digest {network.digest[:16]}")

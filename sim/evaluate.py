@@ -20,7 +20,7 @@ import numpy as np
 import typer
 from tqdm import tqdm
 
-from export.artifact import load_network, save_network
+from export.artifact import load_network, save_network, save_record
 from export.cli import one_line_errors
 from export.config import ConfigError, load_config
 from model.data import HOLDOUT, load_cifar10
@@ -61,7 +61,9 @@ def main(
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(result | {"digest": network.digest}, indent=1) + "\n")
     if record:
-        save_network(replace(network, record=network.record | {"measured": result}), path)
+        network = replace(network, record=network.record | {"measured": result})
+        save_network(network, path)
+        save_record(network, path)
 
 
 if __name__ == "__main__":

@@ -165,6 +165,7 @@ def test_command_converts_the_final_weights(design, capsys):
     loaded = load_network("weights/small.npz")
     assert loaded.digest == convert.convert(encoder).digest
     assert loaded.record == {"training": json.loads(json.dumps(record))}
+    assert json.loads(Path("weights/small.json").read_text()) == loaded.record
     weights = 8 * 3 * 9 + 4 * 8 * 9 + 4 * 4
     assert capsys.readouterr().out == (f"{Path('weights/small.npz')}: {weights} weights, "
                                        f"digest {loaded.digest[:16]}\n")

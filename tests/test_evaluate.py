@@ -83,3 +83,12 @@ def test_missing_weights(design, capsys):
 def test_needs_neither_torch_nor_amaranth(module):
     code = f"import sys; sys.modules['torch'] = sys.modules['amaranth'] = None; import {module}"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_keeps_the_result_with_the_weights(design):
+    before = load_network("weights/small.npz")
+    main("small.toml", None, "test", None, True)
+    after = load_network("weights/small.npz")
+    assert after.digest == before.digest
+    assert after.record["measured"]["images"] == 250
+    assert json.loads(Path("weights/small.json").read_text()) == after.record
