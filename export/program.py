@@ -15,6 +15,7 @@ from itertools import pairwise
 from math import gcd
 
 from export.config import DIGITS_OF_PIXEL, Config, ConfigError, GeneratorConfig, Shape
+from export.skips import place_skips
 from export.words import operands, stored_bits
 
 # Cycles of a layer beyond its tiles, the array's skew and its drain: descriptor fetch, feeder,
@@ -270,7 +271,7 @@ class Program:
         self.depth = sizes[0] + max(pairs)
         bases = [0] + [sizes[0] if k % 2 == 0 else self.depth - size
                        for k, size in enumerate(sizes[1:])]
-        skips = self._place_skips()
+        skips, self.skip_depth = place_skips(network, self.array.columns, self.units)
         placed = []
         for layer in layers:
             at = next(k for k, source in enumerate(network.shapes) if source is layer.source)
@@ -280,46 +281,6 @@ class Program:
                            "out_slots": readers[at + 1].slots, **skips[at]}
             placed.append(replace(layer, **values))
         return tuple(placed)
-
-    def _place_skips(self) -> list[dict]:
-        """Fields of each of the network's layers that concern the skip memory; sets its depth.
-
-        A word is one unit of channels of one pixel, in the order in which the epilogue writes
-        them, which is the order in which a gate needs them. So a region may be written over from
-        the start while its last reader goes through it, unless that one starts over.
-        """
-        network, columns = self.config.network, self.array.columns
-        fields: list[dict] = [{} for _ in network.layers]
-        regions = []  # of a source: base, size, the layer that it lives until
-        self.skip_depth = 0
-        for source, layer in enumerate(network.layers):
-            readers = [k for k, other in enumerate(network.layers) if other.skip == layer.name]
-            if not readers:
-                continue
-            pooled = {network.skip_pooled(k) for k in readers}
-            if len(pooled) > 1 or (layer.pool and True in pooled):
-                raise ConfigError(f"{layer.name}: as a skip it must be pooled for all gates or "
-                                  f"for none, and not be pooled already")
-            repeated = [k for k in readers if network.layers[k].channels != layer.channels]
-            if repeated and layer.channels % columns:
-                raise ConfigError(f"{network.layers[repeated[0]].name}: to be repeated, the skip's "
-                                  f"channels must fill the array's {columns} columns, "
-                                  f"not {layer.channels}")
-            out = network.shapes[readers[0]]
-            size = -(-layer.channels // columns) * self.units * out.pixels
-            base = 0
-            for start, length, until in sorted(regions):
-                if until > source and base < start + length and start < base + size:
-                    base = start + length
-            # A last reader that goes through it once frees it word by word.
-            last = max(readers)
-            regions.append((base, size, last + (last in repeated)))
-            self.skip_depth = max(self.skip_depth, base + size)
-            fields[source] |= {"keep": True, "keep_pooled": True in pooled, "keep_base": base}
-            for k in readers:
-                fields[k] |= {"skip_base": base, "skip_size": size,
-                              "rescale": network.layers[k].code_bits - layer.code_bits}
-        return fields
 
     # ---- widths
 

@@ -35,15 +35,18 @@ STICKY = 0.6  # a shift moves only if its ideal value is further away than this,
 
 
 class QuantWeight(nn.Module):
-    """Base of what has a `weight` of some bits, and the rule for its step."""
+    """Base of what has a `weight` of some bits, and the rule for its step.
+
+    The parameter is a matrix with a row per output channel, as the optimizer wants it.
+    """
 
     def __init__(self, weight: Tensor, bits: int, steps: str):
         super().__init__()
-        self.bits, self.steps = bits, steps
+        self.bits, self.steps, self.shape = bits, steps, weight.shape
         self.round_weights = True
-        self.weight = nn.Parameter(weight)
+        self.weight = nn.Parameter(weight.flatten(1))
         if steps == "learned":  # as in LSQ (Esser et al. 2020), but in the logarithm
-            self.log_step = nn.Parameter(weight_step(standardize(weight), bits).log())
+            self.log_step = nn.Parameter(weight_step(standardize(self.weight.detach()), bits).log())
 
     def levels(self) -> Tensor:
         """The integers that `weight` stands for; or real numbers, if it is not to be rounded."""
@@ -53,7 +56,7 @@ class QuantWeight(nn.Module):
         elif self.steps == "mean" and self.bits > 1:
             step = mean_step(weight, self.bits)
         quantize = quantize_weight if self.round_weights else scale_weight
-        return quantize(weight, self.bits, step)
+        return quantize(weight, self.bits, step).view(self.shape)
 
 
 class QuantConv(QuantWeight):
@@ -218,8 +221,9 @@ class Encoder(nn.Module):
         for index in range(len(self.convs)):
             maps.append(self.run_layer(index, maps))
         x, weight = maps[-1], self.head.levels()
+        part = self.network.shapes[-1].pixels / x[0, 0].numel()  # 1 but for crops in training
         with torch.autocast(x.device.type, enabled=False):
-            sums = F.linear(x.float().sum((2, 3)), weight)
+            sums = F.linear(x.float().sum((2, 3)) * part, weight)
             if self.training:
                 return sums / self.head_scale + self.head_bias
             return sums + self.integer_head()[1]

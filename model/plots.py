@@ -22,14 +22,16 @@ plt.rcParams.update({"svg.hashsalt": "hexlane", "svg.fonttype": "none", "figure.
 def curve(record: dict) -> plt.Figure:
     """Validation accuracy and training loss; a line where the quantized epochs begin."""
     try:
-        loss, accuracy = np.array(record["training"]["curve"]).T
+        loss, accuracy = np.array(record["training"]["curve"], float).T
         first = record["training"]["config"]["train"].get("teacher_epochs", 0)
     except KeyError as error:
         raise ConfigError(f"the artifact's record has no {error}: convert a finished "
                           f"training") from error
     figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
     epochs = np.arange(1, len(loss) + 1)
-    axes.plot(epochs, 100 * accuracy, color="tab:blue")
+    validated = ~np.isnan(accuracy)
+    accuracy = accuracy[validated]
+    axes.plot(epochs[validated], 100 * accuracy, color="tab:blue")
     axes.set(xlabel="epoch", ylabel="validation accuracy, %",
              ylim=(max(0, 100 * np.quantile(accuracy, 0.05) - 5), 100 * accuracy.max() + 1))
     axes.yaxis.label.set_color("tab:blue")

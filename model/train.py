@@ -39,18 +39,30 @@ MARGIN = 4  # pixels of random translation
 QUICK, FINAL = 2000, 10000  # images for the statistics: of each epoch's validation, of the result
 
 
-def augment(images: Tensor, generator: torch.Generator, pad: int) -> Tensor:
-    """Random crops of the padded images and random flips; uint8 (n, c, h, w)."""
+def augment(images: Tensor, generator: torch.Generator, pad: int, crop: int = 0,
+            cutout: int = 0) -> Tensor:
+    """Random crops and flips of images (n, c, h, w), uint8, and a square of `pad` in each.
+
+    A crop of the images' own size (0) may reach over each edge by `MARGIN`, a smaller square by
+    none. `cutout` is the side of the square, whose centre is anywhere (DeVries and Taylor 2017).
+    """
     n, channels, height, width = images.shape
-    padded = F.pad(images, (MARGIN,) * 4, value=pad)
-    top, left = torch.randint(0, 2 * MARGIN + 1, (2, n, 1), generator=generator)
+    edge = 0 if crop else MARGIN
+    padded = F.pad(images, (edge,) * 4, value=pad)
+    size = (crop or height, crop or width)
+    place = [torch.randint(0, full + 2 * edge - side + 1, (n, 1), generator=generator)
+             + torch.arange(side) for full, side in zip((height, width), size, strict=True)]
     flip = torch.rand(n, 1, generator=generator) < 0.5
-    rows = top + torch.arange(height)
-    cols = left + torch.arange(width)
-    cols = torch.where(flip, cols.flip(1), cols)
-    place = [torch.arange(n)[:, None, None, None], torch.arange(channels)[None, :, None, None],
-             rows[:, None, :, None], cols[:, None, None, :]]
-    return padded[tuple(index.to(images.device) for index in place)]
+    place[1] = torch.where(flip, place[1].flip(1), place[1])
+    centre = [torch.randint(0, side, (n, 1), generator=generator) for side in size]
+    rows, cols = ((torch.arange(side) - at + cutout // 2) for side, at in zip(size, centre,
+                                                                            strict=True))
+    hole = (((rows >= 0) & (rows < cutout))[:, None, :, None]
+            & ((cols >= 0) & (cols < cutout))[:, None, None, :])
+    index = [torch.arange(n)[:, None, None, None], torch.arange(channels)[None, :, None, None],
+             place[0][:, None, :, None], place[1][:, None, None, :]]
+    cropped = padded[tuple(each.to(images.device) for each in index)]
+    return cropped.masked_fill(hole.to(images.device), pad)
 
 
 def learning_rate(progress: float, peak: float) -> float:
@@ -84,7 +96,7 @@ class Run:
         self.config, self.folder, self.device = config, folder, device
         self.encoder = self._new_encoder()
         self.teacher = None
-        self.optimizer = self._optimizer()
+        self.optimizers = self._optimizers()
         self.epoch, self.curve, self.seconds = 0, [], 0.0
         self.rank, self.world = 0, 1
         self.forward = self.encoder
@@ -96,13 +108,17 @@ class Run:
         encoder = Encoder(self.config.network, self.config.train)
         return encoder.to(self.device, memory_format=torch.channels_last)
 
-    def _optimizer(self) -> torch.optim.Optimizer:
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        """Muon (Jordan et al. 2024) for the weights, which here learns in half of AdamW's epochs.
+
+        `weight_decay` also sets how fast they turn: standardized, they have no other scale.
+        """
         recipe = self.config.train
-        decayed = [p for p in self.encoder.parameters() if p.ndim > 1]
-        free = [p for p in self.encoder.parameters() if p.ndim < 2]
-        return torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": recipe.weight_decay},
-             {"params": free, "weight_decay": 0.0}], lr=recipe.learning_rate)
+        matrices = [p for p in self.encoder.parameters() if p.ndim > 1]
+        vectors = [p for p in self.encoder.parameters() if p.ndim < 2]
+        muon = torch.optim.Muon(matrices, weight_decay=recipe.weight_decay,
+                                adjust_lr_fn="match_rms_adamw")
+        return [muon, torch.optim.AdamW(vectors, weight_decay=0.0)]
 
     def _frozen_copy(self, state: dict) -> Encoder:
         copy = self._new_encoder()
@@ -113,8 +129,9 @@ class Run:
     def save(self):
         _atomic_save({"encoder": self.encoder.state_dict(), "epoch": self.epoch,
                       "teacher": self.teacher and self.teacher.state_dict(),
-                      "optimizer": self.optimizer.state_dict(), "curve": self.curve,
-                      "seconds": self.seconds}, self.folder / "checkpoint.pt")
+                      "optimizers": [each.state_dict() for each in self.optimizers],
+                      "curve": self.curve, "seconds": self.seconds},
+                     self.folder / "checkpoint.pt")
 
     def resume(self):
         path = self.folder / "checkpoint.pt"
@@ -128,7 +145,8 @@ class Run:
         except (RuntimeError, pickle.UnpicklingError, KeyError, EOFError) as error:
             raise ConfigError(f"{path}: cannot be resumed with this configuration; move it away "
                               f"to start anew: {str(error).splitlines()[0]}") from error
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(values)
         self.epoch, self.curve, self.seconds = state["epoch"], state["curve"], state["seconds"]
 
     def begin_phase(self, images: Tensor):
@@ -141,7 +159,7 @@ class Run:
                     dist.broadcast(buffer, 0)
             self.teacher = self._frozen_copy(self.encoder.state_dict())
             calibrate(self.teacher, images[:QUICK])
-            self.optimizer = self._optimizer()
+            self.optimizers = self._optimizers()
         self.encoder.quantize(codes=quantized >= 0, weights=quantized >= recipe.code_epochs)
 
     def rate(self, progress: float) -> float:
@@ -172,6 +190,8 @@ class Run:
         recipe = self.config.train
         generator = torch.Generator().manual_seed(recipe.seed * 1000 + self.epoch)
         per_epoch = len(images) // recipe.batch
+        full = self.epoch >= recipe.teacher_epochs + recipe.epochs - recipe.full_epochs
+        crop = 0 if full else recipe.crop
         order = torch.randperm(len(images), generator=generator)
         self.begin_phase(images)
         self.encoder.train()
@@ -181,14 +201,15 @@ class Run:
         for k in bar:
             pick = order[k * recipe.batch:(k + 1) * recipe.batch][self.rank::self.world]
             pick = pick.to(images.device)
-            x = augment(images[pick], generator, self.config.network.pad)
+            x = augment(images[pick], generator, self.config.network.pad, crop, recipe.cutout)
             x = x.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.rate(self.epoch + k / per_epoch)
             loss = self.loss(x, labels[pick])
-            self.optimizer.zero_grad(set_to_none=True)
+            self.encoder.zero_grad()
             loss.backward()
-            self.optimizer.step()
+            for optimizer in self.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = self.rate(self.epoch + k / per_epoch)
+                optimizer.step()
             total += loss.item()
             bar.set_postfix(loss=f"{total / (k + 1):.3f}")
         return total / per_epoch
@@ -220,18 +241,21 @@ def train(config: Config, folder: Path, *, device: str = "cpu", compiled: bool =
         run.seconds += time.perf_counter() - start
         if run.rank > 0:
             continue
-        # Statistics of bf16 sums and a moving network would make validation noisy: take exact ones.
-        exact = copy.deepcopy(run.encoder)
-        calibrate(exact, images[:QUICK])
-        right = accuracy(exact, held, held_labels)
+        right = None
+        if run.epoch % config.train.validate_every == 0:
+            # Statistics of bf16 sums and a moving network would be noisy: take exact ones.
+            exact = copy.deepcopy(run.encoder)
+            calibrate(exact, images[:QUICK])
+            right = accuracy(exact, held, held_labels)
+            writer.add_scalar("accuracy/validation", right, run.epoch)
         run.curve.append([loss, right])
         run.save()
         writer.add_scalar("loss/train", loss, run.epoch)
-        writer.add_scalar("accuracy/validation", right, run.epoch)
         for name, value in run.encoder.named_buffers():
             if name.endswith("shift"):
                 writer.add_scalar(name, value, run.epoch)
-        tqdm.write(f"epoch {run.epoch}: loss {loss:.4f}, validation {right:.2%}, "
+        validation = "" if right is None else f", validation {right:.2%}"
+        tqdm.write(f"epoch {run.epoch}: loss {loss:.4f}{validation}, "
                    f"{run.seconds / run.epoch:.0f} s per epoch")
     if run.rank > 0:
         return {}

@@ -117,11 +117,6 @@ def predict(network: Network, images: np.ndarray) -> np.ndarray:
     return np.concatenate([trace.classes for trace in _batches(network, images)])
 
 
-def accuracy(network: Network, images: np.ndarray, labels: np.ndarray) -> float:
-    """Share of images [N, H, W, C] whose class is their label [N]; errors as for :func:`run`."""
-    return float(np.mean(predict(network, images) == labels))
-
-
 def _batches(network: Network, images: np.ndarray) -> Iterator[Trace]:
     config = network.config
     wanted = (config.height, config.width, config.channels)

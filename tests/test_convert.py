@@ -181,7 +181,7 @@ def test_command_converts_a_checkpoint_of_a_run(design):
     encoder = encoder_of(design.network)
     path = Path("checkpoint.pt")
     torch.save({"encoder": encoder.state_dict(), "epoch": 3, "curve": [[1.5, 0.25]],
-                "seconds": 9.0, "optimizer": {}}, path)
+                "seconds": 9.0, "optimizers": []}, path)
     convert.main(Path("small.toml"), path, None)
     loaded = load_network("weights/small.npz")
     assert loaded.digest == convert.convert(encoder).digest
@@ -217,7 +217,7 @@ def test_checkpoint_of_something_else(design, capsys, state):
 
 
 @pytest.mark.parametrize("old, new, message", [
-    ("channels = 8", "channels = 9", "convs.0.weight must be [9, 3, 3, 3], not [8, 3, 3, 3]"),
+    ("channels = 8", "channels = 9", "convs.0.weight must be [9, 27], not [8, 27]"),
     ("classes = 4", "classes = 3", "head_bias must be [3], not [4]"),
     ("},\n]", "},\n {name='c', channels=4, weight_bits=1, code_bits=1}]",
      "convs.2.weight is missing"),

@@ -230,14 +230,6 @@ def test_no_images():
     assert (trace.scores.shape, trace.classes.shape) == ((0, 5), (0,))
 
 
-def test_accuracy():
-    network, images = random_network(MIXED, 3), random_images(MIXED, 8, 3)
-    labels = golden.predict(network, images).astype(np.uint8)
-    assert golden.accuracy(network, images, labels) == 1.0
-    labels[:2] = (labels[:2] + 1) % 5
-    assert golden.accuracy(network, images, labels) == 0.75
-
-
 @pytest.mark.parametrize("images, came", [
     (np.zeros((2, 7, 9, 3)), r"float64 \[2, 7, 9, 3\]"),
     (np.zeros((2, 3, 7, 9), np.uint8), r"uint8 \[2, 3, 7, 9\]"),

@@ -17,6 +17,8 @@ from sim import golden
 torch = pytest.importorskip("torch")
 convert = pytest.importorskip("export.convert")
 train = pytest.importorskip("model.train")
+plots = pytest.importorskip("model.plots")
+Encoder = pytest.importorskip("model.network").Encoder
 
 
 def design(epochs: int, channels: int = 8):
@@ -26,7 +28,8 @@ def design(epochs: int, channels: int = 8):
             {"name": "a", "channels": channels, "weight_bits": 3, "code_bits": 2, "pool": True},
             {"name": "b", "channels": 8, "weight_bits": 2, "code_bits": 1, "pool": True}]},
         "array": {"rows": 4, "columns": 4, "words": 2},
-        "train": {"epochs": epochs, "batch": 50, "learning_rate": 0.01}})
+        "train": {"epochs": epochs, "batch": 50, "learning_rate": 0.05,
+                  "teacher_learning_rate": 0.05}})
 
 
 @pytest.fixture
@@ -149,6 +152,59 @@ def test_augmentation_moves_and_mirrors_whole_images():
     assert (steps == -1).all(1).float().mean() == pytest.approx(0.5, abs=0.2)
 
 
+def test_smaller_crops_stay_inside_and_move():
+    image = torch.arange(32 * 32, dtype=torch.int32).reshape(1, 1, 32, 32).expand(200, 1, 32, 32)
+    several = train.augment(image, torch.Generator().manual_seed(1), -1, crop=24)[:, 0]
+    assert several.shape == (200, 24, 24) and several.min() >= 0
+    assert (several.diff(dim=1) == 32).all() and (several.diff(dim=2).abs() == 1).all()
+    corners = several.amin((1, 2))  # the smallest is the upper left one, mirrored or not
+    assert set((corners // 32).tolist()) == set((corners % 32).tolist()) == set(range(9))
+
+
+def test_cutout_puts_a_square_of_padding_into_each_image():
+    image = torch.zeros(200, 2, 32, 32, dtype=torch.int32)
+    holes = train.augment(image, torch.Generator().manual_seed(1), 7, crop=32, cutout=6) == 7
+    assert holes[:, 0].equal(holes[:, 1])
+    rows, cols = holes[:, 0].any(2).sum(1), holes[:, 0].any(1).sum(1)
+    assert (holes[:, 0].sum((1, 2)) == rows * cols).all()  # a rectangle, cut off at the edges
+    assert rows.min() == cols.min() == 3 and rows.max() == cols.max() == 6
+    assert holes.any(0).all() and not holes.all(0).any()
+    assert not (train.augment(image, torch.Generator().manual_seed(1), 7, crop=32) == 7).any()
+
+
+def test_last_epochs_see_whole_images_and_some_are_validated(images, tmp_path, monkeypatch):
+    recipe = {"crop": 24, "full_epochs": 1, "cutout": 5, "validate_every": 2, "teacher_epochs": 1}
+    config = design(epochs=3)
+    config = config.model_copy(update={"train": config.train.model_copy(update=recipe)})
+    seen, augment = [], train.augment
+
+    def watched(images, generator, *how):
+        seen.append(how)
+        return augment(images, generator, *how)
+
+    monkeypatch.setattr(train, "augment", watched)
+    record = train.train(config, tmp_path, compiled=False)
+    assert seen == [(128, 24, 5)] * 8 * 3 + [(128, 0, 5)] * 8
+    assert [right is None for _, right in record["curve"]] == [True, False, True, False]
+    assert plots.curve({"training": record}).axes[0].lines[0].get_xdata().tolist() == [2, 4]
+
+
+def test_logits_do_not_shrink_with_the_crop():
+    layers = [{"name": "a", "channels": 6, "weight_bits": 3, "code_bits": 3, "kernel": 1}]
+    network = parse_config({**design(1).model_dump(), "network": {
+        "height": 32, "width": 32, "channels": 3, "classes": 10, "layers": layers}}).network
+    encoder = Encoder(network)
+    generator = torch.Generator().manual_seed(1)
+    values = torch.randint(0, 256, (8, 3, 1, 1), generator=generator).float()
+    for _ in range(100):  # until the shift has settled
+        encoder(values.expand(8, 3, 32, 32))
+    for train_mode in (True, False):
+        encoder.train(train_mode)
+        whole, part = (encoder(values.expand(8, 3, n, n)) for n in (32, 24))
+        assert whole.std() > 0
+        torch.testing.assert_close(part, whole)
+
+
 def test_learning_rate_warms_up_and_ends_at_zero():
     rates = [train.learning_rate(step / 100, 1.0) for step in range(100)]
     assert max(rates) == rates[10] == 1.0
@@ -177,7 +233,11 @@ def process(tmp_path_factory):
                 {name = "a", channels = 8, weight_bits = 3, code_bits = 2, pool = true},
                 {name = "b", channels = 8, weight_bits = 2, code_bits = 1, pool = true}]}
             array = {rows = 4, columns = 4, words = 2}
-            train = {teacher_epochs = 1, epochs = 3, distillation = 0.5, batch = 50}
+            train.teacher_epochs = 1
+            train.epochs = 3
+            train.distillation = 0.5
+            train.batch = 50
+            train.learning_rate = 0.03
             """)
         return folder, lambda: subprocess.Popen(
             [sys.executable, "-m", *launcher, "model.train", "test.toml", "--limit", "2000",
