@@ -193,10 +193,12 @@ class TrainConfig(_Frozen):
     full_epochs: Annotated[int, Field(ge=0)] = 0
     validate_every: Positive = 1  # epochs; exact float32 is slow
     seed: int = 1
-    # For comparisons: thresholds of the weights' levels (histogram-equalized, fixed, learned), and
-    # a float batch normalization in place of the layer's shift, which cannot be exported.
+    # For comparisons: thresholds of the weights' levels (histogram-equalized, fixed, learned); and,
+    # which cannot be exported, a float batch normalization in place of the layer's shift, and real
+    # numbers that are added in place of codes that are gated.
     steps: Literal["equalized", "mean", "learned"] = "equalized"
     normalization: Literal["shift", "batch"] = "shift"
+    residuals: Literal["gates", "add"] = "gates"
 
     @model_validator(mode="after")
     def _taught(self):

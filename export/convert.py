@@ -87,6 +87,9 @@ def load_checkpoint(path: Path, config: Config) -> tuple[Encoder, dict]:
     if config.train.normalization == "batch":
         raise ConfigError(f"{config.name}: batch normalization has no integers to export; "
                           f"wanted normalization = \"shift\"")
+    if config.train.residuals == "add":
+        raise ConfigError(f"{config.name}: added real numbers have no integers to export; "
+                          f"wanted residuals = \"gates\"")
     encoder = Encoder(config.network, config.train)
     _check_fit(state, encoder.state_dict(), path)
     encoder.load_state_dict(state)

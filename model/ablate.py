@@ -1,8 +1,9 @@
 """Trains small variants of the encoder and compares them: `python -m model.ablate`.
 
-Every variant has six 3x3 layers in three stages, half as wide as the reference, and the recipe of
-`configs/megabit.toml` shortened to `EPOCHS`. Results are kept in `build/ablation/`: a run that was
-stopped goes on, one that is finished is not repeated. Tables are Markdown.
+Every variant has six or nine 3x3 layers in three stages, about half as wide as those of
+`configs/megabit.toml`, and its recipe, shortened to `RECIPE`. Results are kept in
+`build/ablation/`: a run that was stopped goes on, one that is finished is not repeated. Tables are
+Markdown.
 """
 
 import json
@@ -18,22 +19,38 @@ from export.config import Config, ConfigError, parse_config
 from model.network import Encoder
 from model.train import train
 
-EPOCHS = {"teacher_epochs": 4, "epochs": 16, "code_epochs": 2}
+RECIPE = {"teacher_epochs": 4, "epochs": 16, "code_epochs": 2, "crop": 24, "full_epochs": 4,
+          "distillation": 0.7, "label_smoothing": 0.0, "learning_rate": 0.012,
+          "teacher_learning_rate": 0.012, "validate_every": 4}
 WIDTHS = 24, 48, 96  # of the stages
 ORDER = 3, 2, 1  # bits of the stages in a progressively decreasing network
 
 
-def design(widths=WIDTHS, weights=ORDER, codes=ORDER, **recipe) -> Config:
-    """Two layers in each stage, pooled behind the first and the second stage."""
-    layers = [{"name": f"conv{2 * stage + k + 1}", "channels": widths[stage],
-               "weight_bits": weights[stage], "code_bits": codes[stage],
-               "pool": k == 1 and stage < 2} for stage in range(3) for k in range(2)]
+def design(widths=WIDTHS, weights=ORDER, codes=ORDER, depth=2, gate=None, **recipe) -> Config:
+    """`depth` layers in each stage, pooled behind the first and the second stage.
+
+    With a `gate`, a stage's last layer merges what comes out of its first one.
+    """
+    layers = []
+    for stage in range(3):
+        for k in range(depth):
+            last = k == depth - 1
+            layers.append({"name": f"conv{len(layers) + 1}", "channels": widths[stage],
+                           "weight_bits": weights[stage], "code_bits": codes[stage],
+                           "pool": last and stage < 2})
+            if last and gate:
+                layers[-1] |= {"gate": gate, "skip": layers[-depth]["name"]}
     return parse_config({
         "name": "ablation",
         "network": {"height": 32, "width": 32, "channels": 3, "classes": 10, "pad": 128,
                     "layers": layers},
         "array": {"rows": 16, "columns": 8, "words": 4},
-        "train": {**EPOCHS, "distillation": 0.7, "label_smoothing": 0.0, **recipe}})
+        "train": {**RECIPE, **recipe}})
+
+
+def deep(**more) -> Config:
+    """Three layers in a stage, the last two of them a block that a residual leads around."""
+    return design((20, 40, 80), codes=(3, 3, 3), depth=3, **more)
 
 
 # Widths of homogeneous networks with as many weight bits as the progressive one.
@@ -48,6 +65,10 @@ VARIANTS = {
     "222-codes1": lambda **more: design(WIDTHS, (2, 2, 2), (1, 1, 1), **more),
     "222-codes3": lambda **more: design(WIDTHS, (2, 2, 2), (3, 3, 3), **more),
     "321-batch": lambda **more: design(normalization="batch", **more),
+    "deep": deep,
+    "deep-or": lambda **more: deep(gate="or", **more),
+    "deep-mux": lambda **more: deep(gate="mux", **more),
+    "deep-add": lambda **more: deep(gate="or", residuals="add", **more),
 }
 TABLES = {
     "Precision by stage, equal weight bits": {
@@ -60,6 +81,8 @@ TABLES = {
         "222-codes1": "1", "222-wide": "2 (HWMSB)", "222-codes3": "3"},
     "Normalization, 3, 2, 1 bits": {
         "321": "one shift per layer", "321-batch": "float batch norm per channel"},
+    "Residuals, nine layers, 3, 2, 1 bits, 3-bit codes": {
+        "deep": "none", "deep-or": "OR", "deep-mux": "MUX", "deep-add": "real numbers, added"},
 }
 
 

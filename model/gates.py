@@ -33,7 +33,9 @@ class _Or(torch.autograd.Function):
         return grad, grad
 
 
-class _Floor(torch.autograd.Function):
+class Floor(torch.autograd.Function):
+    """Rounds down; straight-through."""
+
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
         return torch.floor(x)
@@ -58,12 +60,13 @@ class Heaviside(torch.autograd.Function):
 
 
 def gate(layer: LayerConfig, codes: Tensor, skip: Tensor, skip_bits: int,
-         passed: Tensor | None, rounded: bool) -> Tensor:
+         passed: Tensor | None, rounded: bool, added: bool = False) -> Tensor:
     """Merges codes (n, channels, h, w) with the skip's; :func:`sim.golden.gate` says how.
 
     `passed` (n, channels) are a mux's select bits. The output's gradient goes to the side that was
     selected, and to the select bit as the difference that it makes: `passed * (codes - skip)`.
-    Codes that are not `rounded` are OR-ed as probabilities are, a + b - a b.
+    Codes that are not `rounded` are OR-ed as probabilities are, a + b - a b. If the sides are to
+    be `added`, for comparison, what is above the highest code is cut off.
     """
     if skip.shape[2:] != codes.shape[2:]:
         skip = max_pool(skip)
@@ -72,7 +75,9 @@ def gate(layer: LayerConfig, codes: Tensor, skip: Tensor, skip_bits: int,
     if wider:
         skip = skip * 2.0**wider
         if rounded and wider < 0:
-            skip = _Floor.apply(skip)
+            skip = Floor.apply(skip)
+    if added:
+        return (codes + skip).clamp(max=2**layer.code_bits - 1)
     if passed is not None:
         return skip + passed[:, :, None, None].to(codes.dtype) * (codes - skip)
     if rounded:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from export.artifact import MAX_SHIFT
 from export.automaton import cells, generated
 from export.config import LayerConfig, NetworkConfig, TrainConfig
-from model.gates import Heaviside, gate, max_pool
+from model.gates import Floor, Heaviside, gate, max_pool
 from model.quant import (
     Normalize,
     codes,
@@ -179,20 +179,23 @@ class Encoder(nn.Module):
             QuantConv(layer, shape.channels, network.pad if index == 0 else 0, recipe)
             for index, (layer, shape) in enumerate(zip(network.layers, network.shapes,
                                                        strict=False)))
+        self.adds = recipe.residuals == "add"
         self.selects = nn.ModuleDict({
             layer.name: Select(layer, network.shapes[network.skip_source(k) + 1].channels, recipe)
-            for k, layer in enumerate(network.layers) if layer.gate == "mux"})
+            for k, layer in enumerate(network.layers) if layer.gate == "mux" and not self.adds})
         features = network.layers[-1].channels
         weight = torch.randn(network.classes, features) / math.sqrt(features)
         self.head = QuantWeight(weight, network.classifier_bits, recipe.steps)
         self.head_bias = nn.Parameter(torch.zeros(network.classes))
+        self.quantize(weights=True, codes=True)
 
     def quantize(self, *, weights: bool, codes: bool):
         """Whether weights and codes are rounded to their levels; both are, unless told."""
         for part in (self.head, *self.selects.values()):
             part.round_weights = weights
         for conv in self.convs:
-            conv.round_weights, conv.round_codes = weights, codes
+            conv.round_weights, conv.round_codes = weights, codes and not self.adds
+        self.round_reads = codes and self.adds
 
     @property
     def head_scale(self) -> float:
@@ -204,23 +207,28 @@ class Encoder(nn.Module):
         """Integer weights (classes, features) and biases (classes,)."""
         return self.head.levels(), torch.round(self.head_bias * self.head_scale)
 
+    def read(self, x: Tensor) -> Tensor:
+        """What a layer sees of a map; where residuals are added, maps are real, y - 1/2."""
+        return Floor.apply(x + 0.5) if self.round_reads else x
+
     def run_layer(self, index: int, maps: Sequence[Tensor]) -> Tensor:
         """Output of one layer; `maps` are the pixels and the outputs of the layers before it."""
         conv = self.convs[index]
-        x, layer = conv(maps[index]), conv.layer
+        x, layer = conv(self.read(maps[index])), conv.layer
         if not layer.gate:
             return x
         source = self.network.skip_source(index)
         skip = maps[source + 1]
-        passed = self.selects[layer.name](skip) if layer.gate == "mux" else None
-        x = gate(layer, x, skip, self.network.layers[source].code_bits, passed, conv.round_codes)
+        passed = self.selects[layer.name](skip) if layer.name in self.selects else None
+        x = gate(layer, x, skip, self.network.layers[source].code_bits, passed, conv.round_codes,
+                 self.adds)
         return max_pool(x) if layer.pool else x
 
     def forward(self, x: Tensor) -> Tensor:
         maps = [x]
         for index in range(len(self.convs)):
             maps.append(self.run_layer(index, maps))
-        x, weight = maps[-1], self.head.levels()
+        x, weight = self.read(maps[-1]), self.head.levels()
         part = self.network.shapes[-1].pixels / x[0, 0].numel()  # 1 but for crops in training
         with torch.autocast(x.device.type, enabled=False):
             sums = F.linear(x.float().sum((2, 3)) * part, weight)
@@ -240,13 +248,13 @@ def calibrate(encoder: Encoder, images: Tensor, batch: int = 250):
     network = encoder.network
     parts = [[x] for x in images.split(batch)]  # of each batch: pixels, outputs of the layers
     for index, conv in enumerate(encoder.convs):
-        if conv.layer.gate == "mux":
+        if conv.layer.name in encoder.selects:
             select, source = encoder.selects[conv.layer.name], network.skip_source(index)
             sums = torch.cat([select.accumulate(maps[source + 1]) for maps in parts]).double()
             select.mean.copy_(sums.mean(0))
         total, count = 0.0, 0
         for maps in parts:
-            acc = conv.accumulate(maps[index].float())
+            acc = conv.accumulate(encoder.read(maps[index].float()))
             total = total + acc.sum((0, 2, 3), dtype=torch.float64)
             count += acc.numel() // acc.shape[1]
         conv.mean.copy_(total / count)

@@ -1,4 +1,4 @@
-"""Accuracy of an integer network on CIFAR-10: `python -m sim.evaluate configs/cifar10.toml`.
+"""Accuracy of an integer network on CIFAR-10: `python -m sim.evaluate configs/megabit.toml`.
 
 Runs the golden model, prints the result and writes it to `build/NAME/accuracy.json`.
 """
@@ -23,6 +23,7 @@ from tqdm import tqdm
 from export.artifact import load_network, save_network, save_record
 from export.cli import one_line_errors
 from export.config import ConfigError, load_config
+from export.pack import pack
 from model.data import HOLDOUT, load_cifar10
 from sim.golden import predict
 
@@ -44,6 +45,7 @@ def main(
     network = load_network(path)
     if network.config != design.network:
         raise ConfigError(f"{path}: is of another network than {config}")
+    _, roms = pack(design, network)
     if split == "test":
         images, labels = load_cifar10("test")
     else:
@@ -55,7 +57,8 @@ def main(
         classes = list(tqdm(pool.map(partial(predict, network), batches), total=len(batches)))
     accuracy = float(np.mean(np.concatenate(classes) == labels))
     seconds = time.perf_counter() - start
-    typer.echo(f"{split}: {len(images)} images, accuracy {accuracy:.2%}, {seconds:.1f} s")
+    typer.echo(f"{split}: {len(images)} images, accuracy {accuracy:.2%}, "
+               f"{roms.total_bits:,} bits stored, {seconds:.1f} s")
     result = {"accuracy": accuracy, "images": len(images), "split": split}
     output = Path("build") / design.name / "accuracy.json"
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ import pytest
 
 from export.artifact import load_network, save_network
 from export.config import load_config
+from export.pack import pack
 from sim.evaluate import main
 from sim.golden import predict
 from sim.samples import random_network
@@ -61,7 +62,9 @@ def test_prints_and_writes_the_accuracy(design, data, capsys, split, source, fir
     share = np.mean(predict(network, images) == labels)
     assert json.loads(Path("build/small/accuracy.json").read_text()) == {
         "accuracy": share, "images": count, "split": split, "digest": network.digest}
-    assert f"{split}: {count} images, accuracy {share:.2%}, " in capsys.readouterr().out
+    bits = pack(design, network)[1].total_bits
+    assert (f"{split}: {count} images, accuracy {share:.2%}, {bits:,} bits stored, "
+            in capsys.readouterr().out)
 
 
 def test_weights_of_another_network(design, capsys):

@@ -68,6 +68,39 @@ def test_or_of_real_numbers_meets_the_bits_at_one_bit():
         gates.gate(layer, codes, skip, 1, None, True))
 
 
+def test_added_residuals_are_real_and_layers_read_codes():
+    """For comparison: a float32 network by hand, around the sums that the layers compute."""
+    layers = [{"name": "a", "channels": 4, "weight_bits": 3, "code_bits": 3},
+              {"name": "b", "channels": 4, "weight_bits": 3, "code_bits": 3},
+              {"name": "c", "channels": 4, "weight_bits": 3, "code_bits": 3, "skip": "a",
+               "gate": "mux", "pool": True}]
+    config = parse_config({
+        "name": "test", "array": {"rows": 1, "columns": 1, "words": 1},
+        "network": {"height": 6, "width": 6, "channels": 3, "classes": 5, "layers": layers},
+        "train": {"residuals": "add"}})
+    encoder = network.Encoder(config.network, config.train)
+    assert not encoder.selects
+    images = some(20, 3, 6, 6, top=255, seed=1)
+    for _ in range(100):
+        encoder(images)
+    network.calibrate(encoder, images)
+
+    def real(conv, x):
+        y = conv.accumulate(x) + conv.integer_bias()[:, None, None]
+        return (y / 2**conv.shift - 0.5).clamp(0, 7)
+
+    def read(x):
+        return torch.floor(x + 0.5)
+
+    a, b, c = encoder.convs
+    first = real(a, images)
+    merged = (first + real(c, read(real(b, read(first))))).clamp(max=7)
+    assert len(merged.unique()) > 100 and (merged == 7).any() and (merged < 7).any()
+    pooled = torch.nn.functional.max_pool2d(merged, 2)
+    weight, bias = encoder.integer_head()
+    torch.testing.assert_close(encoder(images), read(pooled).sum((2, 3)) @ weight.T + bias)
+
+
 def colours(gate):
     """Two blocks of 1x1 layers, whose inner layer has one channel of one bit."""
     layers = [{"name": "a", "channels": 6}]

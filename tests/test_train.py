@@ -103,7 +103,7 @@ def test_a_float_teacher_comes_first_and_the_rest_starts_from_it(images, tmp_pat
 
 
 @pytest.mark.parametrize("rule", [{"steps": "mean"}, {"steps": "learned"},
-                                  {"normalization": "batch"}])
+                                  {"normalization": "batch"}, {"residuals": "add"}])
 def test_rules_for_comparison_learn_too(images, tmp_path, rule):
     config = design(epochs=6)
     config = config.model_copy(update={"train": config.train.model_copy(update=rule)})
@@ -112,6 +112,10 @@ def test_rules_for_comparison_learn_too(images, tmp_path, rule):
     assert record["validation"] > 0.2  # chance is 0.1
     if "normalization" in rule:
         with pytest.raises(ConfigError, match=r"^test: batch normalization has no integers to exp"):
+            convert.load_checkpoint(tmp_path / "final.pt", config)
+        return
+    if "residuals" in rule:
+        with pytest.raises(ConfigError, match=r"^test: added real numbers have no integers to exp"):
             convert.load_checkpoint(tmp_path / "final.pt", config)
         return
     encoder, _ = convert.load_checkpoint(tmp_path / "final.pt", config)

@@ -1,0 +1,36 @@
+"""The comparisons: variants are what their rows say, and tables are made of what was measured."""
+
+import json
+
+import pytest
+
+ablate = pytest.importorskip("model.ablate")
+
+
+def test_equal_bits():
+    """What is compared at equal weight bits has them within 2 %."""
+    progressive = ablate.weight_bits(ablate.VARIANTS["321"]())
+    for name in ("111", "222", "333"):
+        assert ablate.weight_bits(ablate.VARIANTS[name]()) == pytest.approx(progressive, rel=0.02)
+    sizes = {ablate.weight_bits(ablate.VARIANTS[name]()) for name in ("deep", "deep-or",
+                                                                     "deep-add")}
+    assert len(sizes) == 1
+
+
+def test_every_variant_is_in_a_table_and_takes_a_seed():
+    shown = {name for rows in ablate.TABLES.values() for name in rows}
+    assert shown == set(ablate.VARIANTS)
+    for make in ablate.VARIANTS.values():
+        assert make(seed=5).train.seed == 5
+
+
+def test_tables_have_mean_and_number_of_runs(tmp_path):
+    for folder, value in (("321-seed1", 0.5), ("321-seed2", 0.7), ("deep-or-seed1", 0.25),
+                          ("unknown-seed1", 0.9)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "record.json").write_text(json.dumps({"validation": value}))
+    lines = ablate.tables(ablate.results(tmp_path)).splitlines()
+    row = next(line for line in lines if line.startswith("| 3, 2, 1 bits by stage"))
+    assert row.endswith("| 60.00 ± 14.14 % | 2 |")
+    assert next(line for line in lines if line.startswith("| OR ")).endswith("| 25.00 % | 1 |")
+    assert not any(line.startswith("| none") or "90.00" in line for line in lines)
