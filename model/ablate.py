@@ -89,7 +89,8 @@ TABLES = {
 def weight_bits(config: Config) -> int:
     """Of all layers and the classifier, each weight in the bits of its alphabet."""
     encoder = Encoder(config.network)
-    return sum(each.weight.numel() * each.bits for each in [*encoder.convs, encoder.head])
+    parts = [*encoder.convs, *encoder.selects.values(), encoder.head]
+    return sum(each.weight.numel() * each.bits for each in parts)
 
 
 def results(folder: Path) -> dict[str, list[float]]:

@@ -261,6 +261,6 @@ def calibrate(encoder: Encoder, images: Tensor, batch: int = 250):
         later = {network.skip_source(k) for k in range(index + 1, len(encoder.convs))}
         for maps in parts:
             out = encoder.run_layer(index, [x if x is None else x.float() for x in maps])
-            maps.append(out.to(torch.bfloat16))
+            maps.append(out if encoder.adds else out.to(torch.bfloat16))
             if index - 1 not in later:
                 maps[index] = None  # nobody needs it any more

@@ -156,3 +156,13 @@ def test_command_line_passes_results_and_bugs():
     assert command(1) == 1
     with pytest.raises(ZeroDivisionError):
         command(0)
+
+
+@pytest.mark.parametrize("crop", [1, 2, 7, 8])
+def test_crop_must_fit_the_image_and_its_poolings(crop):
+    values = {**GOOD, "train": {"crop": crop}}
+    if crop in (2, 7):
+        assert parse_config(values).train.crop == crop
+        return
+    with pytest.raises(ConfigError, match=f"train.crop must be 0 or from 2 to 7 pixels, not {crop}"):
+        parse_config(values)

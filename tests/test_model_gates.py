@@ -94,6 +94,7 @@ def test_added_residuals_are_real_and_layers_read_codes():
 
     a, b, c = encoder.convs
     first = real(a, images)
+    torch.testing.assert_close(b.mean, b.accumulate(read(first)).mean((0, 2, 3)))
     merged = (first + real(c, read(real(b, read(first))))).clamp(max=7)
     assert len(merged.unique()) > 100 and (merged == 7).any() and (merged < 7).any()
     pooled = torch.nn.functional.max_pool2d(merged, 2)
