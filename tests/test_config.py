@@ -164,5 +164,5 @@ def test_crop_must_fit_the_image_and_its_poolings(crop):
     if crop in (2, 7):
         assert parse_config(values).train.crop == crop
         return
-    with pytest.raises(ConfigError, match=f"train.crop must be 0 or from 2 to 7 pixels, not {crop}"):
+    with pytest.raises(ConfigError, match=f"crop must be 0 or from 2 to 7 pixels, not {crop}"):
         parse_config(values)
