@@ -96,7 +96,7 @@ class Layer:
                               f"not {self.shift!r}")
         object.__setattr__(self, "weight", weight)
         object.__setattr__(self, "bias", bias)
-        if self.config.gate == "mux":
+        if self.config.selects:
             what = f"{name}: select_weight"
             select = _frozen(self.select_weight, np.int8, (channels, None), what)
             _check_alphabet(select, self.config.select_bits, what)
@@ -118,7 +118,7 @@ class Layer:
     def arrays(self) -> dict[str, np.ndarray]:
         """Its arrays by their names in the file."""
         found = {"weight": self.weight, "bias": self.bias}
-        if self.config.gate == "mux":
+        if self.config.selects:
             found |= {"select_weight": self.select_weight, "select_bias": self.select_bias}
         if self.config.generator is not None:
             found["seed"] = self.seed
@@ -157,7 +157,7 @@ class Network:
                                   f"not {layer.weight.shape[1]}")
             _check_sums(layer.weight, layer.bias, peak, name)
         for index, layer in enumerate(layers):
-            if layer.config.gate == "mux":
+            if layer.config.selects:
                 source = config.skip_source(index)
                 skip = config.shapes[source + 1]
                 if layer.select_weight.shape[1] != skip.channels:
@@ -298,7 +298,7 @@ def _assemble(archive: zipfile.ZipFile, header: dict, config: NetworkConfig) -> 
                           f"not {len(shifts)}")
     kinds = ("weight", "bias")
     wanted = [f"{layer.name}.{kind}" for layer in config.layers
-              for kind in (*kinds, *SELECT * (layer.gate == "mux"),
+              for kind in (*kinds, *SELECT * (layer.selects),
                            *("seed",) * (layer.generator is not None))]
     wanted += [f"classifier.{kind}" for kind in kinds]
     came = [name.removesuffix(".npy") for name in archive.namelist()]

@@ -41,7 +41,8 @@ class LayerConfig(_Frozen):
     """One convolution with bias, shift, clip and, if asked for, a gate and 2x2 max-pooling.
 
     The gate merges the layer's codes with those of the earlier layer `skip`, before pooling: "or"
-    bit by bit, "mux" by choosing for each channel, from the sums over the skip's feature map.
+    bit by bit, "mux" by choosing for each channel, from the sums over the skip's feature map, and
+    "mux_or" as "or" in the channels that are so chosen.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -52,7 +53,7 @@ class LayerConfig(_Frozen):
     groups: Positive = 1
     pool: bool = False
     skip: str | None = None
-    gate: Literal["or", "mux"] | None = None
+    gate: Literal["or", "mux", "mux_or"] | None = None
     select_bits: Precision = 2  # of the weights that a mux chooses by
     generator: GeneratorConfig | None = None
 
@@ -67,6 +68,11 @@ class LayerConfig(_Frozen):
         if (self.skip is None) != (self.gate is None):
             raise ValueError(f"{self.name}: skip and gate come together, not alone")
         return self
+
+    @property
+    def selects(self) -> bool:
+        """Whether its gate has a mux."""
+        return self.gate in ("mux", "mux_or")
 
 
 class Shape(_Frozen):

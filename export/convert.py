@@ -1,4 +1,4 @@
-"""Checkpoint to integer network: `python -m export.convert configs/cifar10.toml`.
+"""Checkpoint to integer network: `python -m export.convert configs/megabit.toml`.
 
 Reads `build/NAME/train/final.pt`, or any checkpoint of the training, and writes
 `weights/NAME.npz`. A `record.json` beside the checkpoint goes into the file, and into
@@ -45,7 +45,7 @@ def convert(encoder: Encoder, record: dict | None = None) -> Network:
         weight = conv.levels()
         shift = _integers(conv.shift, torch.int32, f"{name}: shift").item()
         extra = {}
-        if conv.layer.gate == "mux":
+        if conv.layer.selects:
             select = encoder.selects[name]
             extra = {
                 "select_weight": _integers(select.levels(), torch.int8, f"{name}: select_weight"),

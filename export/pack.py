@@ -14,6 +14,7 @@ from export.config import Config, ConfigError
 from export.program import LayerProgram, Program
 from export.words import bits_to_ints, operands, store_weights
 
+GATES = None, "or", "mux", "mux_or"  # by their number in the descriptor
 RESCALES = 0, 1, 2, -1, -2  # left shifts of a skip's codes, by their number in the descriptor
 
 
@@ -28,7 +29,7 @@ def layer_fields(program: Program) -> dict[str, int]:
     gates = {}
     if program.gated:
         skip = bits_for(program.skip_depth)
-        gates = {"gated": 1, "mux": 1, "rescale": 3, "skip_base": skip,
+        gates = {"gate": 2, "rescale": 3, "skip_base": skip,
                  "skip_end": skip, "keep": 1, "keep_pooled": 1, "keep_base": skip,
                  "select_base": bits_for(program.select_words)}
     if program.generators:
@@ -86,7 +87,7 @@ def layer_words(program: Program, network: Network) -> list[int]:
         shift = 0 if layer.summed else network.layers[layer.number].shift
         gates = {}
         if program.gated:
-            gates = {"gated": layer.gate is not None, "mux": layer.gate == "mux",
+            gates = {"gate": GATES.index(layer.gate),
                      "rescale": RESCALES.index(layer.rescale),
                      "skip_base": layer.skip_base, "skip_end": layer.skip_base + layer.skip_size,
                      "keep": layer.keep, "keep_pooled": layer.keep_pooled,

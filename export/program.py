@@ -165,7 +165,7 @@ class Program:
                 "name": f"{layer.name}_select", "number": k, "channels": layer.channels,
                 "weight_bits": layer.select_bits, "summed": True,
             } for k, layer in enumerate(network.layers)
-                if layer.gate == "mux" and network.skip_source(k) == number - 1]
+                if layer.selects and network.skip_source(k) == number - 1]
             if number < len(network.layers):
                 layer = network.layers[number]
                 readers.append({
@@ -186,7 +186,7 @@ class Program:
                 if reader.summed and not reader.classifier:
                     select_bases[reader.number] = selects
                     selects += reader.channel_tiles
-                if reader.gate == "mux" or (reader.summed and not reader.classifier):
+                if reader.number in select_bases:
                     reader = replace(reader, select_base=select_bases[reader.number])
                 layers.append(reader)
             if number < len(network.layers):

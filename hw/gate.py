@@ -5,7 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from export.pack import RESCALES
+from export.pack import GATES, RESCALES
 from export.program import Program
 from hw.descriptor import layer_layout
 
@@ -70,7 +70,7 @@ class Gate(wiring.Component):
         with m.If(fetched):
             m.d.sync += [source.eq(layer.skip_base), target.eq(layer.keep_base)]
         with m.Else():
-            with m.If(self.ahead.valid & self.ahead.inside & layer.gated):
+            with m.If(self.ahead.valid & self.ahead.inside & layer.gate.any()):
                 m.d.sync += source.eq(Mux(source == layer.skip_end - 1, layer.skip_base,
                                           source + 1))
             with m.If(self.keep):
@@ -80,16 +80,21 @@ class Gate(wiring.Component):
 
         passed = self._selected(m)
         shifts = {spec.rescale for spec in program.layers if spec.gate}
+        gates = sorted({spec.gate for spec in program.layers if spec.gate})
         for u in range(program.unit):
             stored, skip = read.data.word_select(u, CODE_BITS), Signal(CODE_BITS, name=f"skip_{u}")
             code = self.codes[u]
             for shift in shifts:
                 with m.If((layer.rescale == RESCALES.index(shift)) | (len(shifts) == 1)):
                     m.d.comb += skip.eq(Cat(Const(0, max(0, shift)), stored[max(0, -shift):]))
-            merged = code | skip
+            merged = {"or": code | skip}
             if passed is not None:
-                merged = Mux(layer.mux, Mux(passed[u], code, skip), merged)
-            m.d.comb += self.gated[u].eq(Mux(layer.gated, merged, code))
+                merged |= {"mux": Mux(passed[u], code, skip),
+                           "mux_or": Mux(passed[u], code | skip, code)}
+            m.d.comb += self.gated[u].eq(code)
+            for gate in gates:
+                with m.If(layer.gate == GATES.index(gate)):
+                    m.d.comb += self.gated[u].eq(merged[gate])
         return m
 
     def _selected(self, m: Module):

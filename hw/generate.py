@@ -1,4 +1,4 @@
-"""Writes the Verilog of a design: `python -m hw.generate configs/cifar10.toml -o build/cifar10`.
+"""Writes the Verilog of a design: `python -m hw.generate configs/megabit.toml -o build/megabit`.
 
 `engine.v` is the netlist, the `.mem` files beside it are its ROM contents, `engine.json` says what
 they are: ports, parameters, memory map, cycles per layer, and the hash of what they came from.

@@ -68,6 +68,7 @@ VARIANTS = {
     "deep": deep,
     "deep-or": lambda **more: deep(gate="or", **more),
     "deep-mux": lambda **more: deep(gate="mux", **more),
+    "deep-mux-or": lambda **more: deep(gate="mux_or", **more),
     "deep-add": lambda **more: deep(gate="or", residuals="add", **more),
 }
 TABLES = {
@@ -82,7 +83,8 @@ TABLES = {
     "Normalization, 3, 2, 1 bits": {
         "321": "one shift per layer", "321-batch": "float batch norm per channel"},
     "Residuals, nine layers, 3, 2, 1 bits, 3-bit codes": {
-        "deep": "none", "deep-or": "OR", "deep-mux": "MUX", "deep-add": "real numbers, added"},
+        "deep": "none", "deep-or": "OR", "deep-mux": "MUX",
+        "deep-mux-or": "MUX-OR", "deep-add": "real numbers, added"},
 }
 
 

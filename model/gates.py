@@ -64,7 +64,7 @@ def gate(layer: LayerConfig, codes: Tensor, skip: Tensor, skip_bits: int,
     """Merges codes (n, channels, h, w) with the skip's; :func:`sim.golden.gate` says how.
 
     `passed` (n, channels) are a mux's select bits. The output's gradient goes to the side that was
-    selected, and to the select bit as the difference that it makes: `passed * (codes - skip)`.
+    selected, and to the select bit times the difference that it makes.
     Codes that are not `rounded` are OR-ed as probabilities are, a + b - a b. If the sides are to
     be `added`, for comparison, what is above the highest code is cut off.
     """
@@ -78,8 +78,11 @@ def gate(layer: LayerConfig, codes: Tensor, skip: Tensor, skip_bits: int,
             skip = Floor.apply(skip)
     if added:
         return (codes + skip).clamp(max=2**layer.code_bits - 1)
-    if passed is not None:
-        return skip + passed[:, :, None, None].to(codes.dtype) * (codes - skip)
-    if rounded:
-        return _Or.apply(codes, skip)
-    return codes + skip - codes * skip / (2**layer.code_bits - 1)
+    both = None
+    if layer.gate != "mux":
+        both = (_Or.apply(codes, skip) if rounded
+                else codes + skip - codes * skip / (2**layer.code_bits - 1))
+    if passed is None:
+        return both
+    chosen, other = (codes, skip) if both is None else (both, codes)
+    return other + passed[:, :, None, None].to(codes.dtype) * (chosen - other)

@@ -182,7 +182,7 @@ class Encoder(nn.Module):
         self.adds = recipe.residuals == "add"
         self.selects = nn.ModuleDict({
             layer.name: Select(layer, network.shapes[network.skip_source(k) + 1].channels, recipe)
-            for k, layer in enumerate(network.layers) if layer.gate == "mux" and not self.adds})
+            for k, layer in enumerate(network.layers) if layer.selects and not self.adds})
         features = network.layers[-1].channels
         weight = torch.randn(network.classes, features) / math.sqrt(features)
         self.head = QuantWeight(weight, network.classifier_bits, recipe.steps)

@@ -1,4 +1,4 @@
-"""Trains the network of a configuration: `python -m model.train configs/cifar10.toml`.
+"""Trains the network of a configuration: `python -m model.train configs/megabit.toml`.
 
 First, for `teacher_epochs`, the network is trained with real weights and codes. From there the
 codes are quantized, after `code_epochs` the weights too, for `epochs` in all, and the float network

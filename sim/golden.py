@@ -76,11 +76,11 @@ def gate(layer: Layer, codes: np.ndarray, skip: np.ndarray, skip_bits: int) -> n
     """Merges `codes` with the feature map `skip` of codes of `skip_bits`; no adder in either gate.
 
     A skip of twice the size is pooled, one of fewer channels repeated, one of other precision
-    shifted. "or" works bit by bit; "mux" takes a channel's codes if the skip's weighted sums are
-    not negative, else the skip's.
+    shifted. "or" works bit by bit. A channel is selected if the skip's weighted sums are not
+    negative: then "mux" takes its codes, else the skip's; "mux_or" merges both, else takes its own.
     """
     passed = None
-    if layer.config.gate == "mux":
+    if layer.config.selects:
         passed = summed(layer.select_weight, layer.select_bias, skip) >= 0
     if skip.shape[2:] != codes.shape[2:]:
         skip = pool(skip)
@@ -89,7 +89,8 @@ def gate(layer: Layer, codes: np.ndarray, skip: np.ndarray, skip_bits: int) -> n
     skip = skip << wider if wider > 0 else skip >> -wider
     if passed is None:
         return codes | skip
-    return np.where(passed[:, :, None, None], codes, skip)
+    chosen, other = (codes, skip) if layer.config.gate == "mux" else (codes | skip, codes)
+    return np.where(passed[:, :, None, None], chosen, other)
 
 
 def classify(network: Network, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

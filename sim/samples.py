@@ -32,7 +32,7 @@ def random_network(config: NetworkConfig, seed: int) -> Network:
             extra["seed"] = rng.integers(0, 2, cells(layer)).astype(np.uint8)
             weight = generated(layer, extra["seed"], source.channels)[:, :, None, None]
         skip = config.skip_source(index) if layer.skip else None
-        if layer.gate == "mux":  # passes every channel for half of the images
+        if layer.selects:  # passes every channel for half of the images
             choice = rng.choice(np.array(ALPHABET[layer.select_bits], np.int8),
                                 (layer.channels, config.shapes[skip + 1].channels))
             sums = summed(choice, np.zeros(layer.channels, np.int32), maps[skip])

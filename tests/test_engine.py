@@ -97,8 +97,8 @@ def random_gates(seed: int):
         fits = [j for j, (at, other) in enumerate(zip(sizes, layers, strict=True))
                 if (at == size or at in halves) and wanted % other["channels"] == 0]
         if fits and rng.random() < 0.8:
-            layer |= {"skip": f"layer{rng.choice(fits)}", "gate": rng.choice(["or", "mux"]),
-                      "select_bits": rng.randint(1, 3)}
+            layer |= {"skip": f"layer{rng.choice(fits)}", "select_bits": rng.randint(1, 3),
+                      "gate": rng.choice(["or", "mux", "mux_or"])}
         if min(size) > 1 and rng.random() < 0.3:
             layer["pool"], size = True, (size[0] // 2, size[1] // 2)
         layers.append(layer)

@@ -28,14 +28,14 @@ def layer_of(gate: str, channels: int, code_bits: int, skips: int, rng):
     config = LayerConfig(name="x", channels=channels, weight_bits=2, code_bits=code_bits,
                          skip="y", gate=gate, select_bits=3)
     select = {}
-    if gate == "mux":
+    if config.selects:
         select = {"select_weight": rng.integers(-2, 3, (channels, skips)).astype(np.int8),
                   "select_bias": rng.integers(-9, 10, channels).astype(np.int32)}
     return Layer(config, np.zeros((channels, 1, 3, 3), np.int8), np.zeros(channels, np.int32), 0,
                  **select)
 
 
-@pytest.mark.parametrize("gate", ["or", "mux"])
+@pytest.mark.parametrize("gate", ["or", "mux", "mux_or"])
 @pytest.mark.parametrize("bits, skip_bits", [(1, 1), (3, 3), (3, 1), (1, 3), (2, 3), (3, 2)])
 @pytest.mark.parametrize("repeat, pooled", [(1, False), (2, False), (1, True), (3, True)])
 def test_gate_pixel_by_pixel(gate, bits, skip_bits, repeat, pooled):
@@ -52,12 +52,14 @@ def test_gate_pixel_by_pixel(gate, bits, skip_bits, repeat, pooled):
         if pooled:
             other = skip[n, c % 4, 2 * y:2 * y + 2, 2 * x:2 * x + 2].max()
         other = int(other * 2.0**(bits - skip_bits))
-        wanted = int(codes[n, c, y, x]) | other
-        if gate == "mux":
-            total = layer.select_bias[c] + sum(
-                int(layer.select_weight[c, k]) * int(skip[n, k].sum()) for k in range(4))
-            wanted = codes[n, c, y, x] if total >= 0 else other
-        assert out[n, c, y, x] == wanted
+        code = int(codes[n, c, y, x])
+        if gate == "or":
+            assert out[n, c, y, x] == code | other
+            continue
+        total = layer.select_bias[c] + sum(
+            int(layer.select_weight[c, k]) * int(skip[n, k].sum()) for k in range(4))
+        selected, not_selected = (code, other) if gate == "mux" else (code | other, code)
+        assert out[n, c, y, x] == (selected if total >= 0 else not_selected)
 
 
 @pytest.mark.parametrize("change, message", [
@@ -111,12 +113,12 @@ def test_artifact_keeps_and_checks_the_select_weights(tmp_path):
 def test_a_gate_takes_no_cycles_but_for_what_a_mux_selects_by():
     plain = Program(design())
     cycles = {layer.name: plain.layer_cycles(layer) for layer in plain.layers}
-    for gate in ("or", "mux"):
+    for gate in ("or", "mux", "mux_or"):
         program = Program(design({"skip": "a", "gate": gate}, {"skip": "c", "gate": gate}))
         found = {layer.name: program.layer_cycles(layer) for layer in program.layers}
         selects = {name: found.pop(name) for name in list(found) if name.endswith("_select")}
         assert found == cycles
-        assert list(selects) == (["c_select", "d_select"] if gate == "mux" else [])
+        assert list(selects) == ([] if gate == "or" else ["c_select", "d_select"])
         assert program.frame_cycles == sum(cycles.values()) + sum(selects.values())
 
 
@@ -148,7 +150,7 @@ def test_a_gate_changes_the_codes():
     plain = random_network(design().network, 1)
     images = random_images(plain.config, 3, 1)
     before = golden.run(plain, images).codes[3]
-    for gate in ("or", "mux"):
+    for gate in ("or", "mux", "mux_or"):
         config = design({"skip": "c", "gate": gate})
         after = golden.run(random_network(config.network, 1), images).codes[3]
         assert (after != before).any()
