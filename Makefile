@@ -1,5 +1,5 @@
 # `make` lists the targets. Each takes CONFIG=configs/NAME.toml and writes under build/NAME/.
-CONFIG ?= configs/cifar10.toml
+CONFIG ?= configs/megabit.toml
 PYTHON ?= python3
 
 NAME := $(basename $(notdir $(CONFIG)))

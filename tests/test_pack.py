@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from export.artifact import Layer, Network
-from export.config import ConfigError, parse_config
+from export.artifact import Layer, Network, load_network
+from export.config import ConfigError, load_config, parse_config
 from export.pack import folded_bias, layer_fields, pack, tile_fields, weight_images
 from export.program import Program
 from export.words import stored_weights
@@ -98,6 +98,11 @@ def test_counted_bits_are_the_stored_ones(dense, wanted):
     assert roms.total_bits == sum(roms.bits.values())
     for rom, width in zip(roms.weights, wanted, strict=True):
         assert max(value.bit_length() for value in rom) <= width * 4
+
+
+def test_the_shipped_network_takes_less_than_a_megabit():
+    _, roms = pack(load_config("configs/megabit.toml"), load_network("weights/megabit.npz"))
+    assert 950_000 < roms.total_bits <= 1_000_000
 
 
 def test_another_network_is_refused():

@@ -68,9 +68,10 @@ def test_four_states(tiny):
 
 
 @pytest.mark.slow
-def test_photographs_on_the_reference(tmp_path):
-    config = load_config("configs/cifar10.toml")
-    network = load_network("weights/cifar10.npz")
+@pytest.mark.parametrize("name", ["cifar10", "megabit"])
+def test_photographs(tmp_path, name):
+    config = load_config(f"configs/{name}.toml")
+    network = load_network(f"weights/{name}.npz")
     files, images = load_photos(PHOTOS, config)
     assert len(files) == 10
     generate(config, network, tmp_path)
