@@ -22,8 +22,10 @@ plt.rcParams.update({"svg.hashsalt": "hexlane", "svg.fonttype": "none", "figure.
 def curve(record: dict) -> plt.Figure:
     """Validation accuracy and training loss; a line where the quantized epochs begin."""
     try:
-        loss, accuracy = np.array(record["training"]["curve"], float).T
-        first = record["training"]["config"]["train"].get("teacher_epochs", 0)
+        training = record["training"]
+        loss, accuracy = np.array(training["curve"], float).T
+        accuracy[-1] = training["validation"]  # with the exported statistics
+        first = training["config"]["train"].get("teacher_epochs", 0)
     except KeyError as error:
         raise ConfigError(f"the artifact's record has no {error}: convert a finished "
                           f"training") from error

@@ -190,7 +190,9 @@ def test_last_epochs_see_whole_images_and_some_are_validated(images, tmp_path, m
     record = train.train(config, tmp_path, compiled=False)
     assert seen == [(128, 24, 5)] * 8 * 3 + [(128, 0, 5)] * 8
     assert [right is None for _, right in record["curve"]] == [True, False, True, False]
-    assert plots.curve({"training": record}).axes[0].lines[0].get_xdata().tolist() == [2, 4]
+    line = plots.curve({"training": record}).axes[0].lines[0]
+    assert line.get_xdata().tolist() == [2, 4]
+    assert line.get_ydata().tolist() == [100 * record["curve"][1][1], 100 * record["validation"]]
 
 
 def test_logits_do_not_shrink_with_the_crop():
