@@ -129,13 +129,6 @@ def bits_to_ints(bits: np.ndarray) -> list[int]:
             for row in np.packbits(bits, axis=-1, bitorder="little")]
 
 
-def ints_to_bits(values: list[int], width: int) -> np.ndarray:
-    """Python ints as rows of bits [len(values), width], bit 0 first."""
-    size = -(-width // 8)
-    rows = np.frombuffer(b"".join(value.to_bytes(size, "little") for value in values), np.uint8)
-    return np.unpackbits(rows.reshape(-1, size), axis=-1, count=width, bitorder="little")
-
-
 def _checked(what: str, values: np.ndarray, low: int, high: int, mode: int,
              words: int) -> np.ndarray:
     values = np.asarray(values)
