@@ -15,13 +15,13 @@ import torch
 import typer
 
 from export.cli import one_line_errors
-from export.config import Config, ConfigError, parse_config
+from export.config import Config, ConfigError, load_config, parse_config
 from model.network import Encoder
 from model.train import train
 
-RECIPE = {"teacher_epochs": 4, "epochs": 16, "code_epochs": 2, "crop": 24, "full_epochs": 4,
-          "distillation": 0.7, "label_smoothing": 0.0, "learning_rate": 0.012,
-          "teacher_learning_rate": 0.012, "validate_every": 4}
+RECIPE = {**load_config(Path(__file__).parent.parent / "configs/megabit.toml").train.model_dump(),
+          "teacher_epochs": 4, "epochs": 16, "code_epochs": 2, "full_epochs": 4,
+          "validate_every": 4}
 WIDTHS = 24, 48, 96  # of the stages
 ORDER = 3, 2, 1  # bits of the stages in a progressively decreasing network
 
