@@ -1,9 +1,9 @@
 """Trains small variants of the encoder and compares them: `python -m model.ablate`.
 
 Every variant has six or nine 3x3 layers in three stages, about half as wide as those of
-`configs/megabit.toml`, and its recipe, shortened to `RECIPE`. Results are kept in
-`build/ablation/`: a run that was stopped goes on, one that is finished is not repeated. Tables are
-Markdown.
+`configs/megabit.toml`, or is `configs/mognet.toml` at half its width; all have the recipe of the
+former, shortened to `RECIPE`. Results are kept in `build/ablation/`: a run that was stopped goes
+on, one that is finished is not repeated. Tables are Markdown.
 """
 
 import json
@@ -13,13 +13,16 @@ from typing import Annotated
 
 import torch
 import typer
+from torch import nn
 
+from export.automaton import cells
 from export.cli import one_line_errors
 from export.config import Config, ConfigError, load_config, parse_config
-from model.network import Encoder
+from model.network import Encoder, QuantWeight
 from model.train import train
 
-RECIPE = {**load_config(Path(__file__).parent.parent / "configs/megabit.toml").train.model_dump(),
+CONFIGS = Path(__file__).parent.parent / "configs"
+RECIPE = {**load_config(CONFIGS / "megabit.toml").train.model_dump(),
           "teacher_epochs": 4, "epochs": 16, "code_epochs": 2, "full_epochs": 4,
           "validate_every": 4}
 WIDTHS = 24, 48, 96  # of the stages
@@ -40,6 +43,10 @@ def design(widths=WIDTHS, weights=ORDER, codes=ORDER, depth=2, gate=None, **reci
                            "pool": last and stage < 2})
             if last and gate:
                 layers[-1] |= {"gate": gate, "skip": layers[-depth]["name"]}
+    return of_layers(layers, **recipe)
+
+
+def of_layers(layers: list[dict], **recipe) -> Config:
     return parse_config({
         "name": "ablation",
         "network": {"height": 32, "width": 32, "channels": 3, "classes": 10, "pad": 128,
@@ -52,6 +59,20 @@ def deep(**more) -> Config:
     """Three layers in a stage, the last two of them a block that a residual leads around."""
     return design((20, 40, 80), codes=(3, 3, 3), depth=3, **more)
 
+
+def mognet(generator: dict | None, **recipe) -> Config:
+    """Half as wide as `configs/mognet.toml`; its generated layers by `generator`, or stored."""
+    layers = []
+    for layer in load_config(CONFIGS / "mognet.toml").network.layers:
+        values = layer.model_dump() | {"channels": layer.channels // 2}
+        if layer.generator:
+            values["generator"] = generator
+            values["weight_bits"] = 1 if generator and generator["mapping"] == "binary" else 2
+        layers.append(values)
+    return of_layers(layers, **recipe)
+
+
+GENERATORS = (30, "half"), (30, "quarter"), (30, "binary"), (105, "half"), (90, "half")
 
 # Widths of homogeneous networks with as many weight bits as the progressive one.
 VARIANTS = {
@@ -70,6 +91,10 @@ VARIANTS = {
     "deep-mux": lambda **more: deep(gate="mux", **more),
     "deep-mux-or": lambda **more: deep(gate="mux_or", **more),
     "deep-add": lambda **more: deep(gate="or", residuals="add", **more),
+    "mognet-stored": lambda **more: mognet(None, **more),
+    **{f"mognet-{mapping}{rule}":
+       lambda rule=rule, mapping=mapping, **more: mognet({"rule": rule, "mapping": mapping}, **more)
+       for rule, mapping in GENERATORS},
 }
 TABLES = {
     "Precision by stage, equal weight bits": {
@@ -85,14 +110,20 @@ TABLES = {
     "Residuals, nine layers, 3, 2, 1 bits, 3-bit codes": {
         "deep": "none", "deep-or": "OR", "deep-mux": "MUX",
         "deep-mux-or": "MUX-OR", "deep-add": "real numbers, added"},
+    "Weights of the second pointwise layers": {
+        "mognet-stored": "stored, ternary",
+        **{f"mognet-{mapping}{rule}": f"generated, rule {rule}, {mapping}"
+           for rule, mapping in GENERATORS}},
 }
 
 
 def weight_bits(config: Config) -> int:
-    """Of all layers and the classifier, each weight in the bits of its alphabet."""
+    """Of all layers and the classifier, each weight in the bits of its alphabet; or the seed."""
     encoder = Encoder(config.network)
-    parts = [*encoder.convs, *encoder.selects.values(), encoder.head]
-    return sum(each.weight.numel() * each.bits for each in parts)
+    generated = sum(cells(layer) for layer in config.network.layers if layer.generator)
+    matrices = [part for part in encoder.modules() if isinstance(part, QuantWeight)]
+    return generated + sum(part.weight.numel() * part.bits for part in matrices
+                           if isinstance(part.weight, nn.Parameter))
 
 
 def results(folder: Path) -> dict[str, list[float]]:

@@ -137,12 +137,20 @@ class QuantConv(QuantWeight):
 
 
 class Select(QuantWeight):
-    """What a mux selects by: weighted sums over a feature map, one bit per channel."""
+    """What a mux selects by: weighted sums over a feature map, one bit per channel.
+
+    It begins with a choice that few images change, every other channel passed, and of the copies
+    of a repeated channel every other one. While codes are not rounded, neither is the choice: a
+    ramp from 0 to 1 mixes the two sides.
+    """
 
     def __init__(self, layer: LayerConfig, channels: int, recipe: TrainConfig):
         weight = torch.randn(layer.channels, channels) / math.sqrt(channels)
         super().__init__(weight, layer.select_bits, recipe.steps)
-        self.beta = nn.Parameter(torch.full((layer.channels,), 0.5))
+        self.round_selects = True
+        channel = torch.arange(layer.channels)
+        passed = (channel % channels + channel // channels) % 2
+        self.beta = nn.Parameter(2.0 * (2 * passed - 1))
         self.register_buffer("mean", torch.zeros(layer.channels))
         self.register_buffer("square", torch.ones(()))  # of sum - mean, all channels
 
@@ -156,14 +164,16 @@ class Select(QuantWeight):
         return torch.round(self.beta * self.square.sqrt() - self.mean)
 
     def forward(self, x: Tensor) -> Tensor:
-        sums = self.accumulate(x)
-        if not self.training:
+        sums, mean = self.accumulate(x), self.mean
+        if self.round_selects and not self.training:
             return (sums + self.integer_bias() >= 0).float()
-        mean = sums.mean(0)
-        with torch.no_grad():
-            self.mean.lerp_(mean, MOMENTUM)
-            self.square.lerp_((sums - mean).square().mean(), MOMENTUM)
-        return Heaviside.apply((sums - mean) / (self.square.sqrt() + 1e-6) + self.beta)
+        if self.training:
+            mean = sums.mean(0)
+            with torch.no_grad():
+                self.mean.lerp_(mean, MOMENTUM)
+                self.square.lerp_((sums - mean).square().mean(), MOMENTUM)
+        z = (sums - mean) / (self.square.sqrt() + 1e-6) + self.beta
+        return Heaviside.apply(z) if self.round_selects else ((z + 1) / 2).clamp(0, 1)
 
 
 class Encoder(nn.Module):
@@ -193,6 +203,8 @@ class Encoder(nn.Module):
         """Whether weights and codes are rounded to their levels; both are, unless told."""
         for part in (self.head, *self.selects.values()):
             part.round_weights = weights
+        for select in self.selects.values():
+            select.round_selects = codes
         for conv in self.convs:
             conv.round_weights, conv.round_codes = weights, codes and not self.adds
         self.round_reads = codes and self.adds
@@ -252,6 +264,7 @@ def calibrate(encoder: Encoder, images: Tensor, batch: int = 250):
             select, source = encoder.selects[conv.layer.name], network.skip_source(index)
             sums = torch.cat([select.accumulate(maps[source + 1]) for maps in parts]).double()
             select.mean.copy_(sums.mean(0))
+            select.square.copy_((sums - sums.mean(0)).square().mean())
         total, count = 0.0, 0
         for maps in parts:
             acc = conv.accumulate(encoder.read(maps[index].float()))

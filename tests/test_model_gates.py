@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from export.config import LayerConfig, parse_config
+from export.config import LayerConfig, TrainConfig, parse_config
 
 torch = pytest.importorskip("torch")
 gates = pytest.importorskip("model.gates")
@@ -125,6 +125,46 @@ def colours(gate):
     return parse_config({
         "name": "test", "array": {"rows": 1, "columns": 1, "words": 1},
         "network": {"height": 2, "width": 2, "channels": 3, "classes": 8, "layers": layers}})
+
+
+def test_unrounded_selects_are_a_ramp_that_the_rounded_ones_cut_in_half():
+    torch.manual_seed(1)
+    layer = LayerConfig(name="a", channels=6, weight_bits=2, code_bits=3, skip="b", gate="mux")
+    select = network.Select(layer, 3, TrainConfig())
+    # Each channel of the skip is passed in one copy and not in the other.
+    assert select.beta.sign().tolist() == [-1, 1, -1, 1, -1, 1]
+    maps = torch.randint(0, 8, (200, 3, 4, 4)).float()
+    select.beta.data.fill_(0.25)
+    for _ in range(200):
+        hard = select(maps)
+    select.round_selects = False
+    for training in (True, False):
+        select.train(training)
+        soft = select(maps)
+        sums = select.accumulate(maps)
+        z = (sums - sums.mean(0)) / (sums - sums.mean(0)).square().mean().sqrt() + 0.25
+        torch.testing.assert_close(soft, (z / 2 + 0.5).clamp(0, 1), atol=1e-3, rtol=0)
+        assert 0.1 < ((soft > 0) & (soft < 1)).float().mean() < 0.9
+    decided = (soft - 0.5).abs() > 0.01
+    assert torch.equal(hard[decided], (soft > 0.5).float()[decided])
+
+
+def test_calibration_takes_a_select_s_statistics_from_the_images_too():
+    torch.manual_seed(1)
+    encoder = network.Encoder(colours("mux").network)
+    images = some(100, 3, 2, 2, top=255, seed=1)
+    network.calibrate(encoder, images)
+    maps = [images]
+    for index in range(3):  # to b2, which c2 has as its skip
+        maps.append(encoder.run_layer(index, maps))
+    sums = encoder.selects["c2"].accumulate(maps[-1])
+    assert sums.std() > 0.1
+    torch.testing.assert_close(encoder.selects["c2"].mean, sums.mean(0))
+    torch.testing.assert_close(encoder.selects["c2"].square,
+                               (sums - sums.mean(0)).square().mean())
+    encoder.quantize(weights=True, codes=False)
+    mixed = encoder.selects["c2"](maps[-1])
+    assert ((mixed > 0) & (mixed < 1)).any()
 
 
 @pytest.mark.parametrize("gate, least", [(None, 0), ("or", 0.5), ("mux", 0.5), ("mux_or", 0.375)])

@@ -35,15 +35,20 @@ def reference(request):
     encoder = model.Encoder(load_config(f"configs/{request.param}.toml").network).eval()
     with torch.no_grad():
         for conv, layer in zip(encoder.convs, network.layers, strict=True):
-            rows = layer.weight.reshape(len(layer.weight), -1)
-            conv.weight.copy_(torch.from_numpy(rows.astype(np.float32)))
-            conv.mean.copy_(-torch.from_numpy(layer.bias.astype(np.float32)))
-            conv.beta.zero_()
+            copy(conv, layer.weight, layer.bias)
             conv.shift.fill_(layer.shift)
+            if layer.config.selects:
+                copy(encoder.selects[layer.config.name], layer.select_weight, layer.select_bias)
         encoder.head.weight.copy_(torch.from_numpy(network.classifier_weight.astype(np.float32)))
         encoder.head_bias.copy_(torch.from_numpy(network.classifier_bias.astype(np.float32))
                                 / encoder.head_scale)
     return network, encoder
+
+
+def copy(part, weight, bias):
+    part.weight.copy_(torch.from_numpy(weight.astype(np.float32)).view(part.weight.shape))
+    part.mean.copy_(-torch.from_numpy(bias.astype(np.float32)))
+    part.beta.zero_()
 
 
 @pytest.fixture(autouse=True)
@@ -76,8 +81,8 @@ def test_classes_of_all_test_images_and_the_accuracy(cifar10, reference, request
 def test_every_layer_of_256_images(cifar10, reference):
     network, encoder = reference
     trace = golden.run(network, cifar10[0][:256])
-    x = tensor(cifar10[0][:256])
-    for conv, codes in zip(encoder.convs, trace.codes, strict=True):
-        x = conv(x)
-        np.testing.assert_array_equal(x.numpy(), codes, conv.layer.name)
+    maps = [tensor(cifar10[0][:256])]
+    for index, codes in enumerate(trace.codes):
+        maps.append(encoder.run_layer(index, maps))
+        np.testing.assert_array_equal(maps[-1].numpy(), codes, network.layers[index].config.name)
     np.testing.assert_array_equal(encoder(tensor(cifar10[0][:256])).numpy(), trace.scores)
