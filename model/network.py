@@ -45,14 +45,18 @@ class QuantWeight(nn.Module):
         self.bits, self.steps, self.shape = bits, steps, weight.shape
         self.round_weights = True
         self.weight = nn.Parameter(weight.flatten(1))
-        if steps == "learned":  # as in LSQ (Esser et al. 2020), but in the logarithm
+        self.log_step = None
+        if steps == "learned" and bits > 1:  # as in LSQ (Esser et al. 2020), but in the logarithm
             self.log_step = nn.Parameter(weight_step(standardize(self.weight.detach()), bits).log())
 
     def levels(self) -> Tensor:
         """The integers that `weight` stands for; or real numbers, if it is not to be rounded."""
         weight, step = standardize(self.weight), None
-        if self.steps == "learned":
+        if self.log_step is not None:
             step = self.log_step.exp()
+            if self.round_weights:  # it moves no weight that is cut off
+                inside = (weight / step).abs() < self.bits - 0.5
+                step = torch.where(inside, step, step.detach())
         elif self.steps == "mean" and self.bits > 1:
             step = mean_step(weight, self.bits)
         quantize = quantize_weight if self.round_weights else scale_weight

@@ -237,6 +237,9 @@ def train(config: Config, folder: Path, *, device: str = "cpu", compiled: bool =
     while run.epoch < config.train.teacher_epochs + config.train.epochs:
         start = time.perf_counter()
         loss = run.train_epoch(images, labels)
+        if not math.isfinite(loss):
+            raise ConfigError(f"{folder}: the loss of epoch {run.epoch + 1} is {loss}, wanted a "
+                              f"number to learn from; checkpoint.pt is of the epoch before")
         run.epoch += 1
         run.seconds += time.perf_counter() - start
         if run.rank > 0:

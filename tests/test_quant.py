@@ -8,6 +8,7 @@ from export.artifact import ALPHABET
 
 torch = pytest.importorskip("torch")
 quant = import_module("model.quant")
+network = import_module("model.network")
 
 
 def gaussian(*shape, seed=1, scale=1.0):
@@ -195,3 +196,16 @@ def test_fused_functions_give_the_same_as_plain_ones(monkeypatch):
     monkeypatch.setattr(quant.Fused, "enabled", True)
     fused = both()
     torch.testing.assert_close(fused, plain)
+
+
+def test_a_learned_step_moves_no_weight_that_is_cut_off():
+    for bits, peak in ((2, 1), (3, 2)):
+        torch.manual_seed(1)
+        part = network.QuantWeight(torch.randn(20, 30), bits, "learned")
+        upstream = torch.randn(20, 30)
+        part.levels().backward(upstream)
+        scaled = quant.standardize(part.weight.detach()) / part.log_step.detach().exp()
+        inside = scaled.abs() < peak + 0.5
+        assert 0.02 < inside.logical_not().float().mean() < 0.5
+        torch.testing.assert_close(part.log_step.grad, -(upstream * scaled)[inside].sum())
+    assert network.QuantWeight(torch.randn(20, 30), 1, "learned").log_step is None

@@ -123,6 +123,16 @@ def test_rules_for_comparison_learn_too(images, tmp_path, rule):
     assert np.mean(trace.classes == images[1][-100:]) == pytest.approx(record["validation"])
 
 
+def test_a_loss_that_is_no_number_ends_the_training(images, tmp_path, monkeypatch):
+    config = design(epochs=3)
+    train_epoch = train.Run.train_epoch
+    monkeypatch.setattr(train.Run, "train_epoch", lambda run, *data: (
+        float("nan") if run.epoch == 1 else train_epoch(run, *data)))
+    with pytest.raises(ConfigError, match=r"the loss of epoch 2 is nan, wanted a number to"):
+        train.train(config, tmp_path, compiled=False)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["epoch"] == 1
+
+
 def test_gates_and_generated_weights_learn(images, tmp_path):
     values = design(epochs=6).model_dump()
     values["network"]["layers"] = [
