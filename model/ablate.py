@@ -101,7 +101,7 @@ TABLES = {
         "321": "3, 2, 1 bits by stage", "111": "1 bit, wider", "222": "2 bits, narrower",
         "333": "3 bits, narrower", "222-wide": "2 bits, same width as 3, 2, 1"},
     "Thresholds of ternary weights, 2-bit codes": {
-        "222-wide": "histogram-equalized", "222-mean": "0.7 mean |w|",
+        "222-wide": "histogram-equalized", "222-mean": "fixed, 0.7 of the mean magnitude",
         "222-learned": "learned step"},
     "Bits of the codes, ternary weights": {
         "222-codes1": "1", "222-wide": "2 (HWMSB)", "222-codes3": "3"},
