@@ -17,6 +17,16 @@ def test_equal_bits():
     assert len(sizes) == 1
 
 
+def test_generated_weights_count_as_their_seeds():
+    layers = ablate.VARIANTS["mognet-half30"]().network.layers
+    stored = ablate.VARIANTS["mognet-stored"]()
+    made = [k for k, layer in enumerate(layers) if layer.generator]
+    assert len(made) == 5 and not any(layer.generator for layer in stored.network.layers)
+    saved = sum(2 * layers[k].channels * layers[k - 1].channels - 2 * 8 * 8 for k in made)
+    assert (ablate.weight_bits(stored)
+            - ablate.weight_bits(ablate.VARIANTS["mognet-half30"]())) == saved
+
+
 def test_every_variant_is_in_a_table_and_takes_a_seed():
     shown = {name for rows in ablate.TABLES.values() for name in rows}
     assert shown == set(ablate.VARIANTS)
