@@ -198,6 +198,8 @@ class TrainConfig(_Frozen):
     crop: Annotated[int, Field(ge=0)] = 0
     full_epochs: Annotated[int, Field(ge=0)] = 0
     validate_every: Positive = 1  # epochs; exact float32 is slow
+    # Whether codes that a mux merges begin in the middle of their range, not half-wave.
+    centred_muxes: bool = False
     seed: int = 1
     # For comparisons: thresholds of the weights' levels (histogram-equalized, fixed, learned); and,
     # which cannot be exported, a float batch normalization in place of the layer's shift, and real

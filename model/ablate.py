@@ -69,7 +69,7 @@ def mognet(generator: dict | None, **recipe) -> Config:
             values["generator"] = generator
             values["weight_bits"] = 1 if generator and generator["mapping"] == "binary" else 2
         layers.append(values)
-    return of_layers(layers, **recipe)
+    return of_layers(layers, centred_muxes=True, **recipe)
 
 
 GENERATORS = (30, "half"), (30, "quarter"), (30, "binary"), (105, "half"), (90, "half")

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from export.config import LayerConfig
-from model.quant import MaxPool
+from model.quant import Fused, MaxPool
 
 
 def max_pool(x: Tensor) -> Tensor:
@@ -31,6 +31,40 @@ class _Or(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):
         return grad, grad
+
+
+def _wide(passed: Tensor, like: Tensor) -> Tensor:
+    return passed[:, :, None, None].to(like.dtype)
+
+
+@Fused
+def _mix(one: Tensor, zero: Tensor, passed: Tensor) -> Tensor:
+    return zero + _wide(passed, one) * (one - zero)
+
+
+@Fused
+def _to_sides(grad: Tensor, passed: Tensor) -> tuple[Tensor, Tensor]:
+    one = _wide(passed, grad) * grad
+    return one, grad - one
+
+
+@Fused
+def _to_select(one: Tensor, zero: Tensor, grad: Tensor) -> Tensor:
+    return ((one - zero).float() * grad.float()).sum((2, 3))
+
+
+class _Mix(torch.autograd.Function):
+    """`one` where `passed` (n, channels) is 1, `zero` where it is 0, a mixture between."""
+
+    @staticmethod
+    def forward(ctx, one: Tensor, zero: Tensor, passed: Tensor) -> Tensor:
+        ctx.save_for_backward(one, zero, passed)
+        return _mix(one, zero, passed)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        one, zero, passed = ctx.saved_tensors
+        return *_to_sides(grad, passed), _to_select(one, zero, grad)
 
 
 class Floor(torch.autograd.Function):
@@ -84,5 +118,4 @@ def gate(layer: LayerConfig, codes: Tensor, skip: Tensor, skip_bits: int,
                 else codes + skip - codes * skip / (2**layer.code_bits - 1))
     if passed is None:
         return both
-    chosen, other = (codes, skip) if both is None else (both, codes)
-    return other + passed[:, :, None, None].to(codes.dtype) * (chosen - other)
+    return _Mix.apply(codes, skip, passed) if both is None else _Mix.apply(both, codes, passed)

@@ -29,6 +29,7 @@ from model.quant import (
 )
 
 SPREAD = {1: 0.8, 2: 1.6, 3: 3.2}  # target standard deviation of y, in codes, by code precision
+CENTRED = 0.53  # of these, for codes that begin in the middle of their range
 MOMENTUM = 0.1
 DEFAULT_RECIPE = TrainConfig()
 STICKY = 0.6  # a shift moves only if its ideal value is further away than this, against flapping
@@ -88,12 +89,15 @@ class QuantConv(QuantWeight):
             del self.weight
             self.register_buffer("seed", seed)
             self.register_buffer("weight", torch.from_numpy(made).float())
+        centred = recipe.centred_muxes and layer.gate == "mux"
+        self.spread = SPREAD[layer.code_bits] * (CENTRED if centred else 1)
         self.norm = None
         if recipe.normalization == "batch":
             self.norm = nn.BatchNorm2d(layer.channels)
-            nn.init.constant_(self.norm.weight, SPREAD[layer.code_bits])
+            nn.init.constant_(self.norm.weight, self.spread)
             self.norm.bias.requires_grad_(False)
-        self.beta = nn.Parameter(torch.ones(layer.channels))
+        begin = 2.0 ** (layer.code_bits - 1) if centred else 1.0
+        self.beta = nn.Parameter(torch.full((layer.channels,), begin))
         self.register_buffer("mean", torch.zeros(layer.channels))
         self.register_buffer("square", torch.ones(()))  # of acc - mean, all channels
         self.register_buffer("shift", torch.zeros(()))
@@ -121,7 +125,7 @@ class QuantConv(QuantWeight):
         """Moves the running statistics and, from them, the shift."""
         self.mean.lerp_(mean, momentum)
         self.square.lerp_(square, momentum)
-        ideal = 0.5 * torch.log2(self.square) - math.log2(SPREAD[self.layer.code_bits])
+        ideal = 0.5 * torch.log2(self.square) - math.log2(self.spread)
         nearest = torch.round(ideal).clamp(0, MAX_SHIFT)
         self.shift.copy_(torch.where((ideal - self.shift).abs() > STICKY, nearest, self.shift))
 

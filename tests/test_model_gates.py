@@ -127,6 +127,29 @@ def colours(gate):
         "network": {"height": 2, "width": 2, "channels": 3, "classes": 8, "layers": layers}})
 
 
+@pytest.mark.parametrize("gate", ["or", "mux", "mux_or"])
+def test_centred_codes_of_a_mux_cover_their_range(gate):
+    torch.manual_seed(1)
+    layers = [{"name": name, "channels": 32, "weight_bits": 2, "code_bits": 3} for name in "ab"]
+    layers[1] |= {"gate": gate, "skip": "a"}
+    config = parse_config({
+        "name": "test", "array": {"rows": 1, "columns": 1, "words": 1},
+        "network": {"height": 8, "width": 8, "channels": 3, "classes": 2, "layers": layers},
+        "train": {"centred_muxes": True}})
+    first, gated = network.Encoder(config.network, config.train).convs
+    images = some(20, 3, 8, 8, top=255, seed=1)
+    for _ in range(100):
+        before = first(images)
+        codes = gated(before).detach()
+    assert before.median() <= 1
+    if gate != "mux":
+        assert codes.median() <= 1
+        return
+    assert codes.mean() == pytest.approx(3.5, abs=0.05)  # floor() takes half a code
+    assert 1.1 < codes.std() < 2.5  # the shift is a whole number
+    assert ((codes == 0) | (codes == 7)).float().mean() < 0.25
+
+
 def test_unrounded_selects_are_a_ramp_that_the_rounded_ones_cut_in_half():
     torch.manual_seed(1)
     layer = LayerConfig(name="a", channels=6, weight_bits=2, code_bits=3, skip="b", gate="mux")
