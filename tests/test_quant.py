@@ -1,10 +1,12 @@
 """The quantizers: alphabets, shares of the levels, windows of the activation, gradients."""
 
+import math
 from importlib import import_module
 
 import pytest
 
 from export.artifact import ALPHABET
+from export.config import LayerConfig, NetworkConfig, TrainConfig
 
 torch = pytest.importorskip("torch")
 quant = import_module("model.quant")
@@ -209,3 +211,44 @@ def test_a_learned_step_moves_no_weight_that_is_cut_off():
         assert 0.02 < inside.logical_not().float().mean() < 0.5
         torch.testing.assert_close(part.log_step.grad, -(upstream * scaled)[inside].sum())
     assert network.QuantWeight(torch.randn(20, 30), 1, "learned").log_step is None
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3])
+def test_sums_of_real_weights_fill_the_range_exactly_those_of_rounded_ones_by_a_shift(bits):
+    torch.manual_seed(1)
+    layer = LayerConfig(name="a", channels=16, weight_bits=2, code_bits=bits)
+    conv = network.QuantConv(layer, 8, 0, TrainConfig())
+    x = torch.randint(0, 8, (20, 8, 6, 6)).float()
+    for rounded in (False, True):
+        conv.round_weights = conv.round_codes = rounded
+        conv.train()
+        for _ in range(200):  # of the running statistics
+            out = conv(x)
+        acc = conv.accumulate(x)
+        mean = acc.mean((0, 2, 3), keepdim=True)
+        square = (acc - mean).square().mean()
+        spread = (square.sqrt() * conv.scale(square)).item()
+        if rounded:
+            assert conv.scale(square).log2() == -conv.shift != 0
+            assert abs(math.log2(spread / network.SPREAD[bits])) < 0.61
+        else:
+            assert spread == pytest.approx(network.SPREAD[bits])
+        share = (conv.eval()(x) - out).abs() < 1e-3  # a bias is an integer if weights are rounded
+        assert share.float().mean() > (0.9 if rounded else 0.9999)
+
+
+def test_calibrated_real_network_computes_what_training_does():
+    torch.manual_seed(1)
+    layers = tuple(LayerConfig(name=name, channels=8, weight_bits=2, code_bits=3) for name in "abc")
+    encoder = network.Encoder(NetworkConfig(height=6, width=6, channels=3, classes=2,
+                                            layers=layers))
+    encoder.quantize(weights=False, codes=False)
+    images = torch.randint(0, 256, (30, 3, 6, 6)).float()
+    network.calibrate(encoder, images, batch=10)
+    maps = {}
+    for mode in (False, True):
+        encoder.train(mode)
+        maps[mode] = [images]
+        for k in range(3):
+            maps[mode].append(encoder.run_layer(k, maps[mode]))
+    torch.testing.assert_close(maps[False], maps[True], atol=2e-3, rtol=0)
