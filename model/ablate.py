@@ -62,14 +62,14 @@ def deep(**more) -> Config:
 
 def mognet(generator: dict | None, **recipe) -> Config:
     """Half as wide as `configs/mognet.toml`; its generated layers by `generator`, or stored."""
-    layers = []
-    for layer in load_config(CONFIGS / "mognet.toml").network.layers:
+    full, layers = load_config(CONFIGS / "mognet.toml"), []
+    for layer in full.network.layers:
         values = layer.model_dump() | {"channels": layer.channels // 2}
         if layer.generator:
             values["generator"] = generator
             values["weight_bits"] = 1 if generator and generator["mapping"] == "binary" else 2
         layers.append(values)
-    return of_layers(layers, centred_muxes=True, **recipe)
+    return of_layers(layers, centred_muxes=full.train.centred_muxes, **recipe)
 
 
 GENERATORS = (30, "half"), (30, "quarter"), (30, "binary"), (105, "half"), (90, "half")

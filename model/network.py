@@ -132,7 +132,9 @@ class QuantConv(QuantWeight):
 
     def scale(self, square: Tensor) -> Tensor:
         """What sums of variance `square` are multiplied by to give codes."""
-        return torch.exp2(-self.shift) if self.round_weights else self.spread / square.sqrt()
+        if self.round_weights:
+            return torch.exp2(-self.shift)
+        return self.spread / square.clamp_min(1e-6).sqrt()  # all sums may be the same
 
     def forward(self, x: Tensor) -> Tensor:
         acc, bits = self.accumulate(x), self.layer.code_bits

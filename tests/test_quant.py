@@ -237,6 +237,13 @@ def test_sums_of_real_weights_fill_the_range_exactly_those_of_rounded_ones_by_a_
         assert share.float().mean() > (0.9 if rounded else 0.9999)
 
 
+def test_real_weights_on_an_image_of_one_value():
+    layer = LayerConfig(name="a", channels=16, weight_bits=2, code_bits=3, kernel=1)
+    conv = network.QuantConv(layer, 8, 0, TrainConfig())
+    conv.round_weights = conv.round_codes = False
+    assert torch.isfinite(conv(torch.zeros(2, 8, 3, 3))).all()
+
+
 def test_calibrated_real_network_computes_what_training_does():
     torch.manual_seed(1)
     layers = tuple(LayerConfig(name=name, channels=8, weight_bits=2, code_bits=3) for name in "abc")
