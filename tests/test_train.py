@@ -46,7 +46,7 @@ def images(monkeypatch):
 
 
 def test_it_learns_and_exports_exactly(images, tmp_path):
-    config = design(epochs=6)
+    config = design(epochs=12)
     record = train.train(config, tmp_path, compiled=False)
     assert record["curve"][-1][0] < record["curve"][0][0]
     assert record["validation"] > 0.3  # chance is 0.1
@@ -105,7 +105,7 @@ def test_a_float_teacher_comes_first_and_the_rest_starts_from_it(images, tmp_pat
 @pytest.mark.parametrize("rule", [{"steps": "mean"}, {"steps": "learned"},
                                   {"normalization": "batch"}, {"residuals": "add"}])
 def test_rules_for_comparison_learn_too(images, tmp_path, rule):
-    config = design(epochs=6)
+    config = design(epochs=12)
     config = config.model_copy(update={"train": config.train.model_copy(update=rule)})
     record = train.train(config, tmp_path, compiled=False)
     assert record["curve"][-1][0] < record["curve"][0][0]
