@@ -18,7 +18,7 @@ model = pytest.importorskip("model.network")
 data = pytest.importorskip("model.data")
 
 
-ACCURACY = {"megabit": 0.875, "cifar10": 0.85}  # at least
+ACCURACY = {"megabit": 0.875, "cifar10": 0.85, "heq_residual": 0.88, "mognet": 0.84}  # at least
 
 
 @pytest.fixture(scope="module")

@@ -68,7 +68,7 @@ def test_four_states(tiny):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["cifar10", "megabit"])
+@pytest.mark.parametrize("name", ["cifar10", "megabit", "heq_residual", "mognet"])
 def test_photographs(tmp_path, name):
     config = load_config(f"configs/{name}.toml")
     network = load_network(f"weights/{name}.npz")
