@@ -158,7 +158,8 @@ def main(
                    f"{layer['cycles']:>9,} cycles  array use {layer['array_use']:.1%}")
     typer.echo(f"{folder}: {facts['cycles_per_frame']:,} cycles per frame, "
                f"{facts['total_bits']:,} bits stored (weights {facts['weight_bits']:,}, biases "
-               f"{facts['bias_bits']:,}, program {facts['program_bits']:,})")
+               f"{facts['bias_bits']:,}, program {facts['program_bits']:,}, seeds "
+               f"{facts['seed_bits']:,})")
 
 
 if __name__ == "__main__":

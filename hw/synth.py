@@ -108,7 +108,8 @@ def report(config: Config, folder: Path) -> dict:
     engine = json.loads((folder / "engine.json").read_text())
     device = DEVICES[config.target.family]
     sizes = synthesise(folder, device)
-    copied = ("cycles_per_frame", "array_use", "weight_bits", "total_bits")
+    copied = ("cycles_per_frame", "array_use",
+              "weight_bits", "bias_bits", "program_bits", "seed_bits", "total_bits")
     return {
         "name": config.name,
         "family": config.target.family,

@@ -9,7 +9,8 @@ from hw import synth
 from hw.tools import write_verilog
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-ENGINE = {"cycles_per_frame": 10, "array_use": 0.5, "weight_bits": 40, "total_bits": 48,
+ENGINE = {"cycles_per_frame": 10, "array_use": 0.5, "weight_bits": 40, "bias_bits": 3,
+          "program_bits": 4, "seed_bits": 1, "total_bits": 48,
           "hash": {"weights": "abc"}, "measured": None}
 
 
@@ -40,7 +41,8 @@ def test_report_has_sizes_and_what_the_engine_says(folder, config, device):
     assert report["dsp"] == 0
     assert report["fits"]
     assert all(report[key] == ENGINE[key]
-               for key in ("cycles_per_frame", "array_use", "weight_bits", "total_bits"))
+               for key in ENGINE if key.endswith("_bits") or key in ("cycles_per_frame",
+                                                                     "array_use"))
     assert report["accuracy"] is None
     assert report["accuracy_note"] == "not measured for these weights; `make eval` does"
 

@@ -1,5 +1,6 @@
 """The exported Verilog under cocotb: the photographs, four states, ratios, back-pressure."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,9 @@ def gates(tmp_path_factory):
 def test_gates(gates):
     config, network, folder = gates
     lint(folder)
+    facts = json.loads((folder / "engine.json").read_text())
+    stored = [facts[f"{part}_bits"] for part in ("weight", "bias", "program", "seed")]
+    assert all(stored) and sum(stored) == facts["total_bits"]
     check(config, network, folder, random_images(config.network, 4, 1), gaps=3)
 
 
