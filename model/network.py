@@ -139,8 +139,8 @@ class QuantConv(QuantWeight):
     def forward(self, x: Tensor) -> Tensor:
         acc, bits = self.accumulate(x), self.layer.code_bits
         if self.norm is not None:  # for comparison only: no integers, no export
-            zero, acc = torch.zeros_like(self.beta), self.norm(acc)
-            return Normalize.apply(acc, zero, self.beta, 1 + zero[0], bits, self.round_codes)
+            zero, one = torch.zeros_like(self.beta), torch.ones_like(self.shift)
+            return Normalize.apply(self.norm(acc), zero, self.beta, one, bits, self.round_codes)
         if self.training:
             mean, square = moments(acc.detach())
             self.observe(mean, square, MOMENTUM)

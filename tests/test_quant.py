@@ -230,7 +230,7 @@ def test_sums_of_real_weights_fill_the_range_exactly_those_of_rounded_ones_by_a_
         spread = (square.sqrt() * conv.scale(square)).item()
         if rounded:
             assert conv.scale(square).log2() == -conv.shift != 0
-            assert abs(math.log2(spread / network.SPREAD[bits])) < 0.61
+            assert abs(math.log2(spread / network.SPREAD[bits])) < network.STICKY + 0.01
         else:
             assert spread == pytest.approx(network.SPREAD[bits])
         share = (conv.eval()(x) - out).abs() < 1e-3  # a bias is an integer if weights are rounded
