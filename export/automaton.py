@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from export.config import LayerConfig
+from export.network import ConvConfig
 
 CELLS = {"binary": 1, "half": 2, "quarter": 3}  # per weight, by mapping; named for the zeros' share
 
@@ -43,13 +43,13 @@ def weights(seed: np.ndarray, rule: int, mapping: str, channels: int, inputs: in
     return rows[:channels, :inputs]
 
 
-def cells(layer: LayerConfig) -> int:
+def cells(layer: ConvConfig) -> int:
     """Cells of the automaton of a layer with a generator, and so bits of its seed."""
     generator = layer.generator
     return generator.outputs * generator.inputs * CELLS[generator.mapping]
 
 
-def generated(layer: LayerConfig, seed: np.ndarray, inputs: int) -> np.ndarray:
+def generated(layer: ConvConfig, seed: np.ndarray, inputs: int) -> np.ndarray:
     """The layer's weights int8 [channels, inputs]."""
     generator = layer.generator
     return weights(seed, generator.rule, generator.mapping, layer.channels, inputs,

@@ -1,166 +1,36 @@
-"""The one configuration that training, export, golden model and hardware share.
+"""One design: a network, the engine that runs it, and the recipe that trains it.
 
-A design is one TOML file: the network, the array that runs it, the target and the training recipe.
-Reading it gives a frozen :class:`Config`; what follows from it (shapes, word precisions) is a
+A design is one TOML file with the tables `network`, `array`, `target` and `train`. `engine`,
+`network` or `train` may also be the path of another TOML file, beside the design's: so several
+designs name the same engine. Reading it gives a frozen :class:`Config`; what follows from it is a
 property and is computed nowhere else.
 """
 
+import hashlib
+import json
 import tomllib
-from functools import cached_property
+from math import gcd
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
+
+from export.checked import ConfigError, Frozen, Precision, count, parse
+from export.network import NetworkConfig
 
 # A pixel of eight bits enters the array as digits, most significant first: 2 + 3 + 3 bits, or
 # 2 + 2 + 2 + 2, or one by one, in the array's highest precision. This is how many.
 DIGITS_OF_PIXEL = {3: 3, 2: 4, 1: 8}
-
-Precision = Literal[1, 2, 3]
-Positive = Annotated[int, Field(ge=1)]
-
-
-class ConfigError(ValueError):
-    """A configuration, artifact or image that cannot be used; the message is one line."""
+FILE_LIMIT = 2**20  # bytes of a TOML file
+Positive = count(2**31)
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class GeneratorConfig(_Frozen):
-    """A cellular automaton that gives a layer's weights, see :mod:`export.automaton`."""
-
-    rule: Annotated[int, Field(ge=0, le=255)] = 30
-    mapping: Literal["binary", "half", "quarter"] = "half"
-    outputs: Positive = 8  # of a block: the array's columns
-    inputs: Positive = 8  # ... and the operands in one of its words
-
-
-class LayerConfig(_Frozen):
-    """One convolution with bias, shift, clip and, if asked for, a gate and 2x2 max-pooling.
-
-    The gate merges the layer's codes with those of the earlier layer `skip`, before pooling: "or"
-    bit by bit, "mux" by choosing for each channel, from the sums over the skip's feature map, and
-    "mux_or" as "or" in the channels that are so chosen.
-    """
-
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    channels: Positive
-    weight_bits: Precision  # 1: binary, 2: ternary, 3: quinary
-    code_bits: Precision
-    kernel: Literal[1, 3] = 3
-    groups: Positive = 1
-    pool: bool = False
-    skip: str | None = None
-    gate: Literal["or", "mux", "mux_or"] | None = None
-    select_bits: Precision = 2  # of the weights that a mux chooses by
-    generator: GeneratorConfig | None = None
-
-    @model_validator(mode="after")
-    def _complete(self):
-        if self.generator is not None:
-            bits = 1 if self.generator.mapping == "binary" else 2
-            if (self.kernel, self.groups, self.weight_bits) != (1, 1, bits):
-                raise ValueError(f"{self.name}: generated weights must have kernel 1, groups 1 and "
-                                 f"{bits} bits, not {self.kernel}, {self.groups} and "
-                                 f"{self.weight_bits}")
-        if (self.skip is None) != (self.gate is None):
-            raise ValueError(f"{self.name}: skip and gate come together, not alone")
-        return self
-
-    @property
-    def selects(self) -> bool:
-        """Whether its gate has a mux."""
-        return self.gate in ("mux", "mux_or")
-
-
-class Shape(_Frozen):
-    """A feature map."""
-
-    channels: int
-    height: int
-    width: int
-
-    @property
-    def pixels(self) -> int:
-        return self.height * self.width
-
-
-class NetworkConfig(_Frozen):
-    """The layers, from eight-bit pixels to classes."""
-
-    height: Positive
-    width: Positive
-    channels: Positive
-    classes: Annotated[int, Field(ge=2)]
-    classifier_bits: Precision = 3
-    layers: Annotated[tuple[LayerConfig, ...], Field(min_length=1, strict=False)]
-    pad: Annotated[int, Field(ge=0, le=255)] = 0
-
-    @model_validator(mode="after")
-    def _fits(self):
-        names = [layer.name for layer in self.layers] + ["classifier"]
-        if len(set(names)) != len(names):
-            raise ValueError(f"layer names must differ from each other and from 'classifier', "
-                             f"not {names[:-1]}")
-        for layer, shape in zip(self.layers, self.shapes, strict=False):
-            if shape.channels % layer.groups or layer.channels % layer.groups:
-                raise ValueError(f"{layer.name}: groups must divide {shape.channels} input and "
-                                 f"{layer.channels} output channels, not {layer.groups}")
-            if layer.pool and min(shape.height, shape.width) < 2:
-                raise ValueError(f"{layer.name}: pooling needs at least 2x2 pixels, "
-                                 f"not {shape.height}x{shape.width}")
-        if self.layers[0].generator is not None:
-            raise ValueError(f"{self.layers[0].name}: the weights of the first layer must be "
-                             f"stored, not generated")
-        for index, layer in enumerate(self.layers):
-            if layer.skip is not None:
-                self._check_skip(index)
-        return self
-
-    def _check_skip(self, index: int):
-        layer, out = self.layers[index], self.shapes[index]
-        source = self.skip_source(index)
-        if source is None:
-            raise ValueError(f"{layer.name}: skip must name a layer before it, not {layer.skip!r}")
-        skip = self.shapes[source + 1]
-        sizes = [(skip.height, skip.width), (skip.height // 2, skip.width // 2)]
-        if (out.height, out.width) not in sizes:
-            raise ValueError(f"{layer.name}: skip must have {out.height}x{out.width} pixels, or "
-                             f"twice as many rows and columns, not {skip.height}x{skip.width}")
-        if layer.channels % skip.channels:
-            raise ValueError(f"{layer.name}: its {layer.channels} channels must be a multiple of "
-                             f"the skip's, not {skip.channels}")
-
-    def skip_source(self, index: int) -> int | None:
-        """Index of the layer whose codes the gate of layer `index` takes, if it has one."""
-        names = [layer.name for layer in self.layers[:index]]
-        skip = self.layers[index].skip
-        return names.index(skip) if skip in names else None
-
-    def skip_pooled(self, index: int) -> bool:
-        """Whether the skip of layer `index` is pooled to reach the layer's size."""
-        skip, out = self.shapes[self.skip_source(index) + 1], self.shapes[index]
-        return (skip.height, skip.width) != (out.height, out.width)
-
-    @cached_property
-    def shapes(self) -> tuple[Shape, ...]:
-        """Input of each layer, then the classifier's input; pooling drops an odd row or column."""
-        shapes = [Shape(channels=self.channels, height=self.height, width=self.width)]
-        for layer in self.layers:
-            step = 2 if layer.pool else 1
-            shapes.append(Shape(channels=layer.channels, height=shapes[-1].height // step,
-                                width=shapes[-1].width // step))
-        return tuple(shapes)
-
-
-class ArrayConfig(_Frozen):
+class ArrayConfig(Frozen):
     """The systolic array: `rows` pixels x `columns` channels, `words` six-bit words per PE."""
 
-    rows: Positive
-    columns: Positive
-    words: Positive
+    rows: count(128)
+    columns: count(128)
+    words: count(64)
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1, strict=False)] = (1, 2, 3)
     dense: bool = False  # five ternary weights are stored in 8 bits, three quinary ones in 7
 
@@ -171,15 +41,44 @@ class ArrayConfig(_Frozen):
                              f"not {list(self.precisions)}")
         return self
 
+    @property
+    def digit_bits(self) -> int:
+        """Bits in which pixels enter."""
+        return max(self.precisions)
 
-class TargetConfig(_Frozen):
+    @property
+    def unit(self) -> int:
+        """Channels written per cycle; they never share a lane with half of another unit."""
+        lane = 2 * self.words
+        return lane if self.columns % lane == 0 else gcd(self.columns, self.words)
+
+    @property
+    def units(self) -> int:
+        """Cycles in which the epilogue takes one pixel."""
+        return self.columns // self.unit
+
+    @property
+    def min_period(self) -> int:
+        """Fewest cycles from tile to tile: the previous one must be drained, scores compared."""
+        return max(self.rows * self.units, self.columns + 2, 4)
+
+    def mode(self, name: str, bits: int) -> int:
+        """The smallest word precision that holds `bits`; ConfigError if there is none."""
+        for mode in self.precisions:
+            if mode >= bits:
+                return mode
+        raise ConfigError(f"{name}: needs words of {bits} bits, the array has "
+                          f"precisions {list(self.precisions)}")
+
+
+class TargetConfig(Frozen):
     """Where the engine will run."""
 
     family: Literal["ecp5", "ice40"] = "ecp5"
     clock_mhz: Annotated[float, Field(gt=0)] = 50.0
 
 
-class TrainConfig(_Frozen):
+class TrainConfig(Frozen):
     """The training recipe; :mod:`model.train` says what it does with it."""
 
     epochs: Positive = 40  # of the quantized network
@@ -218,10 +117,10 @@ class TrainConfig(_Frozen):
         return self
 
 
-class Config(_Frozen):
+class Config(Frozen):
     """One design."""
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
     network: NetworkConfig
     array: ArrayConfig
     target: TargetConfig = TargetConfig()
@@ -229,12 +128,18 @@ class Config(_Frozen):
 
     @model_validator(mode="after")
     def _crop_fits(self):
-        least = 2 ** sum(layer.pool for layer in self.network.layers)
+        least = 2 ** sum(conv.pool for conv in self.network.convs)
         most = min(self.network.height, self.network.width)
         if self.train.crop and not least <= self.train.crop <= most:
             raise ValueError(f"train.crop must be 0 or from {least} to {most} pixels, "
                              f"not {self.train.crop}")
         return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of what the hardware depends on: network and array."""
+        values = {"network": self.network.model_dump(), "array": self.array.model_dump()}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def load_config(path: str | Path) -> Config:
@@ -246,26 +151,37 @@ def load_config(path: str | Path) -> Config:
         One line that names the file, the field, what was wanted and what came.
     """
     path = Path(path)
+    values = {"name": path.stem, **read_toml(path)}
+    if "engine" in values:
+        engine = _table(values.pop("engine"), path)
+        strange = [key for key in engine if key not in ("array", "target") or key in values]
+        if strange:
+            raise ConfigError(f"{path}: engine: must give array and target, once, "
+                              f"not {strange[0]!r}")
+        values |= engine
+    for name in ("network", "train"):
+        if isinstance(values.get(name), str):
+            values[name] = _table(values[name], path)
+    return parse_config(values, str(path))
+
+
+def _table(value, path: Path) -> dict:
+    """A table, or that of the file which is named in its place."""
+    return read_toml(path.parent / value) if isinstance(value, str) else value
+
+
+def read_toml(path: Path) -> dict:
+    """A TOML file in UTF-8, of at most `FILE_LIMIT` bytes; ConfigError if it is none."""
     try:
-        values = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        with path.open("rb") as file:
+            text = file.read(FILE_LIMIT + 1)
+        if len(text) > FILE_LIMIT:
+            raise ValueError(f"must have at most {FILE_LIMIT} bytes")
+        return tomllib.loads(text.decode())
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
-    return parse_config({"name": path.stem, **values}, str(path))
 
 
 def parse_config(values: dict, where: str = "configuration", kind: type = Config):
-    """A :class:`Config`, or another `kind`, from plain values.
-
-    Raises
-    ------
-    ConfigError
-        One line that names `where`, the field, what was wanted and what came.
-    """
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        said = first["msg"].removeprefix("Value error, ")
-        came = "" if isinstance(first["input"], dict) else f", not {first['input']!r}"
-        field = ".".join(map(str, first["loc"]))
-        raise ConfigError(": ".join(filter(None, (where, field, said))) + came) from error
+    """A :class:`Config`, or another `kind`, from plain values; ConfigError if it is none."""
+    return parse(values, where, kind)

@@ -14,9 +14,11 @@ import torch
 import typer
 from torch import Tensor
 
-from export.artifact import Layer, Network, save_network, save_record
+from export.artifact import Layer, Network
 from export.cli import one_line_errors
-from export.config import Config, ConfigError, NetworkConfig, load_config, parse_config
+from export.config import Config, ConfigError, load_config, parse_config
+from export.file import save_network, save_record
+from export.network import NetworkConfig
 from model.network import Encoder
 
 
@@ -40,26 +42,16 @@ def convert(encoder: Encoder, record: dict | None = None) -> Network:
         If one of them is none, or does not fit the hardware: of a diverged training.
     """
     layers = []
-    for conv in encoder.convs:
-        name = conv.layer.name
-        weight = conv.levels()
-        shift = _integers(conv.shift, torch.int32, f"{name}: shift").item()
-        extra = {}
-        if conv.layer.selects:
-            select = encoder.selects[name]
-            extra = {
-                "select_weight": _integers(select.levels(), torch.int8, f"{name}: select_weight"),
-                "select_bias": _integers(select.integer_bias(), torch.int32,
-                                         f"{name}: select_bias")}
-        if conv.layer.generator is not None:
-            extra["seed"] = conv.seed.cpu().numpy()
-        layers.append(Layer(conv.layer, _integers(weight, torch.int8, f"{name}: weight"),
-                            _integers(conv.integer_bias(), torch.int32, f"{name}: bias"), shift,
+    for name, part in encoder.parts.items():
+        shift, extra = 0, {}
+        if part.layer.kind == "conv":
+            shift = _integers(part.shift, torch.int32, f"{name}: shift").item()
+        if part.layer.generator is not None:
+            extra["seed"] = part.seed.cpu().numpy()
+        layers.append(Layer(part.layer, _integers(part.levels(), torch.int8, f"{name}: weight"),
+                            _integers(part.integer_bias(), torch.int32, f"{name}: bias"), shift,
                             **extra))
-    weight, bias = encoder.integer_head()
-    return Network(encoder.network, tuple(layers),
-                   _integers(weight, torch.int8, "classifier: weight"),
-                   _integers(bias, torch.int32, "classifier: bias"), record or {})
+    return Network(encoder.network, tuple(layers), record or {})
 
 
 def load_checkpoint(path: Path, config: Config) -> tuple[Encoder, dict]:
@@ -140,7 +132,7 @@ def main(
     save_network(network, path)
     save_record(network, path)
     weights = sum(layer.weight.size for layer in network.layers)
-    typer.echo(f"{path}: {weights + network.classifier_weight.size} weights, "
+    typer.echo(f"{path}: {weights} weights, "
                f"digest {network.digest[:16]}")
 
 

@@ -6,7 +6,7 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from export.program import Program
+from export.hardware import Hardware
 from hw.decoder import WeightDecoder
 from hw.pe import ProcessingElement
 from hw.pipeline import delay
@@ -39,9 +39,9 @@ class SystolicArray(wiring.Component):
     start : Out(1)
     """
 
-    def __init__(self, program: Program):
-        self.program = program
-        array = program.array
+    def __init__(self, hardware: Hardware):
+        self.hardware = hardware
+        array = hardware.array
         self.bits = 6 * array.words
         super().__init__({
             "mode": In(len(array.precisions)),
@@ -50,24 +50,25 @@ class SystolicArray(wiring.Component):
             "rows": In(data.ArrayLayout(self.bits, array.columns)),
             "control": In(CONTROL),
             "weight_control": In(WEIGHT_CONTROL),
-            "sums": Out(data.ArrayLayout(program.acc_bits, array.columns)),
+            "sums": Out(data.ArrayLayout(hardware.acc_bits, array.columns)),
             "start": Out(1),
         })
 
     @property
     def latency(self) -> int:
         """Cycles from `capture` to `start`."""
-        return ProcessingElement.LATENCY + self.program.array.rows + self.program.array.columns - 1
+        array = self.hardware.array
+        return ProcessingElement.LATENCY + array.rows + array.columns - 1
 
     def elaborate(self, platform):
         m = Module()
-        program, array = self.program, self.program.array
-        R, C, K = array.rows, array.columns, program.units
-        horner = program.layers[0].digits > 1
+        array = self.hardware.array
+        R, C, K = array.rows, array.columns, array.units
+        horner = self.hardware.pixels.digits > 1
 
         m.submodules.pe = grid = Module()
         pe = [[ProcessingElement(words=array.words, precisions=array.precisions,
-                                 acc_bits=program.acc_bits, horner=horner)
+                                 acc_bits=self.hardware.acc_bits, horner=horner)
                for _ in range(C)] for _ in range(R)]
         for i in range(R):
             for c in range(C):

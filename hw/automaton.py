@@ -5,8 +5,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from export.automaton import CELLS
-from export.program import LayerProgram
-from export.words import bit_positions
+from export.config import ArrayConfig
+from export.hardware import GeneratorFormat
+from export.words import bit_positions, operands
 
 
 class Automaton(wiring.Component):
@@ -14,7 +15,8 @@ class Automaton(wiring.Component):
 
     Members
     -------
-    load : In(1)        back to the seed, before a layer's first step
+    seed : In(cells)    of the layer
+    load : In(1)        back to it, before the layer's first step
     step : In(1)        these weights are used in this cycle
     rewind : In(1)      ... and the first ones of the channel tile follow
     advance : In(1)     ... and those of the next channel tile follow
@@ -22,19 +24,19 @@ class Automaton(wiring.Component):
     rows : Out(ArrayLayout(6 * words, outputs))     as the array takes them
     """
 
-    def __init__(self, layer: LayerProgram, *, words: int, seed: int):
-        self.layer, self.words, self.seed = layer, words, seed
+    def __init__(self, generator: GeneratorFormat, array: ArrayConfig):
+        self.generator, self.array = generator, array
         super().__init__({
+            "seed": In(generator.cells(array)),
             "load": In(1), "step": In(1), "rewind": In(1), "advance": In(1),
-            "valid": In(6 * words),
-            "rows": Out(data.ArrayLayout(6 * words, layer.generator.outputs)),
+            "valid": In(6 * array.words),
+            "rows": Out(data.ArrayLayout(6 * array.words, array.columns)),
         })
 
     def elaborate(self, platform):
         m = Module()
-        generator, mode = self.layer.generator, self.layer.mode
-        per_weight = CELLS[generator.mapping]
-        cells = generator.outputs * generator.inputs * per_weight
+        generator, mode, words = self.generator, self.generator.mode, self.array.words
+        per_weight, cells = CELLS[generator.mapping], generator.cells(self.array)
         state, base = Signal(cells), Signal(cells)  # base: first state of the channel tile
         left, right = state.rotate_left(1), state.rotate_right(1)
         table = Const(generator.rule, 8)
@@ -48,10 +50,10 @@ class Automaton(wiring.Component):
                 m.d.sync += base.eq(following)
 
         weights = data.View(data.ArrayLayout(
-            data.ArrayLayout(per_weight, generator.inputs), generator.outputs), state)
-        for c in range(generator.outputs):
-            places = zip(*bit_positions(mode, self.words), strict=True)
-            bits = [Const(0, 1)] * (6 * self.words)
+            data.ArrayLayout(per_weight, operands(mode, words)), self.array.columns), state)
+        for c in range(self.array.columns):
+            places = zip(*bit_positions(mode, words), strict=True)
+            bits = [Const(0, 1)] * (6 * words)
             for i, positions in enumerate(places):
                 cell = weights[c][i]
                 some = self.valid[i] if per_weight == 1 else self.valid[i] & cell[:-1].any()

@@ -3,20 +3,20 @@
 from amaranth import signed
 from amaranth.lib import data
 
-from export.pack import bias_width, layer_fields, tile_fields
-from export.program import Program
+from export.descriptor import layer_fields, tile_fields
+from export.hardware import Hardware
 
 
-def layer_layout(program: Program) -> data.StructLayout:
-    """One layer's descriptor; :func:`export.pack.layer_words` fills it."""
-    return data.StructLayout(layer_fields(program))
+def layer_layout(hardware: Hardware) -> data.StructLayout:
+    """One operation's descriptor; :func:`export.descriptor.layer_word` fills it."""
+    return data.StructLayout(layer_fields(hardware))
 
 
-def tile_layout(program: Program) -> data.StructLayout:
+def tile_layout(hardware: Hardware) -> data.StructLayout:
     """One channel tile: where its input words start."""
-    return data.StructLayout(tile_fields(program))
+    return data.StructLayout(tile_fields(hardware))
 
 
-def bias_layout(program: Program) -> data.ArrayLayout:
+def bias_layout(hardware: Hardware) -> data.ArrayLayout:
     """Folded biases of one channel tile."""
-    return data.ArrayLayout(signed(bias_width(program)), program.array.columns)
+    return data.ArrayLayout(signed(hardware.score_bits), hardware.array.columns)

@@ -1,24 +1,27 @@
-"""The engine: pixels in, classes out, any network of the configuration's size in between."""
+"""The engine: pixels in, classes out, any program that fits the machine in between."""
 
 from amaranth import Module, Mux
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from export.hardware import Hardware
 from export.pack import Images
-from export.program import Program
 from hw.array import SystolicArray
-from hw.epilogue import Epilogue, probe_layout, result_layout
-from hw.feeder import Feeder, WeightFeeder
+from hw.epilogue import Epilogue, probe_layout
+from hw.feeder import Feeder
+from hw.head import result_layout
 from hw.memory import ActivationMemory
 from hw.pixels import PixelInput
 from hw.sequencer import Sequencer
+from hw.weights import WeightFeeder
 
 
 class Engine(wiring.Component):
     """Runs one network on a systolic array, frame after frame, without reset in between.
 
-    A frame takes :attr:`Program.frame_cycles` cycles from `busy` to its result, which is held until
-    it is taken; the next frame's pixels are accepted once the first layer has read this one's.
+    A frame takes :attr:`export.cost.Cost.frame_cycles` cycles from `busy` to its result, which is
+    held until it is taken; the next frame's pixels are accepted once the first operation has read
+    this one's.
 
     Members
     -------
@@ -32,26 +35,26 @@ class Engine(wiring.Component):
     pixels: stream.Interface
     result: stream.Interface
 
-    def __init__(self, program: Program, images: Images):
-        self.program, self.images = program, images
+    def __init__(self, hardware: Hardware, images: Images):
+        self.hardware, self.images = hardware, images
         super().__init__({
-            "pixels": In(stream.Signature(8 * program.layers[0].source.channels)),
-            "result": Out(stream.Signature(result_layout(program))),
-            "probe": Out(probe_layout(program)),
+            "pixels": In(stream.Signature(8 * hardware.pixels.channels)),
+            "result": Out(stream.Signature(result_layout(hardware))),
+            "probe": Out(probe_layout(hardware)),
             "busy": Out(1),
-            "layer": Out(range(len(program.layers))),
+            "layer": Out(range(hardware.operations)),
         })
 
     def elaborate(self, platform):
         m = Module()
-        program, images = self.program, self.images
-        m.submodules.sequencer = sequencer = Sequencer(program, images.tiles, images.layers)
-        m.submodules.pixels = pixels = PixelInput(program)
-        m.submodules.memory = memory = ActivationMemory(program)
-        m.submodules.feeder = feeder = Feeder(program)
-        m.submodules.weights = weights = WeightFeeder(program, images.weights, images.seeds)
-        m.submodules.array = array = SystolicArray(program)
-        m.submodules.epilogue = epilogue = Epilogue(program, images.biases)
+        hardware, images = self.hardware, self.images
+        m.submodules.sequencer = sequencer = Sequencer(hardware, images.tiles, images.layers)
+        m.submodules.pixels = pixels = PixelInput(hardware)
+        m.submodules.memory = memory = ActivationMemory(hardware)
+        m.submodules.feeder = feeder = Feeder(hardware)
+        m.submodules.weights = weights = WeightFeeder(hardware, images.weights, images.seeds)
+        m.submodules.array = array = SystolicArray(hardware)
+        m.submodules.epilogue = epilogue = Epilogue(hardware, images.biases)
         layer = sequencer.layer
 
         wiring.connect(m, wiring.flipped(self.pixels), pixels.pixels)
@@ -82,7 +85,6 @@ class Engine(wiring.Component):
             self.probe.eq(epilogue.probe),
             self.busy.eq(sequencer.busy), self.layer.eq(sequencer.index),
         ]
-        precisions = program.array.precisions
-        for k, precision in enumerate(precisions):
+        for k, precision in enumerate(hardware.array.precisions):
             m.d.comb += array.mode[k].eq(layer.mode == precision)
         return m

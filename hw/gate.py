@@ -5,27 +5,10 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from export.pack import GATES, RESCALES
-from export.program import Program
+from export.descriptor import GATES, RESCALES
+from export.hardware import Hardware
 from hw.descriptor import layer_layout
-
-CODE_BITS = 3
-
-
-def walk_layout(program: Program) -> data.StructLayout:
-    """A unit on its way through the epilogue."""
-    layers = program.layers
-    return data.StructLayout({
-        "valid": 1,
-        "inside": 1,  # not one of the pixels that fill up the last tile
-        "unit": range(program.units),
-        "x": range(max(layer.source.width for layer in layers) + 1),
-        "y": range(max(layer.source.height for layer in layers) + 1),
-        "first": 1,  # pixel of the channel tile
-        "unit_last": 1,  # of the pixel
-        "channels_last": 1,  # of the channel tile
-        "layer_last": 1,
-    })
+from hw.walk import CODE_BITS, walk_layout
 
 
 class Gate(wiring.Component):
@@ -45,26 +28,26 @@ class Gate(wiring.Component):
     select : In(1), signs : In(C)       a channel tile's sums are complete; which are not negative
     """
 
-    def __init__(self, program: Program):
-        self.program = program
-        unit = data.ArrayLayout(CODE_BITS, program.unit)
+    def __init__(self, hardware: Hardware):
+        self.hardware = hardware
+        unit = data.ArrayLayout(CODE_BITS, hardware.array.unit)
         super().__init__({
             "restart": In(1), "fetch": In(1),
-            "layer": In(layer_layout(program)),
-            "ahead": In(walk_layout(program)), "walk": In(walk_layout(program)),
+            "layer": In(layer_layout(hardware)),
+            "ahead": In(walk_layout(hardware)), "walk": In(walk_layout(hardware)),
             "codes": In(unit), "gated": Out(unit),
             "keep": In(1), "kept": In(unit),
-            "select": In(1), "signs": In(program.array.columns),
+            "select": In(1), "signs": In(hardware.array.columns),
         })
 
     def elaborate(self, platform):
         m = Module()
-        program, layer = self.program, self.layer
+        hardware, layer, unit = self.hardware, self.layer, self.hardware.array.unit
 
         m.submodules.skips = skips = Memory(
-            shape=CODE_BITS * program.unit, depth=program.skip_depth, init=[])
+            shape=CODE_BITS * unit, depth=hardware.skip_words, init=[])
         read, write = skips.read_port(), skips.write_port()
-        source, target = Signal(range(program.skip_depth + 1)), Signal.like(layer.keep_base)
+        source, target = Signal(range(hardware.skip_words + 1)), Signal.like(layer.keep_base)
         fetched = Signal()
         m.d.sync += fetched.eq(self.fetch)
         with m.If(fetched):
@@ -79,9 +62,8 @@ class Gate(wiring.Component):
                      write.en.eq(self.keep)]
 
         passed = self._selected(m)
-        shifts = {spec.rescale for spec in program.layers if spec.gate}
-        gates = sorted({spec.gate for spec in program.layers if spec.gate})
-        for u in range(program.unit):
+        shifts, gates = hardware.rescales, sorted(hardware.gates)
+        for u in range(unit):
             stored, skip = read.data.word_select(u, CODE_BITS), Signal(CODE_BITS, name=f"skip_{u}")
             code = self.codes[u]
             for shift in shifts:
@@ -99,14 +81,14 @@ class Gate(wiring.Component):
 
     def _selected(self, m: Module):
         """Select bits of the unit at `walk`; None if there is no mux."""
-        program, layer = self.program, self.layer
-        unit, units = program.unit, program.units
-        if not program.select_words:
+        words, layer = self.hardware.select_words, self.layer
+        columns, unit = self.hardware.array.columns, self.hardware.array.unit
+        if not words:
             return None
         m.submodules.selects = selects = Memory(
-            shape=program.array.columns, depth=program.select_words, init=[])
+            shape=columns, depth=words, init=[])
         read, write = selects.read_port(), selects.write_port()
-        target, tile = Signal(range(program.select_words + 1)), Signal.like(layer.select_base)
+        target, tile = Signal(range(words + 1)), Signal.like(layer.select_base)
         with m.If(self.restart):
             m.d.sync += target.eq(0)
         with m.Elif(self.select):
@@ -117,5 +99,6 @@ class Gate(wiring.Component):
             m.d.sync += tile.eq(tile + 1)
         m.d.comb += [read.addr.eq(layer.select_base + tile), write.addr.eq(target),
                      write.data.eq(self.signs), write.en.eq(self.select)]
-        columns = Array(Cat(read.data[k * unit + u] for u in range(unit)) for k in range(units))
-        return columns[self.walk.unit]
+        bits = Array(Cat(read.data[k * unit + u] for u in range(unit))
+                     for k in range(columns // unit))
+        return bits[self.walk.unit]

@@ -4,9 +4,9 @@
 they are: ports, parameters, memory map, cycles per layer, and the hash of what they came from.
 """
 
-import hashlib
 import json
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -14,72 +14,70 @@ import typer
 from amaranth.hdl import Shape
 from amaranth.lib import wiring
 
-from export.artifact import Network, load_network
+from export.artifact import Network
 from export.cli import one_line_errors
 from export.config import Config, load_config
-from export.pack import bias_width, pack
+from export.cost import Cost
+from export.descriptor import layer_fields
+from export.file import load_network
+from export.hardware import Hardware
+from export.pack import pack
+from export.program import Program
 from hw.engine import Engine
 from hw.tools import write_verilog
 
 TOP = "engine"
 
 
-def config_hash(config: Config) -> str:
-    """Of what the hardware depends on: network and array."""
-    values = {"network": config.network.model_dump(), "array": config.array.model_dump()}
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def describe(engine: Engine, network: Network) -> dict:
+def describe(engine: Engine, program: Program, network: Network) -> dict:
     """Contents of `engine.json`; all cycles are computed, none is simulated."""
-    program, images = engine.program, engine.images
-    config, array = program.config, program.array
-    hidden = [layer for layer in program.layers if layer.digits == 1 and not layer.summed]
-    use = sum(program.layer_cycles(layer) * program.array_use(layer) for layer in hidden) / max(
-        1, sum(map(program.layer_cycles, hidden)))
+    hardware, cost, config = engine.hardware, Cost(program, engine.hardware), program.config
+    array, edges = hardware.array, hardware.weight_edges
+    stored, memory = cost.stored_bits, cost.memory_bits
     return {
         "name": config.name,
         "top": TOP,
         "measured": network.record.get("measured"),  # accuracy, as kept with the weights
-        "hash": {"config": config_hash(config), "weights": network.digest},
+        "hash": {"config": config.digest, "weights": network.digest},
         "ports": ports(engine.signature),
         "parameters": {
             "rows": array.rows, "columns": array.columns, "words": array.words,
-            "precisions": list(array.precisions), "accumulator_bits": program.acc_bits,
-            "bias_bits": bias_width(program), "score_bits": program.score_bits,
-            "channels_per_write": program.unit,
+            "precisions": list(array.precisions), "accumulator_bits": hardware.acc_bits,
+            "bias_bits": hardware.score_bits, "score_bits": hardware.score_bits,
+            "channels_per_write": array.unit,
         },
+        "descriptor": layer_fields(hardware),
         "memories": {
-            "activations": {"banks": array.rows, "depth": program.depth,
+            "activations": {"banks": array.rows, "depth": hardware.activation_words,
                             "width": 6 * array.words},
-            **{f"weights{k}": {"depth": len(rom), "width": width * array.columns}
-               for k, (rom, width) in enumerate(zip(images.weights, program.weight_widths,
-                                                    strict=True))},
-            "biases": {"depth": len(images.biases), "width": bias_width(program) * array.columns},
-            "tiles": {"depth": len(images.tiles)},
-            "layers": {"depth": len(images.layers)},
-            **({"skips": {"depth": program.skip_depth, "width": 3 * program.unit}}
-               if program.gated else {}),
+            **{f"weights{k}": {"depth": depth, "width": (stop - start) * array.columns}
+               for k, ((start, stop), (_, depth)) in enumerate(
+                   zip(pairwise(edges), hardware.weights, strict=True))},
+            "biases": {"depth": hardware.tiles, "width": hardware.score_bits * array.columns},
+            "tiles": {"depth": hardware.tiles},
+            "layers": {"depth": hardware.operations},
+            **({"skips": {"depth": hardware.skip_words, "width": 3 * array.unit}}
+               if hardware.gated else {}),
         },
         "layers": [{
             "name": layer.name, "word_bits": layer.mode, "taps_per_word": layer.taps_per_word,
             "input_address": layer.in_base, "input_slots": layer.slots,
             "macs": layer.macs,
-            "weight_bits": layer.weight_steps * array.columns * layer.stored_bits,
-            "cycles": program.layer_cycles(layer),
-            "array_use": round(program.array_use(layer), 4),
+            "weight_bits": cost.weight_bits(layer),
+            "cycles": cost.layer_cycles(layer),
+            "array_use": round(cost.array_use(layer), 4),
         } for layer in program.layers],
-        "cycles_per_frame": program.frame_cycles,
-        "array_use": round(use, 4),  # of the layers between the first and the classifier
+        "cycles_per_frame": cost.frame_cycles,
+        "array_use": round(cost.hidden_use, 4),  # of the layers between the first and the sums
         "clock_mhz": config.target.clock_mhz,
-        "frames_per_second": round(config.target.clock_mhz * 1e6 / program.frame_period, 1),
-        "weight_bits": images.bits["weights"],
-        "bias_bits": images.bits["biases"],
-        "program_bits": images.bits["program"],
-        "seed_bits": images.bits.get("seeds", 0),
-        "total_bits": images.total_bits,
-        "activation_memory_bits": array.rows * program.depth * 6 * array.words,
-        "skip_memory_bits": program.skip_depth * 3 * program.unit,
+        "frames_per_second": round(config.target.clock_mhz * 1e6 / cost.frame_period, 1),
+        "weight_bits": stored["weights"],
+        "bias_bits": stored["biases"],
+        "program_bits": stored["program"],
+        "seed_bits": stored["seeds"],
+        "total_bits": cost.total_bits,
+        "activation_memory_bits": memory["activations"],
+        "skip_memory_bits": memory["skips"],
     }
 
 
@@ -101,19 +99,22 @@ def _leaves(signature: wiring.Signature, path=()):
             yield (*path, name), member
 
 
-def generate(config: Config, network: Network, folder: Path) -> dict:
+def generate(config: Config, network: Network, folder: Path,
+             hardware: Hardware | None = None) -> dict:
     """Writes the design into `folder` and returns what `engine.json` says.
 
-    The same configuration and weights give the same bytes.
+    The machine is `hardware`, or the smallest one that runs the network. The same configuration,
+    weights and machine give the same bytes.
 
     Raises
     ------
     ConfigError
         If the network is not the configured one or does not fit the array.
     """
-    program, images = pack(config, network)
-    engine = Engine(program, images)
-    facts = describe(engine, network)
+    program = Program(config)
+    hardware = hardware or Hardware.of([program])
+    engine = Engine(hardware, pack(program, hardware, network))
+    facts = describe(engine, program, network)
     network_line = ", ".join(f"{layer.name} {layer.channels}" for layer in program.layers)
     array = config.array
     header = [

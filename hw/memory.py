@@ -5,20 +5,22 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from export.program import Program
+from export.hardware import MEMORY_CYCLES, Hardware
 
 LANES = 3
 
 
-def write_layout(program: Program) -> data.StructLayout:
+def write_layout(hardware: Hardware) -> data.StructLayout:
     """One write: a word group, or the lanes and parts of lanes of it that `enable` names."""
-    lane = 2 * program.array.words
-    part = min(program.unit, lane)  # channels that are written together
+    array = hardware.array
+    lane = 2 * array.words
+    part = min(array.unit, lane)  # channels that are written together
     return data.StructLayout({
         "valid": 1,
-        "bank": range(program.array.rows),
-        "address": range(program.depth),
-        "carry": program.depth.bit_length(),  # added to lane 0's address: its word is the next
+        "bank": range(array.rows),
+        "address": range(hardware.activation_words),
+        # Added to lane 0's address: its word is the next.
+        "carry": hardware.activation_words.bit_length(),
         "data": data.ArrayLayout(lane, LANES),
         "enable": data.ArrayLayout(lane // part, LANES),
     })
@@ -33,31 +35,33 @@ class ActivationMemory(wiring.Component):
     -------
     address : In(ArrayLayout(range(depth), R))     one per bank
     data : Out(ArrayLayout(6 * words, R))          in memory order, see :mod:`export.words`
-    write : In(write_layout(program))
+    write : In(write_layout(hardware))
     """
 
-    LATENCY = 2
+    LATENCY = MEMORY_CYCLES
 
-    def __init__(self, program: Program):
-        self.program = program
+    def __init__(self, hardware: Hardware):
+        self.hardware = hardware
+        array = hardware.array
         super().__init__({
-            "address": In(data.ArrayLayout(range(program.depth), program.array.rows)),
-            "data": Out(data.ArrayLayout(6 * program.array.words, program.array.rows)),
-            "write": In(write_layout(program)),
+            "address": In(data.ArrayLayout(range(hardware.activation_words), array.rows)),
+            "data": Out(data.ArrayLayout(6 * array.words, array.rows)),
+            "write": In(write_layout(hardware)),
         })
 
     def elaborate(self, platform):
         m = Module()
-        lane = 2 * self.program.array.words
+        array, depth = self.hardware.array, self.hardware.activation_words
+        lane = 2 * array.words
         write = Signal.like(self.write)
-        following = Signal(range(self.program.depth))
+        following = Signal(range(depth))
         m.d.sync += [write.eq(self.write),
                      following.eq(self.write.address + self.write.carry)]
-        for bank in range(self.program.array.rows):
+        for bank in range(array.rows):
             word = []
             for k in range(LANES):
                 m.submodules[f"bank{bank}_lane{k}"] = memory = Memory(
-                    shape=lane, depth=self.program.depth, init=[])
+                    shape=lane, depth=depth, init=[])
                 read = memory.read_port()
                 port = memory.write_port(granularity=lane // len(write.enable[k]))
                 m.d.comb += [

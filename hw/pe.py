@@ -4,6 +4,8 @@ from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from export.hardware import PE_CYCLES
+
 # Travels along a row, `ProcessingElement.LATENCY` cycles behind the activations of its step.
 CONTROL = data.StructLayout({
     "first": 1,  # first step of a tile: the accumulator starts from zero
@@ -53,7 +55,7 @@ class ProcessingElement(wiring.Component):
     Pixels come in digits of `max(precisions)` bits, most significant digit first, if `horner`.
     """
 
-    LATENCY = 1
+    LATENCY = PE_CYCLES
 
     def __init__(self, *, words: int, precisions: tuple[int, ...], acc_bits: int, horner: bool):
         self.words = words

@@ -4,7 +4,7 @@ from amaranth import Array, Cat, Const, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from export.program import Program
+from export.hardware import Hardware
 from export.words import operands
 from hw.memory import LANES, write_layout
 
@@ -27,11 +27,11 @@ class PixelInput(wiring.Component):
 
     pixels: stream.Interface
 
-    def __init__(self, program: Program):
-        self.program = program
+    def __init__(self, hardware: Hardware):
+        self.hardware = hardware
         super().__init__({
-            "pixels": In(stream.Signature(8 * program.layers[0].source.channels)),
-            "write": Out(write_layout(program)),
+            "pixels": In(stream.Signature(8 * hardware.pixels.channels)),
+            "write": Out(write_layout(hardware)),
             "granted": In(1),
             "ready": Out(1),
             "read": In(1),
@@ -39,21 +39,20 @@ class PixelInput(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        program, source = self.program, self.program.layers[0].source
-        first, rows = program.layers[0], program.array.rows
-        taps, pad = first.taps_per_word, program.config.network.pad
-        pixel_bits = 8 * source.channels
+        frame, array = self.hardware.pixels, self.hardware.array
+        rows, taps = array.rows, frame.taps_per_word
+        pixel_bits = 8 * frame.channels
 
         # The last `taps` pixels of the row, newest last; a row ends with one outside of it.
-        blank = Const(int.from_bytes(bytes([pad]) * source.channels, "little"), pixel_bits)
+        blank = Const(int.from_bytes(bytes([frame.pad]) * frame.channels, "little"), pixel_bits)
         window = [Signal(pixel_bits, name=f"window_{k}") for k in range(taps)]
         extra = taps > 1
-        x, y = Signal(range(source.width + 2)), Signal(range(source.height))
-        word = Signal(range(first.digits * first.digit_words))
-        address = Signal(range(program.depth))
-        slot, bank = Signal(range(first.slots)), Signal(range(rows))
+        x, y = Signal(range(frame.width + 2)), Signal(range(frame.height))
+        word = Signal(range(frame.digits * frame.digit_words))
+        address = Signal(range(self.hardware.activation_words))
+        slot, bank = Signal(range(frame.slots)), Signal(range(rows))
 
-        outside = extra & (x == source.width)
+        outside = extra & (x == frame.width)
         words = Array(self._words(window))
         m.d.comb += [
             self.write.bank.eq(bank),
@@ -62,7 +61,7 @@ class PixelInput(wiring.Component):
         ]
         for lane in range(LANES):
             m.d.comb += self.write.data[lane].eq(words[word].word_select(
-                lane, 2 * program.array.words))
+                lane, 2 * array.words))
 
         def shift(pixel):
             return [old.eq(new) for old, new in zip(window, [*window[1:], pixel], strict=True)]
@@ -82,15 +81,15 @@ class PixelInput(wiring.Component):
             with m.State("WRITE"):
                 m.d.comb += self.write.valid.eq(1)
                 with m.If(self.granted):
-                    m.d.sync += [word.eq(word + 1), address.eq(address + first.slots)]
-                    with m.If(word == first.digits * first.digit_words - 1):
+                    m.d.sync += [word.eq(word + 1), address.eq(address + frame.slots)]
+                    with m.If(word == frame.digits * frame.digit_words - 1):
                         m.next = "TAKE"
                         m.d.sync += [word.eq(0), bank.eq(bank + 1), address.eq(slot)]
                         with m.If(bank == rows - 1):
                             m.d.sync += [bank.eq(0), slot.eq(slot + 1), address.eq(slot + 1)]
-                        with m.If(x == source.width + extra):
+                        with m.If(x == frame.width + extra):
                             m.d.sync += [x.eq(0), y.eq(y + 1)]
-                            with m.If(y == source.height - 1):
+                            with m.If(y == frame.height - 1):
                                 m.d.sync += [y.eq(0), bank.eq(0), slot.eq(0), address.eq(0)]
                                 m.next = "FULL"
             with m.State("FULL"):
@@ -101,15 +100,15 @@ class PixelInput(wiring.Component):
 
     def _words(self, window) -> list:
         """The word groups of a pixel, digit after digit, in memory order."""
-        program, first = self.program, self.program.layers[0]
-        half, precision = program.array.words, program.digit_bits
+        frame, half = self.hardware.pixels, self.hardware.array.words
+        precision = self.hardware.array.digit_bits
         ops = operands(precision, half)
         channels = [pixel.word_select(c, 8) for pixel in window
-                    for c in range(first.source.channels)]
-        channels += [Const(0, 8)] * (first.digit_words * ops - len(channels))
+                    for c in range(frame.channels)]
+        channels += [Const(0, 8)] * (frame.digit_words * ops - len(channels))
         words = []
-        for digit in reversed(range(first.digits)):
-            for k in range(first.digit_words):
+        for digit in reversed(range(frame.digits)):
+            for k in range(frame.digit_words):
                 values = [(channel >> precision * digit)[:precision]
                           for channel in channels[k * ops:(k + 1) * ops]]
                 plane = [Cat(value[b:b + 1] for value in values) for b in range(precision)]

@@ -5,14 +5,12 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from export.pack import bits_for
-from export.program import Program
+from export.hardware import Hardware, bits_for
 from hw.descriptor import layer_layout, tile_layout
 
 
-def step_layout(program: Program) -> data.StructLayout:
+def step_layout(hardware: Hardware) -> data.StructLayout:
     """One step of the array: one word of one kernel tap for R pixels and C channels."""
-    layers = program.layers
     return data.StructLayout({
         "valid": 1,
         "first": 1, "last": 1,  # of the tile
@@ -20,11 +18,11 @@ def step_layout(program: Program) -> data.StructLayout:
         "pass_last": 1,  # last step before the weights start over
         "tile_done": 1,  # last step that needs this channel tile's weights
         "word_last": 1,  # last word of a tap
-        "digit": bits_for(max(layer.digits for layer in layers) - 1),
+        "digit": bits_for(hardware.pixels.digits - 1),
         "dy": signed(2), "dx": signed(2),
-        "word": bits_for(program.depth),  # the word's address, before slot and base
-        "slot": bits_for(max(layer.slots for layer in layers)),  # of the tile's pixels
-        "mask": program.array.rows,  # rows whose tap lies inside the image, row R-1 first
+        "word": bits_for(hardware.activation_words),  # the word's address, before slot and base
+        "slot": bits_for(hardware.slots),  # of the tile's pixels
+        "mask": hardware.array.rows,  # rows whose tap lies inside the image, row R-1 first
     })
 
 
@@ -50,14 +48,14 @@ class Sequencer(wiring.Component):
     busy : Out(1)                 between start and result of a frame
     """
 
-    def __init__(self, program: Program, tiles: list[int], layers: list[int]):
-        self.program, self.tile_rom, self.layer_rom = program, tiles, layers
+    def __init__(self, hardware: Hardware, tiles: list[int], layers: list[int]):
+        self.hardware, self.tile_rom, self.layer_rom = hardware, tiles, layers
         super().__init__({
-            "layer": Out(layer_layout(program)),
-            "index": Out(range(len(layers))),
+            "layer": Out(layer_layout(hardware)),
+            "index": Out(range(hardware.operations)),
             "fetch": Out(1),
             "restart": Out(1),
-            "step": Out(step_layout(program)),
+            "step": Out(step_layout(hardware)),
             "pixels_ready": In(1),
             "pixels_read": Out(1),
             "done": In(1),
@@ -68,25 +66,25 @@ class Sequencer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        program, layer, step = self.program, self.layer, self.step
-        rows, period = program.array.rows, program.min_period
+        hardware, layer, step = self.hardware, self.layer, self.step
+        rows, period = hardware.array.rows, hardware.array.min_period
 
         m.submodules.layers = layers = Memory(
-            shape=layer_layout(program).size, depth=len(self.layer_rom), init=self.layer_rom)
+            shape=layer_layout(hardware).size, depth=hardware.operations, init=self.layer_rom)
         m.submodules.tiles = tiles = Memory(
-            shape=tile_layout(program).size, depth=len(self.tile_rom), init=self.tile_rom)
+            shape=tile_layout(hardware).size, depth=hardware.tiles, init=self.tile_rom)
         layer_port, tile_port = layers.read_port(), tiles.read_port()
-        layer_next = data.View(layer_layout(program), layer_port.data)
-        tile_next = data.View(tile_layout(program), tile_port.data)
+        layer_next = data.View(layer_layout(hardware), layer_port.data)
+        tile_next = data.View(tile_layout(hardware), tile_port.data)
         index = self.index
-        next_tile = Signal(range(len(self.tile_rom) + 1))
+        next_tile = Signal(range(hardware.tiles + 1))
         m.d.comb += [layer_port.addr.eq(index), tile_port.addr.eq(next_tile)]
 
         # Border flags of the tile in work and, one pixel a cycle, of the one after it.
-        m.submodules.border = border = Border(program)
+        m.submodules.border = border = Border(hardware)
         m.d.comb += [border.layer.eq(layer), border.clear.eq(self.fetch)]
 
-        tile = Signal(tile_layout(program))  # of channels
+        tile = Signal(tile_layout(hardware))  # of channels
         cycle = Signal(range(period))  # of the tile, up to its minimum
         issuing = Signal()
         word = Signal.like(layer.last_word)
@@ -191,7 +189,7 @@ class Sequencer(wiring.Component):
             with m.State("DRAIN"):
                 with m.If(self.done):
                     m.d.comb += self.pixels_read.eq(index == 0)
-                    with m.If(layer.classifier):
+                    with m.If(layer.last):
                         m.next = "RESULT"
                     with m.Else():
                         m.d.sync += index.eq(index + 1)
@@ -215,18 +213,18 @@ class Border(wiring.Component):
     inside : Out(R)     bit i is set if the tap of pixel R - 1 - i of the tile is in the image
     """
 
-    def __init__(self, program: Program):
-        self.program = program
+    def __init__(self, hardware: Hardware):
+        self.hardware = hardware
         super().__init__({
-            "layer": In(layer_layout(program)),
+            "layer": In(layer_layout(hardware)),
             "clear": In(1), "run": In(1), "advance": In(1),
             "dy": In(signed(2)), "dx": In(signed(2)),
-            "inside": Out(program.array.rows),
+            "inside": Out(hardware.array.rows),
         })
 
     def elaborate(self, platform):
         m = Module()
-        rows, layer = self.program.array.rows, self.layer
+        rows, layer = self.hardware.array.rows, self.layer
         x, y = Signal.like(layer.last_x), Signal.like(layer.last_y)
         tile = Signal.like(layer.last_pixel_tile)
         count = Signal(range(rows + 1))  # pixels of the tile ahead that are known

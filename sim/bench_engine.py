@@ -22,7 +22,7 @@ async def run_frames(dut):
     """Job and results are `.npz` files named by the environment."""
     job = np.load(os.environ["HEXLANE_JOB"], allow_pickle=False)
     images, gaps, strict = job["images"], int(job["gaps"]), bool(job["strict"])
-    layers, unit_bits = int(job["layers"]), int(job["unit_bits"])
+    layers, unit = int(job["layers"]), int(job["unit"])
     rng = random.Random(int(job["seed"]))
     layer_bits = (layers - 1).bit_length()
     outputs = [dut.pixels__ready, dut.result__valid, dut.result__payload, dut.probe, dut.busy,
@@ -52,8 +52,9 @@ async def run_frames(dut):
             # What the coming rising edge will see, given the inputs that are set below.
             traced = int(dut.probe.value)
             if traced & 1:
-                trace.append((len(results), traced >> 1 & (1 << layer_bits) - 1,
-                              traced >> 1 + layer_bits & (1 << unit_bits) - 1))
+                codes = traced >> 1 + layer_bits
+                trace.append([len(results), traced >> 1 & (1 << layer_bits) - 1,
+                              *(codes >> 3 * k & 7 for k in range(unit))])
             valid = int(dut.result__valid.value)
             if valid:
                 payload = int(dut.result__payload.value)
@@ -89,5 +90,5 @@ async def run_frames(dut):
             idle += 1
             assert idle < IDLE_LIMIT, "the engine hangs"
     np.savez(os.environ["HEXLANE_RESULTS"], results=np.array(results, dtype=np.int64),
-             trace=np.array(trace, dtype=np.int64).reshape(-1, 3),
+             trace=np.array(trace, dtype=np.int32).reshape(-1, 2 + unit),
              cycles=np.array(cycles, dtype=np.int64))

@@ -1,6 +1,6 @@
 """The golden model: what every other side must compute, bit for bit, in numpy integers.
 
-One function per layer kind, and `run` composes them. Feature maps are [N, C, H, W].
+One function per kind of operation, and `run` walks over them. Maps are [N, C, H, W].
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from export.artifact import Layer, Network
-from export.config import ConfigError
+from export.checked import ConfigError
+from export.network import PIXELS, ConvConfig, walk
 
 WORKING_SET = 16 * 2**20  # bytes of intermediates at a time; more would leave the caches
 FLOAT32_EXACT = 2**24  # every integer up to here is a float32
@@ -18,15 +19,22 @@ FLOAT32_EXACT = 2**24  # every integer up to here is a float32
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """Every layer boundary of a run over N images.
+    """Every operation's result of a run over N images, by name.
 
-    `codes` holds per layer uint8 [N, C, H, W], after pooling; `scores` is int32 [N, classes],
-    `classes` int64 [N].
+    `codes` are uint8 [N, C, H, W] of the convolutions, after pooling; `sums` int32 [N, C] of the
+    sums. `scores` are the last ones, `classes` int64 [N].
     """
 
-    codes: tuple[np.ndarray, ...]
-    scores: np.ndarray
-    classes: np.ndarray
+    codes: dict[str, np.ndarray]
+    sums: dict[str, np.ndarray]
+
+    @property
+    def scores(self) -> np.ndarray:
+        return list(self.sums.values())[-1]
+
+    @property
+    def classes(self) -> np.ndarray:
+        return self.scores.argmax(1)  # numpy's argmax is the first one
 
 
 def conv(layer: Layer, x: np.ndarray, pad: int) -> np.ndarray:
@@ -66,59 +74,68 @@ def pool(codes: np.ndarray) -> np.ndarray:
     return np.maximum(rows[..., 0:width:2], rows[..., 1:width:2])
 
 
-def summed(weight: np.ndarray, bias: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Sums int32 [N, O] over the feature map `codes`, weighted [O, I], with bias [O]."""
+def summed(layer: Layer, codes: np.ndarray) -> np.ndarray:
+    """Sums int32 [N, O] over the map `codes`, weighted, with bias."""
     sums = codes.sum((2, 3), dtype=np.int64)
-    return (sums @ weight.T.astype(np.int64) + bias).astype(np.int32)
+    return (sums @ layer.weight[:, :, 0, 0].T.astype(np.int64) + layer.bias).astype(np.int32)
 
 
-def gate(layer: Layer, codes: np.ndarray, skip: np.ndarray, skip_bits: int) -> np.ndarray:
-    """Merges `codes` with the feature map `skip` of codes of `skip_bits`; no adder in either gate.
+def gate(config: ConvConfig, codes: np.ndarray, skip: np.ndarray, skip_bits: int,
+         sums: np.ndarray | None) -> np.ndarray:
+    """Merges `codes` with the map `skip` of codes of `skip_bits`; no adder in any gate.
 
     A skip of twice the size is pooled, one of fewer channels repeated, one of other precision
-    shifted. "or" works bit by bit. A channel is selected if the skip's weighted sums are not
-    negative: then "mux" takes its codes, else the skip's; "mux_or" merges both, else takes its own.
+    shifted. "or" works bit by bit. A channel is selected if its `sums` [N, C] are not negative:
+    then "mux" takes its codes, else the skip's; "mux_or" merges both, else takes its own.
     """
-    passed = None
-    if layer.config.selects:
-        passed = summed(layer.select_weight, layer.select_bias, skip) >= 0
     if skip.shape[2:] != codes.shape[2:]:
         skip = pool(skip)
     skip = np.tile(skip, (1, codes.shape[1] // skip.shape[1], 1, 1))
-    wider = layer.config.code_bits - skip_bits
+    wider = config.code_bits - skip_bits
     skip = skip << wider if wider > 0 else skip >> -wider
-    if passed is None:
+    if sums is None:
         return codes | skip
-    chosen, other = (codes, skip) if layer.config.gate == "mux" else (codes | skip, codes)
-    return np.where(passed[:, :, None, None], chosen, other)
+    chosen, other = (codes, skip) if config.gate == "mux" else (codes | skip, codes)
+    return np.where((sums >= 0)[:, :, None, None], chosen, other)
 
 
-def classify(network: Network, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scores int32 [N, classes] and classes int64 [N]; the lowest class wins a tie."""
-    scores = summed(network.classifier_weight, network.classifier_bias, codes)
-    return scores, scores.argmax(1)  # numpy's argmax is the first one
+def apply(network: Network, layer: Layer, inputs: list[np.ndarray], skip: np.ndarray | None,
+          sums: np.ndarray | None) -> np.ndarray:
+    """One operation's result: codes, or sums."""
+    config = layer.config
+    x = inputs[0] if len(inputs) == 1 else np.concatenate(inputs, 1)
+    if config.kind == "sum":
+        return summed(layer, x)
+    codes = activate(layer, conv(layer, x, network.config.pad_of(config)))
+    if config.gate:
+        bits = network.config.by_name[config.skip].code_bits
+        codes = gate(config, codes, skip, bits, sums)
+    return pool(codes) if config.pool else codes
 
 
 def run(network: Network, images: np.ndarray) -> Trace:
-    """All layer boundaries for images uint8 [N, H, W, C].
+    """All results for images uint8 [N, H, W, C].
 
     Raises
     ------
     ConfigError
         If the images are not of the network's size and type.
     """
-    traces = list(_batches(network, images))
-    return Trace(codes=tuple(map(np.concatenate, zip(*(t.codes for t in traces), strict=True))),
-                 scores=np.concatenate([t.scores for t in traces]),
-                 classes=np.concatenate([t.classes for t in traces]))
+    parts = list(_batches(network, images))
+    found = {name: np.concatenate([part[name] for part in parts])
+             for name in parts[0] if name != PIXELS}
+    return Trace({name: values for name, values in found.items() if values.ndim == 4},
+                 {name: values for name, values in found.items() if values.ndim == 2})
 
 
 def predict(network: Network, images: np.ndarray) -> np.ndarray:
     """Classes int64 [N] alone, in little memory; errors are those of :func:`run`."""
-    return np.concatenate([trace.classes for trace in _batches(network, images)])
+    last = network.config.operations[-1].name
+    return np.concatenate([part[last].argmax(1) for part in _batches(network, images, False)])
 
 
-def _batches(network: Network, images: np.ndarray) -> Iterator[Trace]:
+def _batches(network: Network, images: np.ndarray,
+             keep: bool = True) -> Iterator[dict[str, np.ndarray]]:
     config = network.config
     wanted = (config.height, config.width, config.channels)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != wanted:
@@ -126,21 +143,13 @@ def _batches(network: Network, images: np.ndarray) -> Iterator[Trace]:
                           f"not {images.dtype} {list(images.shape)}")
     step = max(1, WORKING_SET // _bytes_per_image(network))
     for start in range(0, max(1, len(images)), step):  # no images make one empty batch
-        x = images[start:start + step].transpose(0, 3, 1, 2)
-        pad, codes = config.pad, []
-        for index, layer in enumerate(network.layers):
-            x = activate(layer, conv(layer, x, pad))
-            if layer.config.gate:
-                source = config.skip_source(index)
-                x = gate(layer, x, codes[source], config.layers[source].code_bits)
-            if layer.config.pool:
-                x = pool(x)
-            codes.append(x)
-            pad = 0
-        yield Trace(tuple(codes), *classify(network, x))
+        pixels = images[start:start + step].transpose(0, 3, 1, 2)
+        yield walk(config, pixels, lambda operation, *each: apply(
+            network, network.by_name[operation.name], *each), keep=keep)
 
 
 def _bytes_per_image(network: Network) -> int:
     """Intermediates of the largest layer: float32 columns and three int32 maps of outputs."""
-    return max(4 * shape.pixels * (shape.channels * layer.kernel**2 + 3 * layer.channels)
-               for layer, shape in zip(network.config.layers, network.config.shapes, strict=False))
+    config = network.config
+    return max(4 * source.pixels * (source.channels * each.kernel**2 + 3 * each.channels)
+               for each in config.operations for source in [config.source(each)])

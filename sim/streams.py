@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from amaranth.sim import Simulator
 
-from export.program import Program
+from export.program import LayerProgram, Program
 
 
 def pixel_words(images: np.ndarray) -> list[list[int]]:
@@ -20,28 +20,27 @@ class TraceCollector:
 
     def __init__(self, program: Program):
         self.program = program
-        self.units = []  # per frame: per layer: list of units of codes
+        self.units = []  # per frame: per operation: list of units of codes
         self.new_frame()
 
     def new_frame(self):
-        self.units.append([[] for _ in self.program.layers[:-1]])
+        self.units.append([[] for _ in self.program.layers])
 
-    def take(self, layer: int, codes: int):
-        """One valid word of the probe: the layer's number and `unit` codes of three bits."""
-        self.units[-1][layer].append(codes)
+    def take(self, index: int, codes: list[int]):
+        """One valid word of the probe: the operation's number and `unit` codes."""
+        self.units[-1][index].append(codes)
 
-    def codes(self, frame: int, layer: int) -> np.ndarray:
-        """Codes uint8 [channels, height, width] of one of the network's layers."""
-        program = self.program
-        shape = program.config.network.shapes[layer + 1]
-        index = next(k for k, each in enumerate(program.layers)
-                     if each.number == layer and not each.summed)
-        words = np.array(self.units[frame][index], dtype=np.int64)
-        bits = words[:, None] >> 3 * np.arange(program.unit) & 7
-        tiles = program.layers[index].channel_tiles
-        maps = bits.reshape(tiles, shape.pixels, program.units, program.unit)
-        maps = maps.transpose(0, 2, 3, 1).reshape(-1, shape.height, shape.width)
-        return maps[:shape.channels].astype(np.uint8)
+    def codes(self, frame: int) -> dict[str, np.ndarray]:
+        """Codes uint8 [channels, height, width] of each convolution."""
+        return {op.name: self._map(op, self.units[frame][index])
+                for index, op in enumerate(self.program.layers) if not op.summed}
+
+    def _map(self, op: LayerProgram, units: list) -> np.ndarray:
+        array, shape = self.program.array, self.program.config.network.shapes[op.name]
+        codes = np.array(units, np.uint8).reshape(
+            op.channel_tiles, shape.pixels, array.units, array.unit)
+        maps = codes.transpose(0, 2, 3, 1).reshape(-1, shape.height, shape.width)
+        return maps[:shape.channels]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +54,14 @@ class Run:
     offered: list[int]  # cycle of the simulation in which the result was first there
 
 
-def simulate(engine, images: np.ndarray, *, seed: int = 0, gaps: int = 0,
+def simulate(engine, program: Program, images: np.ndarray, *, seed: int = 0, gaps: int = 0,
              limit: int = 200_000) -> Run:
-    """Runs images uint8 [N, H, W, C] through an engine in Amaranth's simulator.
+    """Runs images uint8 [N, H, W, C] through an engine with `program` in Amaranth's simulator.
 
     `gaps` is the longest random pause between two pixels and before a result is taken. An offered
     result must not change or vanish, and must come within `limit` cycles.
     """
-    program, rng = engine.program, random.Random(seed)
+    rng = random.Random(seed)
     collector = TraceCollector(program)
     classes, scores, cycles, offered = [], [], [], []
 
@@ -86,7 +85,7 @@ def simulate(engine, images: np.ndarray, *, seed: int = 0, gaps: int = 0,
             now += 1
             assert now < limit * (len(classes) + 1), "the engine hangs"
             if probed.valid:
-                collector.take(probed.layer, probed.codes.as_bits())
+                collector.take(probed.layer, list(probed.codes))
             if busy and not valid:
                 ticks[layer] += 1
             if not valid:

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from export.artifact import Network
-from export.config import Config
+from export.hardware import Hardware
 from export.program import Program
 from sim import golden
 from sim.runner import run_bench
@@ -21,7 +20,7 @@ class Frames:
 
     classes: list[int]
     scores: list[int]
-    codes: list[list[np.ndarray]]  # [frame][layer] uint8 [channels, height, width]
+    codes: list[dict[str, np.ndarray]]  # [frame][name] uint8 [channels, height, width]
     cycles: np.ndarray  # int64 [frames, layers]
 
     def equal(self, trace: golden.Trace) -> list[bool]:
@@ -29,28 +28,27 @@ class Frames:
         return [
             self.classes[n] == trace.classes[n]
             and self.scores[n] == trace.scores[n, trace.classes[n]]
-            and all(np.array_equal(codes, wanted[n])
-                    for codes, wanted in zip(self.codes[n], trace.codes, strict=True))
+            and all(np.array_equal(self.codes[n][name], wanted[n])
+                    for name, wanted in trace.codes.items())
             for n in range(len(self.classes))]
 
 
-def run_frames(config: Config, network: Network, folder: Path, images: np.ndarray, *,
+def run_frames(program: Program, hardware: Hardware, folder: Path, images: np.ndarray, *,
                simulator: str = "verilator", gaps: int = 0, seed: int = 1, strict: bool = False,
                build: Path | None = None, progress: bool = False) -> Frames:
-    """Runs images uint8 [N, H, W, C] through `folder/engine.v`.
+    """Runs images uint8 [N, H, W, C] through `folder/engine.v`, a `hardware` with `program`.
 
     `gaps` is the longest random pause between two pixels and before a result is taken; with
     `strict` every output must be known in every cycle after reset, which only a four-state
     simulator (icarus) can show. Raises RuntimeError if simulator or bench fail.
     """
-    program = Program(config)
     build = (build or folder / "sim").resolve()
     build.mkdir(parents=True, exist_ok=True)
     job, results, dots = (build / name for name in ("job.npz", "results.npz", "progress"))
     results.unlink(missing_ok=True)
     dots.write_bytes(b"")
     np.savez(job, images=images, gaps=gaps, seed=seed, strict=strict,
-             layers=len(program.layers), unit_bits=3 * program.unit)
+             layers=hardware.operations, unit=program.array.unit)
     done = threading.Event()
     watcher = threading.Thread(
         target=_watch, args=(dots, len(images) * len(program.layers), done, not progress))
@@ -68,16 +66,16 @@ def run_frames(config: Config, network: Network, folder: Path, images: np.ndarra
     collector = TraceCollector(program)
     for _ in images[1:]:
         collector.new_frame()
-    for frame, layer, codes in trace.tolist():
+    for frame, layer, *codes in trace.tolist():
         collector.units[frame][layer].append(codes)
-    class_bits = (config.network.classes - 1).bit_length()
+    class_bits, score_bits = (hardware.classes - 1).bit_length(), hardware.score_bits
     classes = words & (1 << class_bits) - 1
     scores = words >> class_bits
-    scores = np.where(scores >> program.score_bits - 1, scores - (1 << program.score_bits), scores)
+    scores = np.where(scores >> score_bits - 1, scores - (1 << score_bits), scores)
     return Frames(
-        classes=classes.tolist(), scores=scores.tolist(), cycles=cycles,
-        codes=[[collector.codes(n, k) for k in range(len(network.layers))]
-               for n in range(len(images))])
+        classes=classes.tolist(), scores=scores.tolist(),
+        cycles=cycles[:, :len(program.layers)],
+        codes=[collector.codes(n) for n in range(len(images))])
 
 
 def _watch(dots: Path, total: int, done: threading.Event, quiet: bool):

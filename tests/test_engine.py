@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from export.config import ConfigError, parse_config
+from export.cost import Cost
+from export.hardware import Hardware
 from export.pack import pack
 from export.program import Program
 from export.words import operands
@@ -31,18 +33,19 @@ def conv(channels: int, weight_bits: int, code_bits: int, **more) -> dict:
     return {"channels": channels, "weight_bits": weight_bits, "code_bits": code_bits, **more}
 
 
-def check(config, network, images, **how):
-    """Classes, scores, codes at every layer boundary, and cycles per layer."""
-    program, roms = pack(config, network)
-    run = simulate(Engine(program, roms), images, **how)
+def check(config, network, images, hardware=None, **how):
+    """Classes, scores, codes of every operation, and its cycles."""
+    program = Program(config)
+    hardware = hardware or Hardware.of([program])
+    cost = Cost(program, hardware)
+    run = simulate(Engine(hardware, pack(program, hardware, network)), program, images, **how)
     trace = golden.run(network, images)
     for frame in range(len(images)):
-        for k, wanted in enumerate(trace.codes):
-            np.testing.assert_array_equal(run.codes.codes(frame, k), wanted[frame],
-                                          f"frame {frame}, layer {k}")
+        for name, codes in run.codes.codes(frame).items():
+            np.testing.assert_array_equal(codes, trace.codes[name][frame], f"frame {frame}, {name}")
     assert run.classes == trace.classes.tolist()
     assert run.scores == trace.scores.max(1).tolist()
-    assert run.cycles == [[program.layer_cycles(layer) for layer in program.layers]] * len(images)
+    assert run.cycles == [[cost.layer_cycles(layer) for layer in program.layers]] * len(images)
 
 
 def random_design(seed: int):
@@ -120,7 +123,7 @@ def gated(seeds):
     """Seeds whose design has a gate, and skips that can be placed."""
     for seed in seeds:
         try:
-            if Program(random_gates(seed)).gated:
+            if Program(random_gates(seed)).skip_words:
                 yield seed
         except ConfigError:
             continue
@@ -131,6 +134,76 @@ def test_random_gates(seed):
     config = random_gates(seed)
     check(config, random_network(config.network, seed), random_images(config.network, 2, seed),
           gaps=3 * (seed % 2), seed=seed)
+
+
+def random_concatenation(seed: int):
+    """Operations of one or several earlier maps, listed in any order, some with a gate."""
+    rng = random.Random(seed)
+    rows, columns = rng.choice([(1, 1), (1, 4), (2, 3), (3, 4), (4, 4), (5, 2), (7, 1), (2, 8)])
+    height, width = rng.randint(2, 7), rng.randint(2, 7)
+    layers, alike = [], []  # and the maps of the size at hand
+    for k in range(rng.randint(3, 7)):
+        channels = rng.choice([columns, 3, 4, 5, 7, 8, 12])
+        layer = conv(channels, rng.randint(1, 3), rng.randint(1, 3), kernel=rng.choice([1, 3]))
+        if len(alike) > 1 and rng.random() < 0.7:
+            layer["inputs"] = rng.sample(alike, rng.randint(2, min(4, len(alike))))
+            if rng.random() < 0.5:
+                layer["inputs"].sort()
+        elif k:
+            layer["inputs"] = [alike[-1]]
+        if alike and rng.random() < 0.3:
+            skip = rng.choice(alike)
+            width_of = layers[int(skip[5:])]["channels"]
+            layer |= {"skip": skip, "gate": rng.choice(["or", "mux", "mux_or"]),
+                      "channels": width_of * rng.choice([1, 1, 2])}
+        if rng.random() < 0.2 and min(height, width) >> sum(x.get("pool", 0) for x in layers) > 1:
+            layer["pool"], alike = True, []
+        layers.append(layer)
+        alike.append(f"layer{k}")
+    read = {name for layer in layers for name in [*layer.get("inputs", []), layer.get("skip")]}
+    if last := [name for name in alike if name not in read]:  # nothing is made in vain
+        layers.append(conv(5, 2, 2, kernel=1, inputs=last))
+    return design(layers, (rows, columns, rng.randint(1, 4), (1, 2, 3), seed % 2 > 0),
+                  height=height, width=width, channels=rng.randint(1, 3))
+
+
+def concatenating(seeds):
+    """Seeds whose design can be placed."""
+    for seed in seeds:
+        try:
+            config = random_concatenation(seed)
+            Program(config)
+        except ConfigError:
+            continue
+        if any(len(each.inputs) > 1 for each in config.network.operations):
+            yield seed
+
+
+@pytest.mark.parametrize("seed", list(concatenating(range(200)))[:36])
+def test_random_concatenations(seed):
+    config = random_concatenation(seed)
+    check(config, random_network(config.network, seed), random_images(config.network, 2, seed),
+          gaps=3 * (seed % 2), seed=seed)
+
+
+def test_dense_block():
+    """Each layer reads all maps before it: they grow one behind the other, read in any number."""
+    layers = [conv(6, 3, 3)]
+    layers += [conv(4, 2, 2 + k % 2, inputs=[f"layer{j}" for j in range(k)]) for k in range(1, 5)]
+    config = design(layers, (4, 4, 2))
+    check(config, random_network(config.network, 1), random_images(config.network, 2, 1))
+
+
+def test_two_programs_on_one_machine():
+    """Each is as exact, and as fast, as on a machine of its own."""
+    configs = [design([conv(8, 3, 3, pool=True), conv(5, 1, 1)], (4, 4, 2), classes=7),
+               design([conv(4, 2, 2), conv(4, 2, 2, skip="layer0", gate="mux"),
+                       conv(9, 1, 3, inputs=["layer0", "layer1"])], (4, 4, 2))]
+    programs = [Program(config) for config in configs]
+    hardware = Hardware.of(programs)
+    for config in configs:
+        check(config, random_network(config.network, 1), random_images(config.network, 2, 1),
+              hardware)
 
 
 def test_a_skip_that_is_repeated_is_not_written_over():
@@ -173,6 +246,7 @@ def test_long_pauses_between_pixels_and_before_results():
 def test_next_frame_is_accepted_while_this_one_is_computed():
     """So frames follow each other without waiting for pixels."""
     config = design([conv(8, 3, 3), conv(8, 3, 3), conv(8, 3, 3)], (2, 4, 1), height=4, width=4)
-    program, roms = pack(config, random_network(config.network, 1))
-    run = simulate(Engine(program, roms), random_images(config.network, 4, 1))
-    assert np.diff(run.offered).tolist() == [program.frame_period] * 3
+    cost = Cost.of(config)
+    images = pack(cost.program, cost.hardware, random_network(config.network, 1))
+    run = simulate(Engine(cost.hardware, images), cost.program, random_images(config.network, 4, 1))
+    assert np.diff(run.offered).tolist() == [cost.frame_period] * 3

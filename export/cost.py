@@ -1,0 +1,110 @@
+"""What a program takes, without any weight: cycles, exactly, and bits."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from export.config import Config
+from export.descriptor import layer_fields, tile_fields
+from export.hardware import (
+    EPILOGUE_CYCLES,
+    FEEDER_CYCLES,
+    PE_CYCLES,
+    SEQUENCER_CYCLES,
+    TOTALS_CYCLES,
+    WRITE_CYCLES,
+    Hardware,
+    generator_format,
+)
+from export.program import LayerProgram, Program
+from export.words import operands
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cycles and bits of `program` on `hardware`."""
+
+    program: Program
+    hardware: Hardware
+
+    @classmethod
+    def of(cls, config: Config) -> "Cost":
+        """On the smallest machine that runs the configured network."""
+        program = Program(config)
+        return cls(program, Hardware.of([program]))
+
+    # ---- cycles
+
+    def tile_cycles(self, layer: LayerProgram) -> int:
+        """Cycles from tile to tile."""
+        return max(layer.steps * layer.digits, self.hardware.array.min_period)
+
+    def layer_cycles(self, layer: LayerProgram) -> int:
+        """Cycles from the start of an operation to the start of the next one, exactly."""
+        array = self.hardware.array
+        fill = array.rows  # border flags of the first tile
+        skew = array.rows + array.columns
+        drain = array.rows * array.units
+        end = TOTALS_CYCLES + array.columns if layer.summed else EPILOGUE_CYCLES + WRITE_CYCLES
+        tiles = layer.pixel_tiles * layer.channel_tiles
+        # Nobody waits behind the last tile, whose sums are on the drain in the cycle of `start`.
+        return (SEQUENCER_CYCLES + fill + (tiles - 1) * self.tile_cycles(layer)
+                + layer.steps * layer.digits + FEEDER_CYCLES + PE_CYCLES + skew + drain + end - 1)
+
+    @cached_property
+    def frame_cycles(self) -> int:
+        """Cycles of one frame, if its pixels are there and its result is taken at once."""
+        return sum(map(self.layer_cycles, self.program.layers))
+
+    @property
+    def frame_period(self) -> int:
+        """Cycles from result to result: one to hand it over, one to start the next frame."""
+        return self.frame_cycles + 2
+
+    def array_use(self, layer: LayerProgram) -> float:
+        """Multiply-accumulates done, per those that the array could do in the layer's cycles.
+
+        At its word precision; a layer of pixels is charged for every digit.
+        """
+        array = self.hardware.array
+        peak = (array.rows * array.columns * operands(layer.mode, array.words)
+                * self.layer_cycles(layer))
+        return layer.macs * layer.digits / peak
+
+    @property
+    def hidden_use(self) -> float:
+        """Array use of the layers between the first and the sums, by their cycles."""
+        hidden = [layer for layer in self.program.layers if layer.digits == 1 and not layer.summed]
+        cycles = [self.layer_cycles(layer) for layer in hidden]
+        used = sum(n * self.array_use(layer) for n, layer in zip(cycles, hidden, strict=True))
+        return used / max(1, sum(cycles))
+
+    # ---- bits
+
+    def weight_bits(self, layer: LayerProgram) -> int:
+        """Bits of an operation's weights as the memory holds them."""
+        return layer.weight_steps * self.hardware.array.columns * layer.stored_bits
+
+    @cached_property
+    def stored_bits(self) -> dict[str, int]:
+        """Bits that the encoder must store, by the rule for "1 Mb"."""
+        layers, hardware = self.program.layers, self.hardware
+        tiles = sum(layer.channel_tiles for layer in layers)
+        return {
+            "weights": sum(map(self.weight_bits, layers)),
+            "biases": tiles * hardware.array.columns * hardware.score_bits,
+            "program": (tiles * sum(tile_fields(hardware).values())
+                        + len(layers) * sum(layer_fields(hardware).values())),
+            "seeds": sum(generator_format(layer).cells(hardware.array) for layer in layers
+                         if layer.operation.generator),
+        }
+
+    @property
+    def total_bits(self) -> int:
+        return sum(self.stored_bits.values())
+
+    @property
+    def memory_bits(self) -> dict[str, int]:
+        """Bits of the memories that are written while it runs."""
+        hardware, array = self.hardware, self.hardware.array
+        return {"activations": array.rows * hardware.activation_words * 6 * array.words,
+                "skips": hardware.skip_words * 3 * array.unit}

@@ -1,0 +1,160 @@
+"""An integer network on disk: one `.npz` file, without pickles.
+
+Its member `header` is JSON (format name, version, the network's configuration, shifts, a free-form
+record); each operation has `NAME.weight`, `NAME.bias` and, with a generator, `NAME.seed`. Sizes are
+known from the configuration before an array is read, so a file takes no more memory than its
+network needs. Whatever cannot be used is refused.
+"""
+
+import contextlib
+import io
+import json
+import lzma
+import os
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from tokenize import TokenError
+
+import numpy as np
+
+from export.artifact import Layer, Network
+from export.automaton import cells
+from export.checked import ConfigError, parse
+from export.network import NetworkConfig
+
+FORMAT, VERSION = "hexlane", 2
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time that a zip file can name
+HEADER_LIMIT = 2**23  # bytes
+NPY_LIMIT = 1024  # bytes of an array's own header
+
+_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, ValueError, EOFError,
+           RuntimeError, MemoryError, OverflowError, OSError, LookupError, TypeError, SyntaxError,
+           AttributeError, TokenError)
+
+
+def save_network(network: Network, path: str | Path):
+    """Writes one file, whole or not at all; equal networks and records give equal bytes.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be written.
+    """
+    header = {"format": FORMAT, "version": VERSION,
+              "network": network.config.model_dump(mode="json"),
+              "shifts": [layer.shift for layer in network.layers], "record": network.record}
+    text = json.dumps(header, sort_keys=True, indent=1).encode()
+    members = {"header": np.frombuffer(text, np.uint8), **network.arrays}
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, values in members.items():
+            archive.writestr(*_member(name, values))
+    write_whole(Path(path), file.getvalue())
+
+
+def save_record(network: Network, path: str | Path):
+    """Writes the record alone as JSON beside the artifact `path`, for people to read."""
+    text = json.dumps(network.record, sort_keys=True, indent=1) + "\n"
+    write_whole(Path(path).with_suffix(".json"), text.encode())
+
+
+def write_whole(path: Path, content: bytes):
+    """Writes a file, and its folder if need be, or leaves what was there; ConfigError if not."""
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(content)
+        os.replace(part, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _member(name: str, values: np.ndarray) -> tuple[zipfile.ZipInfo, bytes]:
+    """As numpy.savez_compressed writes it, but the same on every day and system."""
+    info = zipfile.ZipInfo(f"{name}.npy", EPOCH)
+    info.compress_type = zipfile.ZIP_DEFLATED
+    info.create_system, info.external_attr = 3, 0o600 << 16  # as on Unix
+    file = io.BytesIO()
+    np.lib.format.write_array(file, values.astype(values.dtype.newbyteorder("<")), (1, 0),
+                              allow_pickle=False)
+    return info, file.getvalue()
+
+
+def load_network(path: str | Path) -> Network:
+    """Reads and checks one file.
+
+    Raises
+    ------
+    ConfigError
+        One line that names the file, the layer, what was wanted and what came.
+    """
+    path = Path(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if "header.npy" not in archive.namelist():
+                raise ConfigError("not a Hexlane file: it has no header")
+            header = _parse_header(_read(archive, "header", HEADER_LIMIT))
+            config = parse(header["network"], "header", NetworkConfig)
+            return _assemble(archive, header, config)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file") from error
+    except _DAMAGE as error:
+        said = str(error) or type(error).__name__
+        raise ConfigError(f"{path}: not a Hexlane file, or a damaged one: {said}") from error
+
+
+def _read(archive: zipfile.ZipFile, name: str, limit: int) -> np.ndarray:
+    """One array of at most `limit` bytes."""
+    info = archive.getinfo(f"{name}.npy")
+    if info.file_size > limit + NPY_LIMIT:
+        raise ConfigError(f"{name} must have at most {limit} bytes, not {info.file_size}")
+    with archive.open(info) as member:  # the size above is only what the file claims
+        content = member.read(limit + NPY_LIMIT + 1)
+    if len(content) > limit + NPY_LIMIT:
+        raise ConfigError(f"{name} must have at most {limit} bytes, not more")
+    return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+
+
+def _parse_header(values: np.ndarray) -> dict:
+    header = json.loads(values.tobytes())
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise ConfigError(f"not a Hexlane file: its header does not name the format {FORMAT!r}")
+    if header.get("version") != VERSION:
+        raise ConfigError(f"version must be {VERSION}, not {header.get('version')!r:.60}")
+    for name, kind in (("network", dict), ("shifts", list), ("record", dict)):
+        if not isinstance(header.get(name), kind):
+            raise ConfigError(f"header: {name} must be a JSON {kind.__name__}, "
+                              f"not {header.get(name)!r:.60}")
+    return header
+
+
+def _assemble(archive: zipfile.ZipFile, header: dict, config: NetworkConfig) -> Network:
+    shifts = header["shifts"]
+    if len(shifts) != len(config.operations):
+        raise ConfigError(f"header: shifts must be {len(config.operations)}, one per operation, "
+                          f"not {len(shifts)}")
+    sizes = {}  # bytes of every array
+    for operation in config.operations:
+        fan_in = config.source(operation).channels // operation.groups * operation.kernel**2
+        sizes[f"{operation.name}.weight"] = operation.channels * fan_in
+        sizes[f"{operation.name}.bias"] = 4 * operation.channels
+        if operation.generator is not None:
+            sizes[f"{operation.name}.seed"] = cells(operation)
+    came = [name.removesuffix(".npy") for name in archive.namelist()]
+    if missing := [name for name in sizes if name not in came]:
+        raise ConfigError(f"{missing[0]} is missing")
+    if sorted(came) != sorted([*sizes, "header"]):
+        strange = [name for name in came if name not in sizes and name != "header"]
+        raise ConfigError(f"array must be one of the network's, once, not {(strange or came)[0]}")
+    arrays = {name: _read(archive, name, size) for name, size in sizes.items()}
+    layers = tuple(
+        Layer(operation, arrays[f"{operation.name}.weight"], arrays[f"{operation.name}.bias"],
+              shift, arrays.get(f"{operation.name}.seed"))
+        for operation, shift in zip(config.operations, shifts, strict=True))
+    return Network(config, layers, header["record"])

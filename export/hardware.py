@@ -1,0 +1,222 @@
+"""What a machine can do: all that `hw/` knows. It says nothing of a network, but what would fit.
+
+:meth:`Hardware.of` gives the smallest machine for some programs, :meth:`Hardware.check` refuses a
+program that does not fit one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import reduce
+from typing import Annotated, get_type_hints
+
+from export.automaton import CELLS
+from export.checked import ConfigError
+from export.config import ArrayConfig
+from export.program import Program
+from export.words import operands
+
+# Cycles of the blocks of `hw/`, which take them from here: a program's cycles are known without it.
+SEQUENCER_CYCLES = 3  # fetch, load, first channel tile
+MEMORY_CYCLES = 2  # block RAM and its output register
+FEEDER_CYCLES = 5 + MEMORY_CYCLES  # addresses, memory, rotation, border
+PE_CYCLES = 1  # activations before their control
+EPILOGUE_CYCLES = 4  # select, bias, shift and clip, gate and pool
+WRITE_CYCLES = 2  # of the memory, and until all is known to be in it
+TOTALS_CYCLES = 3  # sums complete, taken to be compared, last comparison done
+
+
+def bits_for(peak: int) -> int:
+    """Bits of an unsigned field that holds 0 ... `peak`; at least one."""
+    return max(1, peak.bit_length())
+
+
+@dataclass(frozen=True)
+class PixelFormat:
+    """The frames that come in, and how their words are stored."""
+
+    channels: int
+    height: int
+    width: int
+    pad: int
+    digits: int
+    digit_words: int
+    taps_per_word: int
+    slots: int
+
+
+@dataclass(frozen=True, order=True)
+class GeneratorFormat:
+    """An automaton that gives weights."""
+
+    rule: int
+    mapping: str
+    mode: int  # word precision of its layers
+
+    def cells(self, array: ArrayConfig) -> int:
+        """Its cells: one block of weights of all columns."""
+        return array.columns * operands(self.mode, array.words) * CELLS[self.mapping]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """Sizes, formats and features of a machine."""
+
+    array: Annotated[ArrayConfig, "array"]
+    pixels: Annotated[PixelFormat, "pixel format"]
+    operations: Annotated[int, "operations"]
+    tiles: Annotated[int, "channel tiles of all operations"]
+    activation_words: Annotated[int, "words of activation memory"]
+    skip_words: Annotated[int, "words of skip memory"]
+    select_words: Annotated[int, "words of select bits"]
+    # Stored bits of a word of weights, ascending, and the words that are at least so wide.
+    weights: Annotated[tuple[tuple[int, int], ...], "words of weights, by their bits"]
+    seeds: Annotated[int, "seeds of generated weights"]
+    acc_bits: Annotated[int, "bits of an accumulator"]
+    total_bits: Annotated[int, "bits of a sum over all pixels"]
+    classes: Annotated[int, "classes"]
+    width: Annotated[int, "columns of a map"]
+    height: Annotated[int, "rows of a map"]
+    slots: Annotated[int, "pixel tiles of a map"]
+    words: Annotated[int, "input words of a tap"]
+    channel_tiles: Annotated[int, "channel tiles of an operation"]
+    pool_width: Annotated[int, "columns of a pooled map"]
+    formats: Annotated[frozenset[tuple[int, int]], "formats of stored weights"]
+    gates: Annotated[frozenset[str], "gates"]
+    rescales: Annotated[frozenset[int], "rescalings of a skip"]
+    generators: Annotated[frozenset[GeneratorFormat], "generators of weights"]
+
+    @classmethod
+    def of(cls, programs: Sequence[Program]) -> "Hardware":
+        """The smallest machine that runs each of the programs.
+
+        Raises
+        ------
+        ConfigError
+            If their arrays or pixel formats differ.
+        """
+        return reduce(_merge, map(_needs, programs))
+
+    def check(self, program: Program):
+        """Refuses a program that does not fit; the line names what it needs and what is there."""
+        need = _needs(program)
+        for each in fields(self):
+            wanted, there = getattr(need, each.name), getattr(self, each.name)
+            if _united(each.name, there, wanted) != there:
+                raise ConfigError(f"{program.config.name}: does not fit the machine: "
+                                  f"{_TEXTS[each.name]}: needs {_said(wanted)}, "
+                                  f"has {_said(there)}")
+
+    # ---- what follows
+
+    @property
+    def bias_bits(self) -> int:
+        """Signed sum of an accumulator and a folded bias, if |bias| <= `bias_peak`."""
+        return self.acc_bits + 3
+
+    @property
+    def bias_peak(self) -> int:
+        return 2**(self.acc_bits + 1)
+
+    @property
+    def score_bits(self) -> int:
+        """Signed sum over all pixels with its bias; no less than a stored bias."""
+        return max(self.total_bits, self.bias_bits)
+
+    @property
+    def side(self) -> int:
+        return max(self.width, self.height)
+
+    @property
+    def gated(self) -> bool:
+        """Whether there is a skip memory."""
+        return self.skip_words > 0
+
+    @property
+    def weight_edges(self) -> list[int]:
+        """Bits at which the stored words of weights are cut into segments, 0 first.
+
+        Each segment has a memory of its own, of which a layer with narrow words reads only the
+        first ones; so no bit is spent on the difference.
+        """
+        return [0, *(bits for bits, _ in self.weights)]
+
+    @property
+    def seed_bits(self) -> int:
+        """Cells of the largest automaton."""
+        return max((each.cells(self.array) for each in self.generators), default=0)
+
+
+_TEXTS = {name: hint.__metadata__[0]
+          for name, hint in get_type_hints(Hardware, include_extras=True).items()}
+
+
+def _needs(program: Program) -> Hardware:
+    layers, network, array = program.layers, program.config.network, program.array
+    stored = sorted({layer.stored_bits for layer in layers if layer.stored_bits})
+    gated = [layer for layer in layers if not layer.summed and layer.operation.gate]
+    generated = [layer for layer in layers if layer.operation.generator]
+    pooling = [layer.source.width // 2 for layer in layers
+               if layer.keep_pooled or (not layer.summed and layer.operation.pool)]
+    acc_bits = max(layer.sum_peak for layer in layers).bit_length()
+    first = layers[0]
+    return Hardware(
+        array=array,
+        pixels=PixelFormat(network.channels, network.height, network.width, network.pad,
+                           first.digits, first.digit_words, first.taps_per_word, first.slots),
+        operations=len(layers),
+        tiles=sum(layer.channel_tiles for layer in layers),
+        activation_words=program.activation_words, skip_words=program.skip_words,
+        select_words=program.select_words,
+        weights=tuple((bits, sum(layer.weight_steps for layer in layers
+                                 if layer.stored_bits >= bits)) for bits in stored),
+        seeds=len(generated),
+        acc_bits=acc_bits,
+        total_bits=3 + max(layer.sum_peak * layer.source.pixels
+                           for layer in layers if layer.summed).bit_length(),
+        classes=network.classes,
+        width=max(layer.source.width for layer in layers),
+        height=max(layer.source.height for layer in layers),
+        slots=max(layer.slots for layer in layers),
+        words=max(layer.words for layer in layers),
+        channel_tiles=max(layer.channel_tiles for layer in layers),
+        pool_width=max(pooling, default=0),
+        formats=frozenset((layer.mode, layer.weight_bits) for layer in layers
+                          if not layer.operation.generator),
+        gates=frozenset(layer.operation.gate for layer in gated),
+        rescales=frozenset(layer.rescale for layer in gated),
+        generators=frozenset(generator_format(layer) for layer in generated))
+
+
+def generator_format(layer) -> GeneratorFormat:
+    generator = layer.operation.generator
+    return GeneratorFormat(generator.rule, generator.mapping, layer.mode)
+
+
+def _merge(one: Hardware, other: Hardware) -> Hardware:
+    values = {}
+    for each in fields(Hardware):
+        a, b = getattr(one, each.name), getattr(other, each.name)
+        values[each.name] = _united(each.name, a, b)
+        if values[each.name] is None:
+            raise ConfigError(f"programs of one machine must have the same "
+                              f"{_TEXTS[each.name]}, not {_said(a)} and {_said(b)}")
+    return Hardware(**values)
+
+
+def _united(name: str, a, b):
+    """The least that serves both; None if nothing does."""
+    if name == "weights":
+        edges = sorted({bits for bits, _ in (*a, *b)})
+        return tuple((edge, max(next((depth for bits, depth in each if bits >= edge), 0)
+                                for each in (a, b))) for edge in edges)
+    if isinstance(a, frozenset):
+        return a | b
+    if isinstance(a, int):
+        return max(a, b)
+    return a if a == b else None
+
+
+def _said(value) -> str:
+    if isinstance(value, frozenset):
+        return "none" if not value else ", ".join(map(str, sorted(value)))
+    return str(value)

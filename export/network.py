@@ -1,0 +1,332 @@
+"""A network as an ordered list of operations that name their inputs, and the one walk over it.
+
+A convolution makes a map of codes from one or several earlier maps; a sum adds a 1x1 layer's sums
+over all pixels and makes of them a class, or a bit per channel that a multiplexer selects by.
+Whatever is done with a network (shapes, numpy, torch, cycles) is done by :func:`walk`.
+"""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from export.checked import Frozen, Name, Precision, count
+
+PIXELS = "pixels"  # the name of the network's input
+PIXEL_PEAK = 255
+MAX_SIDE, MAX_CHANNELS, MAX_OPERATIONS = 4096, 4096, 256
+MAX_POSITIONS = 2**20  # of a map, so that nothing here takes minutes or gigabytes
+
+
+class GeneratorConfig(Frozen):
+    """A cellular automaton that gives a layer's weights, see :mod:`export.automaton`."""
+
+    rule: count(255, 0) = 30
+    mapping: Literal["binary", "half", "quarter"] = "half"
+    outputs: count(256) = 8  # of a block: the array's columns
+    inputs: count(256) = 8  # ... and the operands in one of its words
+
+
+class _Operation(Frozen):
+    """What convolutions and sums have in common; without `inputs` it reads the one before it."""
+
+    name: Name
+    inputs: Annotated[tuple[Name, ...], Field(strict=False, max_length=64)] = ()
+    channels: count(MAX_CHANNELS)
+    weight_bits: Precision  # 1: binary, 2: ternary, 3: quinary
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The operations whose results it needs."""
+        return self.inputs
+
+
+class ConvConfig(_Operation):
+    """A convolution with bias, shift, clip and, if asked for, a gate and 2x2 max-pooling.
+
+    Several inputs of one size are concatenated: their channels follow each other. The gate merges
+    the codes with those of the earlier operation `skip`, before pooling: "or" bit by bit, "mux"
+    channel by channel, by the bits of the sum `select`, and "mux_or" as "or" where they are set.
+    """
+
+    kind: Literal["conv"] = "conv"
+    code_bits: Precision
+    kernel: Literal[1, 3] = 3
+    groups: count(MAX_CHANNELS) = 1
+    pool: bool = False
+    skip: Name | None = None
+    gate: Literal["or", "mux", "mux_or"] | None = None
+    select: Name | None = None
+    generator: GeneratorConfig | None = None
+
+    @model_validator(mode="after")
+    def _complete(self):
+        if self.generator is not None:
+            bits = 1 if self.generator.mapping == "binary" else 2
+            if (self.kernel, self.groups, self.weight_bits) != (1, 1, bits):
+                raise ValueError(f"{self.name}: generated weights must have kernel 1, groups 1 and "
+                                 f"{bits} bits, not {self.kernel}, {self.groups} and "
+                                 f"{self.weight_bits}")
+        if (self.skip is None) != (self.gate is None):
+            raise ValueError(f"{self.name}: skip and gate come together, not alone")
+        if (self.select is not None) != self.selects:
+            raise ValueError(f"{self.name}: select must name a sum if the gate has a mux, and only "
+                             f"then, not {self.select!r}")
+        return self
+
+    @property
+    def selects(self) -> bool:
+        """Whether its gate has a mux."""
+        return self.gate in ("mux", "mux_or")
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (*self.inputs, *filter(None, (self.skip, self.select)))
+
+
+class SumConfig(_Operation):
+    """A 1x1 layer's sums over all pixels, and what becomes of them.
+
+    "class": the highest one wins; it ends the network. "select": 1 per channel where the sum is not
+    negative, for the multiplexers that name it.
+    """
+
+    kind: Literal["sum"] = "sum"
+    output: Literal["class", "select"] = "class"
+    kernel: ClassVar[int] = 1
+    groups: ClassVar[int] = 1
+    generator: ClassVar[None] = None
+
+
+Operation = ConvConfig | SumConfig
+
+
+class Shape(Frozen):
+    """A map of codes, or of pixels; the sums of an operation have one position."""
+
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def pixels(self) -> int:
+        return self.height * self.width
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.height, self.width
+
+
+class NetworkConfig(Frozen):
+    """The operations, from eight-bit pixels to a result.
+
+    In a file, `layers` is short for `operations`: `classes` adds a classifier of `classifier_bits`
+    at their end, and a layer with a mux but no `select` the sum `NAME_select` behind its skip, with
+    weights of `select_bits`.
+    """
+
+    height: count(MAX_SIDE)
+    width: count(MAX_SIDE)
+    channels: count(64)
+    pad: count(PIXEL_PEAK, 0) = 0
+    operations: Annotated[tuple[Annotated[Operation, Field(discriminator="kind")], ...],
+                          Field(strict=False, min_length=2, max_length=MAX_OPERATIONS)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written_out(cls, values):
+        if "layers" in values:
+            if "operations" in values:
+                raise ValueError("layers is short for operations: give one of them, not both")
+            values = _write_out(values)
+        return values
+
+    @field_validator("operations", mode="before")
+    @classmethod
+    def _with_defaults(cls, operations):
+        """Kind and inputs of each, where they are left out."""
+        if not isinstance(operations, (list, tuple)):
+            return operations
+        found, before = [], PIXELS
+        for each in operations:
+            if not isinstance(each, dict):
+                return operations
+            each = {"kind": "conv", **each}
+            if not each.get("inputs"):
+                each["inputs"] = (before,)
+            if each["kind"] == "conv":
+                before = each.get("name")
+            found.append(each)
+        return found
+
+    @model_validator(mode="after")
+    def _fits(self):
+        if self.height * self.width > MAX_POSITIONS:
+            raise ValueError(f"height x width must be at most {MAX_POSITIONS}, "
+                             f"not {self.height}x{self.width}")
+        _check(self)
+        return self
+
+    @cached_property
+    def by_name(self) -> dict[str, Operation]:
+        return {operation.name: operation for operation in self.operations}
+
+    @cached_property
+    def shapes(self) -> dict[str, Shape]:
+        """Of the pixels and of each operation's result; pooling drops an odd row or column."""
+        return walk(self, Shape(channels=self.channels, height=self.height, width=self.width),
+                    _shape_of)
+
+    def source(self, operation: Operation) -> Shape:
+        """All that the operation's weights see: its inputs, concatenated."""
+        shapes = [self.shapes[name] for name in operation.inputs]
+        return shapes[0].model_copy(update={"channels": sum(s.channels for s in shapes)})
+
+    def peak(self, operation: Operation) -> int:
+        """The largest value in the operation's inputs."""
+        return max(PIXEL_PEAK if name == PIXELS else 2**self.by_name[name].code_bits - 1
+                   for name in operation.inputs)
+
+    def pad_of(self, operation: Operation) -> int:
+        """What lies outside of its inputs."""
+        return self.pad if operation.inputs == (PIXELS,) else 0
+
+    def readers(self, name: str) -> list[Operation]:
+        """The operations that read a map as an input."""
+        return [operation for operation in self.operations if name in operation.inputs]
+
+    @property
+    def convs(self) -> list[ConvConfig]:
+        return [each for each in self.operations if each.kind == "conv"]
+
+    @property
+    def classes(self) -> int:
+        return self.operations[-1].channels
+
+
+def walk(network: NetworkConfig, pixels, apply: Callable, *, keep: bool = True) -> dict:
+    """Results by name, `pixels` first: `apply(operation, inputs, skip, select)` for each.
+
+    `inputs` are the results of the operations that it reads, in their order; `skip` and `select`
+    are those of its gate, or None. Unless all are to be kept, a result goes with its last reader.
+    """
+    found = {PIXELS: pixels}
+    last = {name: each.name for each in network.operations for name in each.reads}
+    for operation in network.operations:
+        skip = select = None
+        if operation.kind == "conv":
+            skip, select = found.get(operation.skip), found.get(operation.select)
+        found[operation.name] = apply(operation, [found[name] for name in operation.inputs],
+                                      skip, select)
+        if not keep:
+            for name in {name for name in operation.reads if last[name] == operation.name}:
+                del found[name]
+    return found
+
+
+def _shape_of(operation: Operation, inputs: list[Shape], skip, select) -> Shape:
+    step = 2 if operation.kind == "conv" and operation.pool else 1
+    if operation.kind == "sum":
+        return Shape(channels=operation.channels, height=1, width=1)
+    return Shape(channels=operation.channels, height=inputs[0].height // step,
+                 width=inputs[0].width // step)
+
+
+def _write_out(values: dict) -> dict:
+    """The operations that `layers`, `classes` and muxes without a select are short for."""
+    values = dict(values)
+    layers, classes = values.pop("layers"), values.pop("classes", None)
+    bits = values.pop("classifier_bits", 3)
+    if not isinstance(layers, (list, tuple)) or not all(isinstance(each, dict) for each in layers):
+        raise ValueError(f"layers must be a list of tables, not {layers!r:.60}")
+    operations, before = [], PIXELS
+    for layer in layers:
+        layer = {"kind": "conv", **layer}
+        if layer["kind"] == "conv" and not layer.get("inputs"):
+            layer["inputs"] = (before,)
+        if layer["kind"] == "conv":
+            before = layer.get("name")
+        choice = layer.pop("select_bits", 2)
+        if layer.get("gate") in ("mux", "mux_or") and "select" not in layer:
+            layer["select"] = f"{layer.get('name')}_select"
+            select = {"kind": "sum", "name": layer["select"], "inputs": (layer.get("skip"),),
+                      "channels": layer.get("channels"), "weight_bits": choice, "output": "select"}
+            # Right behind what it reads, and behind the selects that are there already.
+            at = next((k + 1 for k, each in enumerate(operations)
+                       if each.get("name") == layer.get("skip")), 0)
+            while at < len(operations) and operations[at].get("output") == "select":
+                at += 1
+            operations.insert(at, select)
+        operations.append(layer)
+    if classes is not None:
+        operations.append({"kind": "sum", "name": "classifier", "inputs": (before,),
+                           "channels": classes, "weight_bits": bits, "output": "class"})
+    return {**values, "operations": operations}
+
+
+def _check(network: NetworkConfig):
+    """Refuses operations that do not fit to each other; raises ValueError."""
+    names = [operation.name for operation in network.operations]
+    if twice := [name for name in names if names.count(name) > 1 or name == PIXELS]:
+        raise ValueError(f"names must differ from each other and from {PIXELS!r}, not {twice[0]!r}")
+    maps, sums = {PIXELS}, set()
+    for operation in network.operations:
+        select = operation.select if operation.kind == "conv" else None
+        for name in operation.reads:
+            kind, known = ("sums", sums) if name == select else ("maps", maps)
+            if name not in known:
+                raise ValueError(f"{operation.name}: must read {kind} of operations before it, "
+                                 f"not {name!r}")
+        (maps if operation.kind == "conv" else sums).add(operation.name)
+    first, last = network.operations[0], network.operations[-1]
+    if first.inputs != (PIXELS,) or first.kind != "conv" or first.generator is not None:
+        raise ValueError(f"{first.name}: the first operation must be a convolution of the pixels "
+                         f"with stored weights")
+    read = {name for operation in network.operations[1:] for name in operation.reads}
+    if PIXELS in read:
+        raise ValueError("only the first operation may read the pixels")
+    if unread := [name for name in names[:-1] if name not in read]:
+        raise ValueError(f"{unread[0]}: no operation reads it")
+    ends = [each.name for each in network.operations
+            if each.kind == "sum" and each.output == "class"]
+    if ends != [last.name]:
+        raise ValueError(f"the last operation, and no other, must be a sum whose output is a "
+                         f"class, not {ends or last.name}")
+    if last.channels < 2:
+        raise ValueError(f"{last.name}: classes must be at least 2, not {last.channels}")
+    shape = Shape(channels=network.channels, height=network.height, width=network.width)
+    walk(network, shape, lambda *each: _check_operation(network, *each))
+
+
+def _check_operation(network: NetworkConfig, operation: Operation, inputs: list[Shape],
+                     skip: Shape | None, select: Shape | None) -> Shape:
+    name, size = operation.name, inputs[0].size
+    if len(set(operation.inputs)) < len(operation.inputs):
+        raise ValueError(f"{name}: inputs must differ, not {list(operation.inputs)}")
+    for other, shape in zip(operation.inputs, inputs, strict=True):
+        if shape.size != size:
+            raise ValueError(f"{name}: inputs must have one size, not {size[0]}x{size[1]} and "
+                             f"{shape.height}x{shape.width} of {other}")
+    channels = sum(shape.channels for shape in inputs)
+    if channels > MAX_CHANNELS:
+        raise ValueError(f"{name}: inputs must have at most {MAX_CHANNELS} channels together, "
+                         f"not {channels}")
+    if operation.kind == "sum":
+        return _shape_of(operation, inputs, skip, select)
+    if channels % operation.groups or operation.channels % operation.groups:
+        raise ValueError(f"{name}: groups must divide {channels} input and "
+                         f"{operation.channels} output channels, not {operation.groups}")
+    if operation.pool and min(size) < 2:
+        raise ValueError(f"{name}: pooling needs at least 2x2 pixels, not {size[0]}x{size[1]}")
+    if skip is not None and size not in (skip.size, (skip.height // 2, skip.width // 2)):
+        raise ValueError(f"{name}: skip must have {size[0]}x{size[1]} pixels, or twice as many "
+                         f"rows and columns, not {skip.height}x{skip.width}")
+    if skip is not None and operation.channels % skip.channels:
+        raise ValueError(f"{name}: its {operation.channels} channels must be a multiple of the "
+                         f"skip's, not {skip.channels}")
+    if select is not None and (select.channels != operation.channels
+                               or network.by_name[operation.select].output != "select"):
+        raise ValueError(f"{name}: select must be a sum of {operation.channels} channels with "
+                         f"output \"select\", not {operation.select!r}")
+    return _shape_of(operation, inputs, skip, select)

@@ -1,0 +1,84 @@
+"""Sums over all pixels of a map: the best class, or the bits that a mux selects by."""
+
+from itertools import pairwise
+
+from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from export.descriptor import RESULTS
+from export.hardware import Hardware
+from hw.descriptor import bias_layout, layer_layout
+from hw.walk import walk_layout
+
+
+def result_layout(hardware: Hardware) -> data.StructLayout:
+    """The class, and its score: the sum over the last map with its bias."""
+    return data.StructLayout({"class": range(hardware.classes),
+                              "score": signed(hardware.score_bits)})
+
+
+class Head(wiring.Component):
+    """Adds up a channel tile's sums, then compares one per cycle; the first of the highest wins.
+
+    Select bits are compared like scores, which does no harm; of them only the signs are kept (a
+    class's, which are kept too, are written over before they could be read).
+
+    Members
+    -------
+    fetch : In(1)       an operation starts in the next cycle
+    layer : In(layer_layout)
+    walk : In(walk_layout)      the unit
+    sums : In(ArrayLayout(acc_bits, unit)), biases : In(bias_layout)
+    done : Out(1)       all of the operation's sums are compared
+    result : Out(result_layout)     valid from the `done` of a class on
+    select : Out(1), signs : Out(C)     a tile's sums are complete; which are not negative
+    """
+
+    def __init__(self, hardware: Hardware):
+        self.hardware = hardware
+        super().__init__({
+            "fetch": In(1),
+            "layer": In(layer_layout(hardware)),
+            "walk": In(walk_layout(hardware)),
+            "sums": In(data.ArrayLayout(hardware.acc_bits, hardware.array.unit)),
+            "biases": In(bias_layout(hardware)),
+            "done": Out(1),
+            "result": Out(result_layout(hardware)),
+            "select": Out(1),
+            "signs": Out(hardware.array.columns),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        hardware, layer, result = self.hardware, self.layer, self.result
+        columns, unit = hardware.array.columns, hardware.array.unit
+        score = signed(hardware.score_bits)
+        walk = self.walk
+        totals = [Signal(score, name=f"total_{c}") for c in range(columns)]
+        active = walk.valid & (layer.result != RESULTS.index("map"))
+        for c, total in enumerate(totals):
+            with m.If(active & walk.inside & (walk.unit == c // unit)):
+                m.d.sync += total.eq(Mux(walk.first, self.biases[c], total) + self.sums[c % unit])
+
+        load, last = Signal(), Signal()
+        m.d.sync += [load.eq(active & walk.channels_last), last.eq(walk.layer_last)]
+        waiting = [Signal(score, name=f"score_{c}") for c in range(columns)]
+        left = Signal(range(columns + 1))
+        number = Signal(range(-(-hardware.classes // columns) * columns))
+        final, scored, fetched = Signal(), Signal(), Signal()
+        m.d.sync += scored.eq(final & (left == 1))
+        with m.If(load):
+            m.d.sync += [w.eq(total) for w, total in zip(waiting, totals, strict=True)]
+            m.d.sync += [left.eq(columns), final.eq(last)]
+        with m.Elif(left != 0):
+            m.d.sync += [w.eq(other) for w, other in pairwise(waiting)]
+            m.d.sync += [left.eq(left - 1), number.eq(number + 1)]
+            with m.If(waiting[0] > result.score):
+                m.d.sync += [result.score.eq(waiting[0]), result["class"].eq(number)]
+        m.d.sync += fetched.eq(self.fetch)  # now the descriptor is there
+        with m.If(fetched & (layer.result == RESULTS.index("class"))):
+            m.d.sync += [number.eq(0), result.score.eq(-(1 << hardware.score_bits - 1))]
+        m.d.comb += [self.done.eq(scored), self.select.eq(load),
+                     self.signs.eq(Cat(~total[-1] for total in totals))]
+        return m

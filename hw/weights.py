@@ -1,0 +1,130 @@
+"""Turns steps into words for the columns: weights from memories, or from automata."""
+
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from export.hardware import FEEDER_CYCLES, Hardware
+from hw.array import WEIGHT_CONTROL
+from hw.automaton import Automaton
+from hw.descriptor import layer_layout
+from hw.pipeline import delay
+from hw.sequencer import step_layout
+from hw.tools import shared
+from hw.unpacker import WeightUnpacker
+
+
+class WeightFeeder(wiring.Component):
+    """Reads the weight memory in step with the feeder: a word per column and step.
+
+    The words of a channel tile are read again for every digit and every pixel tile; the tiles of
+    all layers lie one behind the other. Each segment of the words has a memory and a counter of
+    its own, which rest while a layer's words do not reach that far.
+
+    Members
+    -------
+    restart : In(1)     back to the first word, between frames
+    fetch : In(1)       a layer starts in the next cycle
+    layer : In(layer_layout)
+    step : In(step_layout)
+    rows : Out(ArrayLayout(6 * words, C))       as the array takes them
+    control : Out(WEIGHT_CONTROL)
+    """
+
+    LATENCY = 3  # memory, its output register, unpacking
+
+    def __init__(self, hardware: Hardware, roms: list[list[int]], seeds: list[int]):
+        self.hardware, self.roms, self.seeds = hardware, roms, seeds
+        array = hardware.array
+        super().__init__({
+            "restart": In(1),
+            "fetch": In(1),
+            "layer": In(layer_layout(hardware)),
+            "step": In(step_layout(hardware)),
+            "rows": Out(data.ArrayLayout(6 * array.words, array.columns)),
+            "control": Out(WEIGHT_CONTROL),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        layer, array = self.layer, self.hardware.array
+        late = data.View(step_layout(self.hardware), delay(
+            m, self.step, FEEDER_CYCLES - self.LATENCY, "step"))
+        segments = [self._segment(m, late, k) for k in range(len(self.roms))]
+
+        tail = Signal(6 * array.words)
+        m.d.sync += tail.eq(Cat(layer.tail > k for k in range(6 * array.words)))
+        word_last = delay(m, late.word_last, 2, "stored_last")
+        formats = tuple(sorted(self.hardware.formats))
+        generated = self._automata(m, late)
+        for c in range(array.columns):
+            unpacker = WeightUnpacker(words=array.words, formats=formats, dense=array.dense)
+            m.submodules[f"unpacker_c{c}"] = shared(unpacker, platform, "unpacker")
+            m.d.comb += [
+                unpacker.stored.eq(Cat(segment[c] for segment in segments)),
+                unpacker.mode.eq(layer.mode),
+                unpacker.weight_bits.eq(layer.weight_bits),
+                unpacker.valid.eq(Mux(word_last, tail, ~0)),
+            ]
+            row = unpacker.row
+            for number, rows in generated.items():
+                row = Mux(layer.generator == number, rows[c], row)
+            m.d.sync += self.rows[c].eq(row)
+
+        control = Signal(WEIGHT_CONTROL)
+        m.d.comb += control.word_last.eq(late.word_last)
+        if array.digit_bits == 3:  # 2 + 3 + 3 bits: the first digit is short
+            m.d.comb += control.top.eq((layer.last_digit != 0) & (late.digit == 0))
+        m.d.comb += self.control.eq(delay(m, control, self.LATENCY, "weight_control"))
+        return m
+
+    def _automata(self, m: Module, late) -> dict[int, list]:
+        """Each column's row of the layers with generated weights, two cycles behind `late`."""
+        hardware, layer, array = self.hardware, self.layer, self.hardware.array
+        if not hardware.generators:
+            return {}
+        m.submodules.seeds = seeds = Memory(
+            shape=hardware.seed_bits, depth=hardware.seeds, init=self.seeds)
+        seed, fetched = seeds.read_port(), Signal(2)
+        now = data.View(late.shape(), delay(m, late, 2, "generated_step"))
+        valid = Mux(now.word_last, Cat(layer.tail > k for k in range(6 * array.words)), ~0)
+        # The descriptor comes a cycle after `fetch`, its seed one more.
+        m.d.sync += fetched.eq(Cat(self.fetch, fetched))
+        m.d.comb += seed.addr.eq(layer.seed)
+        rows = {}
+        for number, spec in enumerate(sorted(hardware.generators), 1):
+            m.submodules[f"automaton{number}"] = automaton = Automaton(spec, array)
+            m.d.comb += [
+                automaton.seed.eq(seed.data),
+                automaton.load.eq(fetched[-1]),
+                automaton.step.eq(now.valid & (layer.generator == number)),
+                automaton.rewind.eq(now.pass_last & ~now.tile_done),
+                automaton.advance.eq(now.tile_done),
+                automaton.valid.eq(valid),
+            ]
+            rows[number] = [automaton.rows[c] for c in range(array.columns)]
+        return rows
+
+    def _segment(self, m: Module, late, k: int):
+        """Segment `k` of every column's word, two cycles behind the step `late`."""
+        edges, columns = self.hardware.weight_edges, self.hardware.array.columns
+        width, (_, depth) = edges[k + 1] - edges[k], self.hardware.weights[k]
+        m.submodules[f"weights{k}"] = memory = Memory(
+            shape=width * columns, depth=depth, init=self.roms[k])
+        port = memory.read_port()
+        row = Signal(range(depth), name=f"row{k}")
+        base = Signal.like(row, name=f"base{k}")  # of the channel tile in work
+        with m.If(self.restart):
+            m.d.sync += [row.eq(0), base.eq(0)]
+        with m.Elif(late.valid & (self.layer.segments > k)):
+            with m.If(late.tile_done):
+                m.d.sync += [row.eq(row + 1), base.eq(row + 1)]
+            with m.Elif(late.pass_last):
+                m.d.sync += row.eq(base)
+            with m.Else():
+                m.d.sync += row.eq(row + 1)
+        words = Signal(data.ArrayLayout(width, columns), name=f"stored{k}")
+        m.d.comb += port.addr.eq(row)
+        m.d.sync += words.eq(port.data)
+        return words
