@@ -63,8 +63,10 @@ def deep(**more) -> Config:
 def mognet(generator: dict | None, **recipe) -> Config:
     """Half as wide as `configs/mognet.toml`; its generated layers by `generator`, or stored."""
     full, layers = load_config(CONFIGS / "mognet.toml"), []
-    for layer in full.network.layers:
+    for layer in full.network.convs:
         values = layer.model_dump() | {"channels": layer.channels // 2}
+        if values.pop("select"):
+            values["select_bits"] = full.network.by_name[layer.select].weight_bits
         if layer.generator:
             values["generator"] = generator
             values["weight_bits"] = 1 if generator and generator["mapping"] == "binary" else 2
@@ -120,7 +122,7 @@ TABLES = {
 def weight_bits(config: Config) -> int:
     """Of all layers and the classifier, each weight in the bits of its alphabet; or the seed."""
     encoder = Encoder(config.network)
-    generated = sum(cells(layer) for layer in config.network.layers if layer.generator)
+    generated = sum(cells(layer) for layer in config.network.convs if layer.generator)
     matrices = [part for part in encoder.modules() if isinstance(part, QuantWeight)]
     return generated + sum(part.weight.numel() * part.bits for part in matrices
                            if isinstance(part.weight, nn.Parameter))

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from export.config import LayerConfig
+from export.network import ConvConfig
 from model.quant import Fused, MaxPool
 
 
@@ -93,7 +93,7 @@ class Heaviside(torch.autograd.Function):
         return torch.where(z.abs() < 1, grad, 0)
 
 
-def gate(layer: LayerConfig, codes: Tensor, skip: Tensor, skip_bits: int,
+def gate(layer: ConvConfig, codes: Tensor, skip: Tensor, skip_bits: int,
          passed: Tensor | None, rounded: bool, added: bool = False) -> Tensor:
     """Merges codes (n, channels, h, w) with the skip's; :func:`sim.golden.gate` says how.
 

@@ -6,7 +6,6 @@ golden model and the hardware compute.
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +13,8 @@ from torch import Tensor, nn
 
 from export.artifact import MAX_SHIFT
 from export.automaton import cells, generated
-from export.config import LayerConfig, NetworkConfig, TrainConfig
+from export.config import TrainConfig
+from export.network import ConvConfig, NetworkConfig, Operation, SumConfig, walk
 from model.gates import Floor, Heaviside, gate, max_pool
 from model.quant import (
     Normalize,
@@ -77,7 +77,7 @@ class QuantConv(QuantWeight):
     as what a power of two misses could be in the weights: deep networks learn far better so.
     """
 
-    def __init__(self, layer: LayerConfig, in_channels: int, pad: int, recipe: TrainConfig):
+    def __init__(self, layer: ConvConfig, in_channels: int, pad: int, recipe: TrainConfig):
         fan_in = in_channels // layer.groups * layer.kernel**2
         weight = torch.randn(layer.channels, in_channels // layer.groups, layer.kernel,
                              layer.kernel)
@@ -152,28 +152,36 @@ class QuantConv(QuantWeight):
         return (codes if exact else fused_codes)(acc, offset, scale, bits, self.round_codes)
 
 
-class Select(QuantWeight):
-    """What a mux selects by: weighted sums over a feature map, one bit per channel.
+class QuantSum(QuantWeight):
+    """Weighted sums over all pixels of a map of `channels`, one for each of `layer.channels`."""
+
+    def __init__(self, layer: SumConfig, channels: int, recipe: TrainConfig):
+        weight = torch.randn(layer.channels, channels, 1, 1) / math.sqrt(channels)
+        super().__init__(weight, layer.weight_bits, recipe.steps)
+        self.layer = layer
+
+    def accumulate(self, x: Tensor) -> Tensor:
+        """Sums (n, outputs) of (n, channels, h, w); exact in float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            return F.linear(x.float().sum((2, 3)), self.levels().flatten(1))
+
+
+class Select(QuantSum):
+    """What a mux selects by: one bit per channel.
 
     It begins with a choice that few images change, every other channel passed, and of the copies
     of a repeated channel every other one. While codes are not rounded, neither is the choice: a
     ramp from 0 to 1 mixes the two sides.
     """
 
-    def __init__(self, layer: LayerConfig, channels: int, recipe: TrainConfig):
-        weight = torch.randn(layer.channels, channels) / math.sqrt(channels)
-        super().__init__(weight, layer.select_bits, recipe.steps)
+    def __init__(self, layer: SumConfig, channels: int, recipe: TrainConfig):
+        super().__init__(layer, channels, recipe)
         self.round_selects = True
         channel = torch.arange(layer.channels)
         passed = (channel % channels + channel // channels) % 2
         self.beta = nn.Parameter(2.0 * (2 * passed - 1))
         self.register_buffer("mean", torch.zeros(layer.channels))
         self.register_buffer("square", torch.ones(()))  # of sum - mean, all channels
-
-    def accumulate(self, x: Tensor) -> Tensor:
-        """Sums (n, channels) over all pixels of (n, channels, h, w); exact in float32."""
-        with torch.autocast(x.device.type, enabled=False):
-            return F.linear(x.float().sum((2, 3)), self.levels())
 
     def integer_bias(self) -> Tensor:
         """The hardware's bias, one integer per channel."""
@@ -192,77 +200,90 @@ class Select(QuantWeight):
         return Heaviside.apply(z) if self.round_selects else ((z + 1) / 2).clamp(0, 1)
 
 
+class Head(QuantSum):
+    """The scores of the classes. In training they are logits, one per `scale` of the integers."""
+
+    def __init__(self, layer: SumConfig, channels: int, pixels: int, spread: float,
+                 recipe: TrainConfig):
+        super().__init__(layer, channels, recipe)
+        self.bias = nn.Parameter(torch.zeros(layer.channels))
+        self.pixels, self.scale = pixels, spread * math.sqrt(channels) * pixels / 2
+
+    def integer_bias(self) -> Tensor:
+        """The hardware's bias, one integer per class."""
+        return torch.round(self.bias * self.scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        sums = self.accumulate(x) * (self.pixels / x[0, 0].numel())  # 1 but for crops
+        return sums / self.scale + self.bias if self.training else sums + self.integer_bias()
+
+
 class Encoder(nn.Module):
     """The network of a configuration: pixels (n, channels, h, w), 0 ... 255, to class scores.
 
-    In evaluation mode the scores are integers: the sums over the last feature map.
+    `parts` are its operations by name. In evaluation mode the scores are integers: the sums over
+    the last map.
     """
 
     def __init__(self, network: NetworkConfig, recipe: TrainConfig = DEFAULT_RECIPE):
         super().__init__()
-        self.network = network
-        self.convs = nn.ModuleList(
-            QuantConv(layer, shape.channels, network.pad if index == 0 else 0, recipe)
-            for index, (layer, shape) in enumerate(zip(network.layers, network.shapes,
-                                                       strict=False)))
-        self.adds = recipe.residuals == "add"
-        self.selects = nn.ModuleDict({
-            layer.name: Select(layer, network.shapes[network.skip_source(k) + 1].channels, recipe)
-            for k, layer in enumerate(network.layers) if layer.selects and not self.adds})
-        features = network.layers[-1].channels
-        weight = torch.randn(network.classes, features) / math.sqrt(features)
-        self.head = QuantWeight(weight, network.classifier_bits, recipe.steps)
-        self.head_bias = nn.Parameter(torch.zeros(network.classes))
+        self.network, self.adds = network, recipe.residuals == "add"
+        self.parts = nn.ModuleDict({each.name: self._part(each, recipe)
+                                    for each in network.operations
+                                    if not self.adds or not _selects(each)})
         self.quantize(weights=True, codes=True)
+
+    def _part(self, operation: Operation, recipe: TrainConfig) -> QuantWeight:
+        network, source = self.network, self.network.source(operation)
+        if operation.kind == "conv":
+            return QuantConv(operation, source.channels, network.pad_of(operation), recipe)
+        if _selects(operation):
+            return Select(operation, source.channels, recipe)
+        spread = max(SPREAD[network.by_name[name].code_bits] for name in operation.inputs)
+        return Head(operation, source.channels, source.pixels, spread, recipe)
+
+    @property
+    def convs(self) -> list[QuantConv]:
+        return [part for part in self.parts.values() if isinstance(part, QuantConv)]
+
+    @property
+    def head(self) -> Head:
+        return self.parts[self.network.operations[-1].name]
 
     def quantize(self, *, weights: bool, codes: bool):
         """Whether weights and codes are rounded to their levels; both are, unless told."""
-        for part in (self.head, *self.selects.values()):
+        for part in self.parts.values():
             part.round_weights = weights
-        for select in self.selects.values():
-            select.round_selects = codes
-        for conv in self.convs:
-            conv.round_weights, conv.round_codes = weights, codes and not self.adds
+            if isinstance(part, Select):
+                part.round_selects = codes
+            elif isinstance(part, QuantConv):
+                part.round_codes = codes and not self.adds
         self.round_reads = codes and self.adds
 
-    @property
-    def head_scale(self) -> float:
-        """What one unit of a training-time logit is in integer sums; constant per network."""
-        spread = SPREAD[self.network.layers[-1].code_bits] * math.sqrt(self.head.weight.shape[1])
-        return spread * self.network.shapes[-1].pixels / 2
-
-    def integer_head(self) -> tuple[Tensor, Tensor]:
-        """Integer weights (classes, features) and biases (classes,)."""
-        return self.head.levels(), torch.round(self.head_bias * self.head_scale)
-
-    def read(self, x: Tensor) -> Tensor:
-        """What a layer sees of a map; where residuals are added, maps are real, y - 1/2."""
+    def read(self, inputs: list[Tensor]) -> Tensor:
+        """What an operation sees; where residuals are added, maps are real, y - 1/2."""
+        x = inputs[0] if len(inputs) == 1 else torch.cat(inputs, 1)
         return Floor.apply(x + 0.5) if self.round_reads else x
 
-    def run_layer(self, index: int, maps: Sequence[Tensor]) -> Tensor:
-        """Output of one layer; `maps` are the pixels and the outputs of the layers before it."""
-        conv = self.convs[index]
-        x, layer = conv(self.read(maps[index])), conv.layer
-        if not layer.gate:
+    def apply_operation(self, operation: Operation, inputs: list[Tensor], skip: Tensor | None,
+                        passed: Tensor | None) -> Tensor | None:
+        """One operation's result; none of a sum whose mux is an adder, for comparison."""
+        if operation.name not in self.parts:
+            return None
+        part = self.parts[operation.name]
+        x = part(self.read(inputs))
+        if operation.kind == "sum" or not operation.gate:
             return x
-        source = self.network.skip_source(index)
-        skip = maps[source + 1]
-        passed = self.selects[layer.name](skip) if layer.name in self.selects else None
-        x = gate(layer, x, skip, self.network.layers[source].code_bits, passed, conv.round_codes,
-                 self.adds)
-        return max_pool(x) if layer.pool else x
+        skip_bits = self.network.by_name[operation.skip].code_bits
+        x = gate(operation, x, skip, skip_bits, passed, part.round_codes, self.adds)
+        return max_pool(x) if operation.pool else x
 
     def forward(self, x: Tensor) -> Tensor:
-        maps = [x]
-        for index in range(len(self.convs)):
-            maps.append(self.run_layer(index, maps))
-        x, weight = self.read(maps[-1]), self.head.levels()
-        part = self.network.shapes[-1].pixels / x[0, 0].numel()  # 1 but for crops in training
-        with torch.autocast(x.device.type, enabled=False):
-            sums = F.linear(x.float().sum((2, 3)) * part, weight)
-            if self.training:
-                return sums / self.head_scale + self.head_bias
-            return sums + self.integer_head()[1]
+        return walk(self.network, x, self.apply_operation, keep=False)[self.head.layer.name]
+
+
+def _selects(operation: Operation) -> bool:
+    return operation.kind == "sum" and operation.output == "select"
 
 
 @torch.no_grad()
@@ -273,24 +294,37 @@ def calibrate(encoder: Encoder, images: Tensor, batch: int = 250):
     the ones that are exported. (Codes themselves are exact in bfloat16.)
     """
     encoder.eval()
-    network = encoder.network
-    parts = [[x] for x in images.split(batch)]  # of each batch: pixels, outputs of the layers
-    for index, conv in enumerate(encoder.convs):
-        if conv.layer.name in encoder.selects:
-            select, source = encoder.selects[conv.layer.name], network.skip_source(index)
-            sums = torch.cat([select.accumulate(maps[source + 1]) for maps in parts]).double()
-            select.mean.copy_(sums.mean(0))
-            select.square.copy_((sums - sums.mean(0)).square().mean())
-        total, square, count = 0.0, 0.0, 0
-        for maps in parts:
-            acc = conv.accumulate(encoder.read(maps[index].float())).double()
-            total, square = total + acc.sum((0, 2, 3)), square + acc.square().sum((0, 2, 3))
-            count += acc.numel() // acc.shape[1]
-        conv.mean.copy_(total / count)
-        conv.square.copy_((square / count - (total / count).square()).mean())
-        later = {network.skip_source(k) for k in range(index + 1, len(encoder.convs))}
-        for maps in parts:
-            out = encoder.run_layer(index, [x if x is None else x.float() for x in maps])
-            maps.append(out if encoder.adds else out.to(torch.bfloat16))
-            if index - 1 not in later:
-                maps[index] = None  # nobody needs it any more
+
+    def apply(operation: Operation, inputs, skips, selects) -> list[Tensor] | None:
+        """As the encoder's, for lists of batches."""
+        part = encoder.parts[operation.name] if operation.name in encoder.parts else None
+        if part is None or part is encoder.head:
+            return None
+        batches = list(zip(*inputs, strict=True))
+        sums = (part.accumulate(encoder.read([x.float() for x in each])) for each in batches)
+        _set_statistics(part, sums)
+        out = []
+        for k, each in enumerate(batches):
+            skip, passed = (None if of is None else of[k] for of in (skips, selects))
+            codes = encoder.apply_operation(operation, [x.float() for x in each],
+                                            None if skip is None else skip.float(), passed)
+            out.append(codes if encoder.adds or _selects(operation) else codes.to(torch.bfloat16))
+        return out
+
+    walk(encoder.network, list(images.split(batch)), apply, keep=False)
+
+
+def _set_statistics(part: QuantConv | Select, batches):
+    """Mean of each channel, and the variance around it over all channels."""
+    if isinstance(part, Select):
+        sums = torch.cat(list(batches)).double()
+        part.mean.copy_(sums.mean(0))
+        part.square.copy_((sums - sums.mean(0)).square().mean())
+        return
+    total, square, count = 0.0, 0.0, 0
+    for acc in batches:
+        acc = acc.double()
+        total, square = total + acc.sum((0, 2, 3)), square + acc.square().sum((0, 2, 3))
+        count += acc.numel() // acc.shape[1]
+    part.mean.copy_(total / count)
+    part.square.copy_((square / count - (total / count).square()).mean())

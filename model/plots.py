@@ -11,9 +11,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import typer
 
-from export.artifact import ALPHABET, Network, load_network
+from export.artifact import ALPHABET, Network
 from export.cli import one_line_errors
 from export.config import ConfigError, load_config
+from export.file import load_network
 
 plt.rcParams.update({"svg.hashsalt": "hexlane", "svg.fonttype": "none", "figure.dpi": 100,
                      "axes.spines.top": False, "axes.spines.right": False})
@@ -50,7 +51,6 @@ def levels(network: Network) -> plt.Figure:
     """Share of each level; a dotted line where all would be filled equally."""
     named = [(layer.config.name, layer.config.weight_bits, layer.weight)
              for layer in network.layers]
-    named.append(("classifier", network.config.classifier_bits, network.classifier_weight))
     columns = min(5, len(named))
     rows = -(-len(named) // columns)
     figure, grid = plt.subplots(rows, columns, figsize=(1.6 * columns, 1.6 * rows), sharey=True,

@@ -33,7 +33,7 @@ def loss_of(encoder: Encoder, images: Tensor, labels: Tensor, batch: int = 250) 
     """Mean cross-entropy in evaluation mode."""
     total = 0.0
     for x, y in zip(images.split(batch), labels.split(batch), strict=True):
-        logits = encoder(x.float()) / encoder.head_scale
+        logits = encoder(x.float()) / encoder.head.scale
         total += F.cross_entropy(logits, y, reduction="sum").item()
     return total / len(labels)
 
@@ -111,7 +111,7 @@ def main(
     table = Table(title="increase of the validation loss, one layer at a time")
     for column in ("layer", "weights", "1 bit", "2 bits", "3 bits", "now", "best"):
         table.add_column(column, justify="left" if column == "layer" else "right")
-    names = [*(layer.name for layer in design.network.layers), "classifier"]
+    names = [part.layer.name for part in parts]
     for name, part, row, was, is_best in zip(names, parts, increase, now, best, strict=True):
         table.add_row(name, f"{part.weight.numel():,}", *(f"{value:+.3f}" for value in row),
                       str(was), str(is_best))

@@ -175,8 +175,8 @@ class Run:
         with torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16):
             logits = self.forward(x)
             with torch.no_grad():
-                # What evaluation mode gives are sums; a training logit is one per head scale.
-                taught = self.teacher and self.teacher(x) / self.teacher.head_scale
+                # What evaluation mode gives are sums; a training logit is one per scale.
+                taught = self.teacher and self.teacher(x) / self.teacher.head.scale
         hard = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
         if taught is None:
             return hard

@@ -18,10 +18,10 @@ def test_equal_bits():
 
 
 def test_generated_weights_count_as_their_seeds():
-    layers = ablate.VARIANTS["mognet-half30"]().network.layers
+    layers = ablate.VARIANTS["mognet-half30"]().network.convs
     stored = ablate.VARIANTS["mognet-stored"]()
     made = [k for k, layer in enumerate(layers) if layer.generator]
-    assert len(made) == 5 and not any(layer.generator for layer in stored.network.layers)
+    assert len(made) == 5 and not any(layer.generator for layer in stored.network.convs)
     saved = sum(2 * layers[k].channels * layers[k - 1].channels - 2 * 8 * 8 for k in made)
     assert (ablate.weight_bits(stored)
             - ablate.weight_bits(ablate.VARIANTS["mognet-half30"]())) == saved

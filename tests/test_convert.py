@@ -7,16 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.artifact import load_network
-from export.config import (
-    Config,
-    ConfigError,
-    GeneratorConfig,
-    LayerConfig,
-    NetworkConfig,
-    load_config,
-    parse_config,
-)
+from export.config import Config, ConfigError, load_config, parse_config
+from export.file import load_network
+from export.network import NetworkConfig, walk
 from sim.golden import run
 from sim.samples import random_images
 
@@ -25,29 +18,29 @@ network = import_module("model.network")
 convert = import_module("export.convert")
 
 LAYERS = {
-    "decreasing": (LayerConfig(name="a", channels=12, weight_bits=3, code_bits=3, pool=True),
-                   LayerConfig(name="b", channels=12, weight_bits=2, code_bits=2, pool=True),
-                   LayerConfig(name="c", channels=24, weight_bits=1, code_bits=1)),
-    "grouped": (LayerConfig(name="a", channels=8, weight_bits=3, code_bits=3, kernel=1),
-                LayerConfig(name="b", channels=8, weight_bits=2, code_bits=1, groups=8),
-                LayerConfig(name="c", channels=12, weight_bits=1, code_bits=3, groups=2, pool=True),
-                LayerConfig(name="d", channels=6, weight_bits=3, code_bits=2, kernel=1, groups=3)),
-    "single": (LayerConfig(name="a", channels=5, weight_bits=1, code_bits=1),),
-    "or": (LayerConfig(name="a", channels=8, weight_bits=3, code_bits=3),
-           LayerConfig(name="b", channels=8, weight_bits=2, code_bits=2, skip="a", gate="or"),
-           LayerConfig(name="c", channels=16, weight_bits=2, code_bits=3, skip="b", gate="or")),
-    "generated": (LayerConfig(name="a", channels=16, weight_bits=3, code_bits=3),
-                  LayerConfig(name="b", channels=12, weight_bits=2, code_bits=2, kernel=1,
-                              generator=GeneratorConfig(mapping="quarter")),
-                  LayerConfig(name="c", channels=12, weight_bits=1, code_bits=1, kernel=1,
-                              generator=GeneratorConfig(mapping="binary"))),
-    "mux": (LayerConfig(name="a", channels=8, weight_bits=3, code_bits=2),
-            LayerConfig(name="b", channels=12, weight_bits=2, code_bits=2, pool=True),
-            LayerConfig(name="c", channels=16, weight_bits=2, code_bits=3, skip="a", gate="mux",
-                        pool=True),
-            LayerConfig(name="d", channels=16, weight_bits=1, code_bits=1, skip="c", gate="mux",
-                        select_bits=3)),
+    "decreasing": [("a", 12, 3, 3, {"pool": True}), ("b", 12, 2, 2, {"pool": True}),
+                   ("c", 24, 1, 1, {})],
+    "grouped": [("a", 8, 3, 3, {"kernel": 1}), ("b", 8, 2, 1, {"groups": 8}),
+                ("c", 12, 1, 3, {"groups": 2, "pool": True}),
+                ("d", 6, 3, 2, {"kernel": 1, "groups": 3})],
+    "single": [("a", 5, 1, 1, {})],
+    "or": [("a", 8, 3, 3, {}), ("b", 8, 2, 2, {"skip": "a", "gate": "or"}),
+           ("c", 16, 2, 3, {"skip": "b", "gate": "or"})],
+    "generated": [("a", 16, 3, 3, {}),
+                  ("b", 12, 2, 2, {"kernel": 1, "generator": {"mapping": "quarter"}}),
+                  ("c", 12, 1, 1, {"kernel": 1, "generator": {"mapping": "binary"}})],
+    "mux": [("a", 8, 3, 2, {}), ("b", 12, 2, 2, {"pool": True}),
+            ("c", 16, 2, 3, {"skip": "a", "gate": "mux", "pool": True}),
+            ("d", 16, 1, 1, {"skip": "c", "gate": "mux", "select_bits": 3})],
+    "concatenated": [("a", 8, 3, 3, {}), ("b", 6, 2, 2, {}), ("c", 4, 2, 1, {"inputs": ["a", "b"]}),
+                     ("d", 9, 2, 3, {"inputs": ["a", "b", "c"], "groups": 3})],
 }
+
+
+def layers_of(name):
+    return [{"name": name, "channels": channels, "weight_bits": weights, "code_bits": codes, **more}
+            for name, channels, weights, codes, more in LAYERS[name]]
+
 
 DESIGN = """
 [network]
@@ -78,15 +71,16 @@ def encoder_of(config, seed=1):
     with torch.no_grad():
         for conv in encoder.convs:
             conv.beta.uniform_(0, 2**conv.layer.code_bits)
-        for select in encoder.selects.values():
-            select.beta.uniform_(-0.5, 0.5)
+        for part in encoder.parts.values():
+            if isinstance(part, network.Select):
+                part.beta.uniform_(-0.5, 0.5)
         encoder.train()
         for batch in range(20):
             encoder(tensor(random_images(config, 16, 100 + batch)))
     images = random_images(config, 64, seed)
     network.calibrate(encoder, torch.tensor(images.transpose(0, 3, 1, 2)), batch=32)
     with torch.no_grad():
-        encoder.head_bias -= encoder(tensor(images)).mean(0) / encoder.head_scale
+        encoder.head.bias -= encoder(tensor(images)).mean(0) / encoder.head.scale
     return encoder.eval()
 
 
@@ -94,16 +88,16 @@ def encoder_of(config, seed=1):
 @pytest.mark.parametrize("height, width, pad", [(8, 8, 128), (9, 7, 0), (6, 11, 255)])
 def test_golden_is_torch_in_evaluation_mode(layers, height, width, pad):
     config = NetworkConfig(height=height, width=width, channels=3, classes=5, pad=pad,
-                           layers=LAYERS[layers])
+                           layers=layers_of(layers))
     encoder = encoder_of(config)
     images = random_images(config, 50, 7)
     trace = run(convert.convert(encoder), images)
     with torch.no_grad():
-        maps = [tensor(images)]
-        for k, (layer, codes) in enumerate(zip(config.layers, trace.codes, strict=True)):
-            maps.append(encoder.run_layer(k, maps))
-            np.testing.assert_array_equal(codes, maps[-1].numpy())
-            assert len(np.unique(codes)) == 2**layer.code_bits  # nothing is stuck
+        maps = walk(config, tensor(images), encoder.apply_operation)
+        for conv in config.convs:
+            codes = trace.codes[conv.name]
+            np.testing.assert_array_equal(codes, maps[conv.name].numpy())
+            assert len(np.unique(codes)) == 2**conv.code_bits  # nothing is stuck
         scores = encoder(tensor(images))
     np.testing.assert_array_equal(trace.scores, scores.numpy())
     np.testing.assert_array_equal(trace.classes, scores.argmax(1).numpy())
@@ -111,7 +105,7 @@ def test_golden_is_torch_in_evaluation_mode(layers, height, width, pad):
 
 
 def test_record_is_kept():
-    config = NetworkConfig(height=4, width=4, channels=1, classes=2, layers=LAYERS["single"])
+    config = NetworkConfig(height=4, width=4, channels=1, classes=2, layers=layers_of("single"))
     encoder = network.Encoder(config)
     assert convert.convert(encoder).record == {}
     assert convert.convert(encoder, {"note": 1}).record == {"note": 1}
@@ -125,7 +119,7 @@ def test_record_is_kept():
     ("weight", float("nan"), r"a: weight must be integers from -128 to 127, not nan"),
 ])
 def test_diverged_training_is_refused(name, value, message):
-    layers = (LayerConfig(name="a", channels=5, weight_bits=3, code_bits=1),)
+    layers = [{"name": "a", "channels": 5, "weight_bits": 3, "code_bits": 1}]
     encoder = network.Encoder(NetworkConfig(height=4, width=4, channels=1, classes=2,
                                             layers=layers))
     getattr(encoder.convs[0], name).data.fill_(value)
@@ -217,12 +211,12 @@ def test_checkpoint_of_something_else(design, capsys, state):
 
 
 @pytest.mark.parametrize("old, new, message", [
-    ("channels = 8", "channels = 9", "convs.0.weight must be [9, 27], not [8, 27]"),
-    ("classes = 4", "classes = 3", "head_bias must be [3], not [4]"),
+    ("channels = 8", "channels = 9", "parts.a.weight must be [9, 27], not [8, 27]"),
+    ("classes = 4", "classes = 3", "parts.classifier.weight must be [3, 4], not [4, 4]"),
     ("},\n]", "},\n {name='c', channels=4, weight_bits=1, code_bits=1}]",
-     "convs.2.weight is missing"),
+     "parts.c.weight is missing"),
     ('    {name = "b", channels = 4, weight_bits = 2, code_bits = 2},\n', "",
-     "head.weight must be [4, 8], not [4, 4]"),
+     "parts.classifier.weight must be [4, 8], not [4, 4]"),
 ])
 def test_checkpoint_of_another_network(design, capsys, old, new, message):
     torch.save(encoder_of(design.network).state_dict(), FINAL)
@@ -233,9 +227,9 @@ def test_checkpoint_of_another_network(design, capsys, old, new, message):
 
 def test_checkpoint_with_more_than_the_network(design, capsys):
     state = encoder_of(design.network).state_dict()
-    torch.save(state | {"convs.2.weight": torch.zeros(1)}, FINAL)
+    torch.save(state | {"parts.c.weight": torch.zeros(1)}, FINAL)
     assert refused(capsys) == (f"{FINAL}: does not match the configuration: "
-                               "convs.2.weight is unknown")
+                               "parts.c.weight is unknown")
 
 
 def test_record_of_another_network(design, capsys):

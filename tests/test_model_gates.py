@@ -4,7 +4,8 @@ from itertools import product
 
 import pytest
 
-from export.config import LayerConfig, TrainConfig, parse_config
+from export.config import TrainConfig, parse_config
+from export.network import ConvConfig, SumConfig, walk
 
 torch = pytest.importorskip("torch")
 gates = pytest.importorskip("model.gates")
@@ -16,8 +17,8 @@ def some(*shape, top, seed):
 
 
 def layer_of(gate, code_bits):
-    return LayerConfig(name="x", channels=6, weight_bits=1, code_bits=code_bits, skip="y",
-                       gate=gate)
+    return ConvConfig(name="x", channels=6, weight_bits=1, code_bits=code_bits, skip="y",
+                      gate=gate, select=None if gate == "or" else "z")
 
 
 def gradients(layer, code_bits, skip_bits, passed=None, rounded=True):
@@ -90,7 +91,7 @@ def test_added_residuals_are_real_and_layers_read_codes():
         "network": {"height": 6, "width": 6, "channels": 3, "classes": 5, "layers": layers},
         "train": {"residuals": "add"}})
     encoder = network.Encoder(config.network, config.train)
-    assert not encoder.selects
+    assert [*encoder.parts] == ["a", "b", "c", "classifier"]
     images = some(20, 3, 6, 6, top=255, seed=1)
     for _ in range(100):
         encoder(images)
@@ -109,7 +110,7 @@ def test_added_residuals_are_real_and_layers_read_codes():
     merged = (first + real(c, read(real(b, read(first))))).clamp(max=7)
     assert len(merged.unique()) > 100 and (merged == 7).any() and (merged < 7).any()
     pooled = torch.nn.functional.max_pool2d(merged, 2)
-    weight, bias = encoder.integer_head()
+    weight, bias = encoder.head.levels().flatten(1), encoder.head.integer_bias()
     torch.testing.assert_close(encoder(images), read(pooled).sum((2, 3)) @ weight.T + bias)
 
 
@@ -152,7 +153,7 @@ def test_centred_codes_of_a_mux_cover_their_range(gate):
 
 def test_unrounded_selects_are_a_ramp_that_the_rounded_ones_cut_in_half():
     torch.manual_seed(1)
-    layer = LayerConfig(name="a", channels=6, weight_bits=2, code_bits=3, skip="b", gate="mux")
+    layer = SumConfig(name="a", channels=6, weight_bits=2, output="select")
     select = network.Select(layer, 3, TrainConfig())
     # Each channel of the skip is passed in one copy and not in the other.
     assert select.beta.sign().tolist() == [-1, 1, -1, 1, -1, 1]
@@ -177,16 +178,14 @@ def test_calibration_takes_a_select_s_statistics_from_the_images_too():
     encoder = network.Encoder(colours("mux").network)
     images = some(100, 3, 2, 2, top=255, seed=1)
     network.calibrate(encoder, images)
-    maps = [images]
-    for index in range(3):  # to b2, which c2 has as its skip
-        maps.append(encoder.run_layer(index, maps))
-    sums = encoder.selects["c2"].accumulate(maps[-1])
+    skip = walk(encoder.network, images, encoder.apply_operation)["b2"]
+    select = encoder.parts["c2_select"]
+    sums = select.accumulate(skip)
     assert sums.std() > 0.1
-    torch.testing.assert_close(encoder.selects["c2"].mean, sums.mean(0))
-    torch.testing.assert_close(encoder.selects["c2"].square,
-                               (sums - sums.mean(0)).square().mean())
+    torch.testing.assert_close(select.mean, sums.mean(0))
+    torch.testing.assert_close(select.square, (sums - sums.mean(0)).square().mean())
     encoder.quantize(weights=True, codes=False)
-    mixed = encoder.selects["c2"](maps[-1])
+    mixed = select(skip)
     assert ((mixed > 0) & (mixed < 1)).any()
 
 

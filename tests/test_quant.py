@@ -6,7 +6,8 @@ from importlib import import_module
 import pytest
 
 from export.artifact import ALPHABET
-from export.config import LayerConfig, NetworkConfig, TrainConfig
+from export.config import TrainConfig
+from export.network import ConvConfig, NetworkConfig, walk
 
 torch = pytest.importorskip("torch")
 quant = import_module("model.quant")
@@ -216,7 +217,7 @@ def test_a_learned_step_moves_no_weight_that_is_cut_off():
 @pytest.mark.parametrize("bits", [1, 2, 3])
 def test_sums_of_real_weights_fill_the_range_exactly_those_of_rounded_ones_by_a_shift(bits):
     torch.manual_seed(1)
-    layer = LayerConfig(name="a", channels=16, weight_bits=2, code_bits=bits)
+    layer = ConvConfig(name="a", channels=16, weight_bits=2, code_bits=bits)
     conv = network.QuantConv(layer, 8, 0, TrainConfig())
     x = torch.randint(0, 8, (20, 8, 6, 6)).float()
     for rounded in (False, True):
@@ -238,7 +239,7 @@ def test_sums_of_real_weights_fill_the_range_exactly_those_of_rounded_ones_by_a_
 
 
 def test_real_weights_on_an_image_of_one_value():
-    layer = LayerConfig(name="a", channels=16, weight_bits=2, code_bits=3, kernel=1)
+    layer = ConvConfig(name="a", channels=16, weight_bits=2, code_bits=3, kernel=1)
     conv = network.QuantConv(layer, 8, 0, TrainConfig())
     conv.round_weights = conv.round_codes = False
     assert torch.isfinite(conv(torch.zeros(2, 8, 3, 3))).all()
@@ -246,7 +247,7 @@ def test_real_weights_on_an_image_of_one_value():
 
 def test_calibrated_real_network_computes_what_training_does():
     torch.manual_seed(1)
-    layers = tuple(LayerConfig(name=name, channels=8, weight_bits=2, code_bits=3) for name in "abc")
+    layers = [{"name": name, "channels": 8, "weight_bits": 2, "code_bits": 3} for name in "abc"]
     encoder = network.Encoder(NetworkConfig(height=6, width=6, channels=3, classes=2,
                                             layers=layers))
     encoder.quantize(weights=False, codes=False)
@@ -255,7 +256,6 @@ def test_calibrated_real_network_computes_what_training_does():
     maps = {}
     for mode in (False, True):
         encoder.train(mode)
-        maps[mode] = [images]
-        for k in range(3):
-            maps[mode].append(encoder.run_layer(k, maps[mode]))
+        found = walk(encoder.network, images, encoder.apply_operation)
+        maps[mode] = [found[name] for name in "abc"]
     torch.testing.assert_close(maps[False], maps[True], atol=2e-3, rtol=0)

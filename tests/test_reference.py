@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.artifact import load_network
 from export.config import load_config
+from export.file import load_network
+from export.network import walk
 from sim import golden
 
 torch = pytest.importorskip("torch")
@@ -34,21 +35,21 @@ def reference(request):
     network = load_network(f"weights/{request.param}.npz")
     encoder = model.Encoder(load_config(f"configs/{request.param}.toml").network).eval()
     with torch.no_grad():
-        for conv, layer in zip(encoder.convs, network.layers, strict=True):
-            copy(conv, layer.weight, layer.bias)
-            conv.shift.fill_(layer.shift)
-            if layer.config.selects:
-                copy(encoder.selects[layer.config.name], layer.select_weight, layer.select_bias)
-        encoder.head.weight.copy_(torch.from_numpy(network.classifier_weight.astype(np.float32)))
-        encoder.head_bias.copy_(torch.from_numpy(network.classifier_bias.astype(np.float32))
-                                / encoder.head_scale)
+        for layer in network.layers:
+            copy(encoder.parts[layer.config.name], layer)
     return network, encoder
 
 
-def copy(part, weight, bias):
-    part.weight.copy_(torch.from_numpy(weight.astype(np.float32)).view(part.weight.shape))
-    part.mean.copy_(-torch.from_numpy(bias.astype(np.float32)))
+def copy(part, layer):
+    weight, bias = (torch.from_numpy(each.astype(np.float32)) for each in (layer.weight, layer.bias))
+    part.weight.copy_(weight.view(part.weight.shape))
+    if isinstance(part, model.Head):
+        part.bias.copy_(bias / part.scale)
+        return
+    part.mean.copy_(-bias)
     part.beta.zero_()
+    if isinstance(part, model.QuantConv):
+        part.shift.fill_(layer.shift)
 
 
 @pytest.fixture(autouse=True)
@@ -81,8 +82,7 @@ def test_classes_of_all_test_images_and_the_accuracy(cifar10, reference, request
 def test_every_layer_of_256_images(cifar10, reference):
     network, encoder = reference
     trace = golden.run(network, cifar10[0][:256])
-    maps = [tensor(cifar10[0][:256])]
-    for index, codes in enumerate(trace.codes):
-        maps.append(encoder.run_layer(index, maps))
-        np.testing.assert_array_equal(maps[-1].numpy(), codes, network.layers[index].config.name)
+    maps = walk(network.config, tensor(cifar10[0][:256]), encoder.apply_operation)
+    for name, codes in trace.codes.items():
+        np.testing.assert_array_equal(maps[name].numpy(), codes, name)
     np.testing.assert_array_equal(encoder(tensor(cifar10[0][:256])).numpy(), trace.scores)

@@ -135,13 +135,13 @@ def test_a_loss_that_is_no_number_ends_the_training(images, tmp_path, monkeypatc
 
 def test_gates_and_generated_weights_learn(images, tmp_path):
     values = design(epochs=6).model_dump()
-    values["network"]["layers"] = [
+    values["network"] = {"height": 32, "width": 32, "channels": 3, "classes": 10, "layers": [
         {"name": "a", "channels": 8, "weight_bits": 3, "code_bits": 2, "pool": True},
         {"name": "b", "channels": 8, "weight_bits": 2, "code_bits": 2, "kernel": 1,
          "generator": {"outputs": 4, "inputs": 4}},
         {"name": "c", "channels": 8, "weight_bits": 2, "code_bits": 2, "skip": "a", "gate": "mux"},
         {"name": "d", "channels": 8, "weight_bits": 2, "code_bits": 2, "skip": "c", "gate": "or",
-         "pool": True}]
+         "pool": True}]}
     config = parse_config(values)
     record = train.train(config, tmp_path, compiled=False)
     assert record["curve"][-1][0] < record["curve"][0][0]
