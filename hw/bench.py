@@ -10,7 +10,7 @@ from rich.table import Table
 
 from export.cli import one_line_errors
 from export.config import load_config
-from export.program import Program
+from export.cost import Cost
 from export.words import operands
 from hw.pe import ProcessingElement
 from hw.synth import DEVICES, synthesise
@@ -55,8 +55,8 @@ def main(config: Annotated[Path | None, typer.Argument(
     """Prints what one processing element costs, for each set of precisions."""
     words, acc_bits = 4, 14
     if config:
-        program = Program(load_config(config))
-        words, acc_bits = program.array.words, program.acc_bits
+        hardware = Cost.of(load_config(config)).hardware
+        words, acc_bits = hardware.array.words, hardware.acc_bits
     console = Console()
     with console.status("Yosys maps ten processing elements ..."):
         result = table(words, acc_bits)

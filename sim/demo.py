@@ -17,6 +17,7 @@ from rich.table import Table
 
 from export.cli import one_line_errors
 from export.config import Config, ConfigError
+from export.cost import Cost
 from hw import synth
 from hw.generate import generate, load_design
 from model.data import CLASSES
@@ -64,7 +65,8 @@ def main(
                   f"first, Yosys maps it meanwhile, a few minutes in all")
     with ThreadPoolExecutor() as pool:
         mapped = pool.submit(synth.report, design, folder)
-        frames = run_frames(design, network, folder, images, progress=True)
+        cost = Cost.of(design)
+        frames = run_frames(cost.program, cost.hardware, folder, images, progress=True)
         with console.status("Yosys maps the engine"):
             area = mapped.result()
     trace = golden.run(network, images)
@@ -82,7 +84,7 @@ def main(
     right = sum(names[c] == file.stem for c, file in zip(frames.classes, files, strict=True))
     console.print(
         f"{right} of {len(files)} classes right; {sum(equal)} of {len(files)} frames equal to the "
-        f"golden model in all {len(network.layers)} layers, class and score\n"
+        f"golden model in every layer, class and score\n"
         f"{facts['cycles_per_frame']:,} cycles per frame (computed), array use "
         f"{facts['array_use']:.1%} of cycles behind the first layer, "
         f"{facts['frames_per_second']:,} frames per second at {facts['clock_mhz']} MHz")

@@ -20,10 +20,10 @@ import numpy as np
 import typer
 from tqdm import tqdm
 
-from export.artifact import load_network, save_network, save_record
 from export.cli import one_line_errors
 from export.config import ConfigError, load_config
-from export.pack import pack
+from export.cost import Cost
+from export.file import load_network, save_network, save_record
 from model.data import HOLDOUT, load_cifar10
 from sim.golden import predict
 
@@ -45,7 +45,7 @@ def main(
     network = load_network(path)
     if network.config != design.network:
         raise ConfigError(f"{path}: is of another network than {config}")
-    _, roms = pack(design, network)
+    cost = Cost.of(design)
     if split == "test":
         images, labels = load_cifar10("test")
     else:
@@ -58,7 +58,7 @@ def main(
     accuracy = float(np.mean(np.concatenate(classes) == labels))
     seconds = time.perf_counter() - start
     typer.echo(f"{split}: {len(images)} images, accuracy {accuracy:.2%}, "
-               f"{roms.total_bits:,} bits stored, {seconds:.1f} s")
+               f"{cost.total_bits:,} bits stored, {seconds:.1f} s")
     result = {"accuracy": accuracy, "images": len(images), "split": split}
     output = Path("build") / design.name / "accuracy.json"
     output.parent.mkdir(parents=True, exist_ok=True)
