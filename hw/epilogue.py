@@ -66,9 +66,9 @@ class Epilogue(wiring.Component):
         U, K = array.unit, array.units
         summed = layer.result != RESULTS.index("map")
 
-        m.submodules.walk = count = Walk(hardware)
-        m.d.comb += [count.layer.eq(layer), count.start.eq(self.start)]
-        walk = count.walk
+        m.submodules.counter = counter = Walk(hardware)
+        m.d.comb += [counter.layer.eq(layer), counter.start.eq(self.start)]
+        walk = counter.walk
         biases = self._biases(m, walk)
 
         # Stage 1: one unit of the drained pixel.
@@ -85,7 +85,7 @@ class Epilogue(wiring.Component):
 
         # Stage 3: shift and clip.
         three = self._stage(m, two, "three")
-        codes = [Signal(CODE_BITS, name=f"code_{u}") for u in range(U)]
+        codes = Signal(data.ArrayLayout(CODE_BITS, U))
         peak = Signal(CODE_BITS)
         m.d.comb += peak.eq((1 << layer.code_bits) - 1)
         for u in range(U):
@@ -98,33 +98,22 @@ class Epilogue(wiring.Component):
             m.submodules.gate = gate = Gate(hardware)
             m.d.comb += [gate.restart.eq(self.restart), gate.fetch.eq(self.fetch),
                          gate.layer.eq(layer), gate.ahead.eq(two), gate.walk.eq(three),
-                         gate.codes.eq(Cat(codes))]
-            codes = [gate.gated[u] for u in range(U)]
-        now = block = Cat(codes)
-        if hardware.pool_width:
-            m.submodules.pool = pool = Pool(hardware)
-            m.d.comb += [pool.layer.eq(layer), pool.ahead.eq(two), pool.walk.eq(three),
-                         pool.codes.eq(now)]
-            block = pool.block.as_value()
-        inside = three.valid & three.inside & ~summed
-        corner = three.x[0] & three.y[0]
-        emit, written_codes = Signal(), Signal(CODE_BITS * U)
-        m.d.sync += [emit.eq(inside & (~layer.pool | corner)),
-                     written_codes.eq(Mux(layer.pool, block, now))]
+                         gate.codes.eq(codes)]
+            codes = gate.gated
+        m.submodules.pool = pool = Pool(hardware)
+        m.d.comb += [pool.layer.eq(layer), pool.ahead.eq(two), pool.walk.eq(three),
+                     pool.codes.eq(codes)]
         if hardware.gated:
-            # What later gates need, pooled or not.
-            m.d.sync += [gate.keep.eq(layer.keep & inside
-                                      & (~(layer.pool | layer.keep_pooled) | corner)),
-                         gate.kept.eq(Mux(layer.pool | layer.keep_pooled, block, now))]
+            m.d.comb += [gate.keep.eq(pool.keep), gate.kept.eq(pool.kept)]
 
         # Stage 5: place and write.
         m.submodules.writer = writer = Writer(hardware)
         m.submodules.head = head = Head(hardware)
         m.d.comb += [
             writer.fetch.eq(self.fetch), writer.layer.eq(layer), writer.walk.eq(four),
-            writer.emit.eq(emit), writer.codes.eq(written_codes), self.write.eq(writer.write),
-            self.probe.valid.eq(emit), self.probe.layer.eq(self.index),
-            self.probe.codes.eq(Mux(emit, written_codes, 0)),
+            writer.emit.eq(pool.emit), writer.codes.eq(pool.pooled), self.write.eq(writer.write),
+            self.probe.valid.eq(pool.emit), self.probe.layer.eq(self.index),
+            self.probe.codes.eq(Mux(pool.emit, pool.pooled, 0)),
             head.fetch.eq(self.fetch), head.layer.eq(layer), head.walk.eq(one),
             head.sums.eq(sums), head.biases.eq(biases), self.result.eq(head.result),
         ]

@@ -80,5 +80,5 @@ class Head(wiring.Component):
         with m.If(fetched & (layer.result == RESULTS.index("class"))):
             m.d.sync += [number.eq(0), result.score.eq(-(1 << hardware.score_bits - 1))]
         m.d.comb += [self.done.eq(scored), self.select.eq(load),
-                     self.signs.eq(Cat(~total[-1] for total in totals))]
+                     self.signs.eq(~Cat(total[-1] for total in totals))]
         return m

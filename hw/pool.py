@@ -5,6 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from export.descriptor import RESULTS
 from export.hardware import Hardware
 from hw.descriptor import layer_layout
 from hw.walk import CODE_BITS, walk_layout
@@ -13,11 +14,15 @@ from hw.walk import CODE_BITS, walk_layout
 class Pool(wiring.Component):
     """Maximum of a pixel with its left, upper and upper left ones; one buffered row, half as wide.
 
+    Results come a cycle after the codes: pixel by pixel or, pooled, with the last one of each 2x2.
+
     Members
     -------
     layer : In(layer_layout)
     ahead, walk : In(walk_layout)       the unit after this one, and this one
-    codes, block : In and Out(ArrayLayout(3, unit))     at once; valid where x and y are odd
+    codes : In(ArrayLayout(3, unit))
+    pooled : Out(ArrayLayout(3, unit)), emit : Out(1)   of the operation, pooled if it pools
+    kept : Out(ArrayLayout(3, unit)), keep : Out(1)     for the skip memory
     """
 
     def __init__(self, hardware: Hardware):
@@ -26,11 +31,27 @@ class Pool(wiring.Component):
         super().__init__({
             "layer": In(layer_layout(hardware)),
             "ahead": In(walk_layout(hardware)), "walk": In(walk_layout(hardware)),
-            "codes": In(unit), "block": Out(unit),
+            "codes": In(unit),
+            "pooled": Out(unit), "emit": Out(1), "kept": Out(unit), "keep": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
+        hardware, layer, walk = self.hardware, self.layer, self.walk
+        now = self.codes.as_value()
+        inside = walk.valid & walk.inside & (layer.result == RESULTS.index("map"))
+        block = self._block(m, now) if hardware.pool_width else now
+        corner = walk.x[0] & walk.y[0]
+        m.d.sync += [self.emit.eq(inside & (~layer.pool | corner)),
+                     self.pooled.eq(Mux(layer.pool, block, now))]
+        if hardware.gated:
+            pools = layer.pool | layer.keep_pooled
+            m.d.sync += [self.keep.eq(layer.keep & inside & (~pools | corner)),
+                         self.kept.eq(Mux(pools, block, now))]
+        return m
+
+    def _block(self, m: Module, now):
+        """The maximum of 2x2, at its last pixel."""
         hardware, layer, walk = self.hardware, self.layer, self.walk
         U, K = hardware.array.unit, hardware.array.units
         pools = layer.pool | layer.keep_pooled if hardware.gated else layer.pool
@@ -46,13 +67,13 @@ class Pool(wiring.Component):
             return Cat(Mux(p > q, p, q) for p, q in pairs)
 
         left = Array(Signal(CODE_BITS * U, name=f"left_{k}") for k in range(K))
-        now, pair = self.codes.as_value(), Signal(CODE_BITS * U)
+        pair, block = Signal(CODE_BITS * U), Signal(CODE_BITS * U)
         m.d.comb += [
             read.addr.eq(entry(self.ahead)),
-            pair.eq(maximum(left[walk.unit], now)), self.block.eq(maximum(pair, read.data)),
+            pair.eq(maximum(left[walk.unit], now)), block.eq(maximum(pair, read.data)),
             write.addr.eq(entry(walk)), write.data.eq(pair),
             write.en.eq(walk.valid & walk.inside & pools & walk.x[0] & ~walk.y[0]),
         ]
         with m.If(walk.valid & ~walk.x[0]):
             m.d.sync += left[walk.unit].eq(now)
-        return m
+        return block

@@ -24,23 +24,38 @@ class Frames:
     cycles: np.ndarray  # int64 [frames, layers]
 
     def equal(self, trace: golden.Trace) -> list[bool]:
-        """Per frame: are all layers' codes, the class and its score the golden model's?"""
-        return [
-            self.classes[n] == trace.classes[n]
-            and self.scores[n] == trace.scores[n, trace.classes[n]]
-            and all(np.array_equal(self.codes[n][name], wanted[n])
-                    for name, wanted in trace.codes.items())
-            for n in range(len(self.classes))]
+        """Per frame: are all codes, the class and its score the golden model's?"""
+        return [self._difference(trace, n) is None for n in range(len(self.classes))]
+
+    def first_difference(self, trace: golden.Trace) -> str | None:
+        """Where the Verilog first departs from the golden model, in the order of the operations."""
+        return next(filter(None, (self._difference(trace, n) for n in range(len(self.classes)))),
+                    None)
+
+    def _difference(self, trace: golden.Trace, n: int) -> str | None:
+        for name, wanted in trace.codes.items():
+            came = self.codes[n][name]
+            if (places := np.argwhere(came != wanted[n])).size:
+                channel, y, x = places[0].tolist()
+                return (f"frame {n}, {name}, channel {channel}, y {y}, x {x}: golden "
+                        f"{wanted[n, channel, y, x]}, Verilog {came[channel, y, x]} "
+                        f"({len(places)} of {came.size} codes differ)")
+        wanted = int(trace.classes[n]), int(trace.scores[n].max())
+        if (self.classes[n], self.scores[n]) != wanted:
+            return (f"frame {n}, {list(trace.sums)[-1]}: golden class {wanted[0]}, score "
+                    f"{wanted[1]}, Verilog class {self.classes[n]}, score {self.scores[n]}")
+        return None
 
 
 def run_frames(program: Program, hardware: Hardware, folder: Path, images: np.ndarray, *,
                simulator: str = "verilator", gaps: int = 0, seed: int = 1, strict: bool = False,
-               build: Path | None = None, progress: bool = False) -> Frames:
+               build: Path | None = None, progress: bool = False, waves: bool = False) -> Frames:
     """Runs images uint8 [N, H, W, C] through `folder/engine.v`, a `hardware` with `program`.
 
     `gaps` is the longest random pause between two pixels and before a result is taken; with
     `strict` every output must be known in every cycle after reset, which only a four-state
-    simulator (icarus) can show. Raises RuntimeError if simulator or bench fail.
+    simulator (icarus) can show. With `waves`, waveforms stay in `build` (:mod:`sim.waves`). Raises
+    RuntimeError if simulator or bench fail.
     """
     build = (build or folder / "sim").resolve()
     build.mkdir(parents=True, exist_ok=True)
@@ -55,7 +70,7 @@ def run_frames(program: Program, hardware: Hardware, folder: Path, images: np.nd
     watcher.start()
     try:
         run_bench(verilog=folder, top="engine", bench="sim.bench_engine", simulator=simulator,
-                  build=build, environment={
+                  build=build, waves=waves, environment={
                       "HEXLANE_JOB": str(job), "HEXLANE_RESULTS": str(results),
                       "HEXLANE_PROGRESS": str(dots)})
     finally:
