@@ -4,18 +4,13 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
-from export.config import parse_config
-from export.program import Program
 from export.words import bits_to_ints, operands, pack_codes, pack_weights
 from hw.array import SystolicArray
+from tests.designs import conv, cost
 
 
-def program_of(rows, columns, words):
-    return Program(parse_config({
-        "name": "test",
-        "network": {"height": 4, "width": 4, "channels": 8, "classes": 2, "layers": [
-            {"name": "a", "channels": 24, "weight_bits": 3, "code_bits": 3}]},
-        "array": {"rows": rows, "columns": columns, "words": words}}))
+def hardware_of(rows, columns, words):
+    return cost([conv("a", 24, 3, 3)], rows, columns, words, height=4, width=4, channels=8).hardware
 
 
 @pytest.mark.parametrize("rows, columns, words", [(1, 1, 1), (4, 4, 2), (2, 5, 1), (5, 2, 4),
@@ -23,10 +18,10 @@ def program_of(rows, columns, words):
 @pytest.mark.parametrize("mode", [1, 2, 3])
 @pytest.mark.parametrize("short", [False, True])
 def test_sums_leave_in_order_and_on_time(rows, columns, words, mode, short):
-    program = program_of(rows, columns, words)
-    dut = SystolicArray(program)
+    hardware = hardware_of(rows, columns, words)
+    dut = SystolicArray(hardware)
     rng = np.random.default_rng(rows + 10 * mode)
-    ops, units = operands(mode, words), program.units
+    ops, units = operands(mode, words), hardware.array.units
     period = rows * units  # the shortest that the drain allows
     tiles = []
     for steps in 3 * [max(1, period - 2)] if short else (period, period, period + 3, period + 3):

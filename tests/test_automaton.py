@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from export import automaton
-from export.artifact import load_network, save_network
 from export.config import ConfigError, parse_config
-from export.pack import pack
+from export.cost import Cost
+from export.file import load_network, save_network
+from export.program import Program
 from sim.samples import random_network
 
 
@@ -82,12 +83,10 @@ def test_artifact_keeps_the_seed_and_checks_the_weights(tmp_path):
 def test_only_the_seed_is_stored():
     bits = {}
     for generator in (True, False):
-        config = design(generator=generator)
-        program, images = pack(config, random_network(config.network, 1))
-        bits[generator] = images.bits
-        stored = program.layers[1].weight_steps * 4 * program.layers[1].stored_bits
-        assert stored == (0 if generator else 3 * 3 * 4 * 8)
-    assert bits[True]["seeds"] == 32 and "seeds" not in bits[False]
+        cost = Cost.of(design(generator=generator))
+        bits[generator] = cost.stored_bits
+        assert cost.weight_bits(cost.program.layers[1]) == (0 if generator else 3 * 3 * 4 * 8)
+    assert bits[True]["seeds"] == 32 and bits[False]["seeds"] == 0
     assert bits[False]["weights"] - bits[True]["weights"] == 3 * 3 * 4 * 8
 
 
@@ -100,19 +99,20 @@ def test_only_the_seed_is_stored():
 def test_layers_that_cannot_be_generated_are_refused(change, message):
     with pytest.raises(ConfigError) as error:
         design(**change)
-    assert str(error.value).startswith(f"configuration: network.layers.1: b: {message}")
+    assert str(error.value).startswith(f"configuration: network.operations.1: b: {message}")
 
 
 def test_blocks_must_be_those_of_the_array():
     with pytest.raises(ConfigError, match=r"^b: weights must be generated in blocks of 8 x 4 for "
                                           r"this array, not 4 x 4$"):
-        pack(design(columns=8), random_network(design(columns=8).network, 1))
+        Program(design(columns=8))
 
 
 def test_the_first_layer_is_stored():
     layer = {"name": "a", "channels": 4, "weight_bits": 2, "code_bits": 1, "kernel": 1,
              "generator": {}}
-    with pytest.raises(ConfigError, match=r"a: the weights of the first layer must be stored"):
+    with pytest.raises(ConfigError, match=r"a: the first operation must be a convolution of the pixels "
+                                          r"with stored weights"):
         parse_config({"name": "x", "array": {"rows": 1, "columns": 1, "words": 1},
                       "network": {"height": 2, "width": 2, "channels": 1, "classes": 2,
                                   "layers": [layer]}})

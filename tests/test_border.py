@@ -3,21 +3,16 @@
 import pytest
 from amaranth.sim import Simulator
 
-from export.config import parse_config
-from export.program import Program
 from hw.sequencer import Border
+from tests.designs import conv, cost
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 7])
 @pytest.mark.parametrize("height, width", [(1, 1), (1, 5), (5, 1), (3, 4), (4, 3)])
 def test_taps_inside_the_image(rows, height, width):
-    program = Program(parse_config({
-        "name": "test",
-        "network": {"height": height, "width": width, "channels": 1, "classes": 2, "layers": [
-            {"name": "a", "channels": 1, "weight_bits": 3, "code_bits": 3}]},
-        "array": {"rows": rows, "columns": 1, "words": 1}}))
-    dut = Border(program)
-    tiles = program.layers[0].pixel_tiles
+    of = cost([conv("a", 1, 3, 3)], rows, 1, 1, height=height, width=width, channels=1)
+    dut = Border(of.hardware)
+    tiles = of.program.layers[0].pixel_tiles
 
     async def bench(ctx):
         ctx.set(dut.layer.last_x, width - 1)

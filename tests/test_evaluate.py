@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.artifact import load_network, save_network
 from export.config import load_config
-from export.pack import pack
+from export.cost import Cost
+from export.file import load_network, save_network
 from sim.evaluate import main
 from sim.golden import predict
 from sim.samples import random_network
@@ -62,7 +62,7 @@ def test_prints_and_writes_the_accuracy(design, data, capsys, split, source, fir
     share = np.mean(predict(network, images) == labels)
     assert json.loads(Path("build/small/accuracy.json").read_text()) == {
         "accuracy": share, "images": count, "split": split, "digest": network.digest}
-    bits = pack(design, network)[1].total_bits
+    bits = Cost.of(design).total_bits
     assert (f"{split}: {count} images, accuracy {share:.2%}, {bits:,} bits stored, "
             in capsys.readouterr().out)
 

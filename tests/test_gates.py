@@ -5,8 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from export.artifact import Layer, load_network, save_network
-from export.config import ConfigError, LayerConfig, parse_config
+from export.artifact import Layer
+from export.config import ConfigError, parse_config
+from export.cost import Cost
+from export.file import load_network, save_network
+from export.network import ConvConfig, SumConfig
 from export.program import Program
 from sim import golden
 from sim.samples import random_images, random_network
@@ -24,15 +27,10 @@ def design(*changes: dict, columns=4):
         "array": {"rows": 4, "columns": columns, "words": 2}})
 
 
-def layer_of(gate: str, channels: int, code_bits: int, skips: int, rng):
-    config = LayerConfig(name="x", channels=channels, weight_bits=2, code_bits=code_bits,
-                         skip="y", gate=gate, select_bits=3)
-    select = {}
-    if config.selects:
-        select = {"select_weight": rng.integers(-2, 3, (channels, skips)).astype(np.int8),
-                  "select_bias": rng.integers(-9, 10, channels).astype(np.int32)}
-    return Layer(config, np.zeros((channels, 1, 3, 3), np.int8), np.zeros(channels, np.int32), 0,
-                 **select)
+def select_of(channels: int, skips: int, rng):
+    config = SumConfig(name="z", channels=channels, weight_bits=3, output="select")
+    return Layer(config, rng.integers(-2, 3, (channels, skips, 1, 1)).astype(np.int8),
+                 rng.integers(-9, 10, channels).astype(np.int32))
 
 
 @pytest.mark.parametrize("gate", ["or", "mux", "mux_or"])
@@ -40,12 +38,15 @@ def layer_of(gate: str, channels: int, code_bits: int, skips: int, rng):
 @pytest.mark.parametrize("repeat, pooled", [(1, False), (2, False), (1, True), (3, True)])
 def test_gate_pixel_by_pixel(gate, bits, skip_bits, repeat, pooled):
     rng = np.random.default_rng([bits, skip_bits, repeat])
-    layer = layer_of(gate, 4 * repeat, bits, 4, rng)
+    config = ConvConfig(name="x", channels=4 * repeat, weight_bits=2, code_bits=bits, skip="y",
+                        gate=gate, select=None if gate == "or" else "z")
+    select = select_of(4 * repeat, 4, rng)
     codes = rng.integers(0, 2**bits, (5, 4 * repeat, 3, 2)).astype(np.uint8)
     skip = rng.integers(0, 2**skip_bits, (5, 4, 3 + 4 * pooled, 2 + 2 * pooled)).astype(np.uint8)
     if pooled:
         skip = skip[:, :, :7]  # the odd row is dropped
-    out = golden.gate(layer, codes, skip, skip_bits)
+    sums = None if gate == "or" else golden.summed(select, skip)
+    out = golden.gate(config, codes, skip, skip_bits, sums)
     assert out.dtype == np.uint8 and out.max() < 2**bits
     for n, c, y, x in np.ndindex(out.shape):
         other = skip[n, c % 4, y, x]
@@ -56,17 +57,23 @@ def test_gate_pixel_by_pixel(gate, bits, skip_bits, repeat, pooled):
         if gate == "or":
             assert out[n, c, y, x] == code | other
             continue
-        total = layer.select_bias[c] + sum(
-            int(layer.select_weight[c, k]) * int(skip[n, k].sum()) for k in range(4))
+        total = select.bias[c] + sum(
+            int(select.weight[c, k, 0, 0]) * int(skip[n, k].sum()) for k in range(4))
+        assert sums[n, c] == total
         selected, not_selected = (code, other) if gate == "mux" else (code | other, code)
         assert out[n, c, y, x] == (selected if total >= 0 else not_selected)
 
 
 @pytest.mark.parametrize("change, message", [
-    ({"skip": "a"}, "network.layers.3: d: skip and gate come together, not alone"),
-    ({"gate": "or"}, "network.layers.3: d: skip and gate come together, not alone"),
-    ({"skip": "d", "gate": "or"}, "network: d: skip must name a layer before it, not 'd'"),
-    ({"skip": "e", "gate": "mux"}, "network: d: skip must name a layer before it, not 'e'"),
+    ({"skip": "a"}, "network.operations.3: d: skip and gate come together, not alone"),
+    ({"gate": "or"}, "network.operations.3: d: skip and gate come together, not alone"),
+    ({"gate": "or", "skip": "a", "select": "b"}, "network.operations.3: d: select must name a sum "
+     "if the gate has a mux, and only then, not 'b'"),
+    ({"skip": "d", "gate": "or"}, "network: d: must read maps of operations before it, not 'd'"),
+    ({"skip": "e", "gate": "mux"},
+     "network: d_select: must read maps of operations before it, not 'e'"),
+    ({"skip": "a", "gate": "mux", "select": "b"},
+     "network: d: must read sums of operations before it, not 'b'"),
     ({"skip": "c", "gate": "or", "channels": 8},
      "network: d: its 8 channels must be a multiple of the skip's, not 16"),
 ])
@@ -97,42 +104,44 @@ def test_artifact_keeps_and_checks_the_select_weights(tmp_path):
     save_network(network, tmp_path / "x.npz")
     loaded = load_network(tmp_path / "x.npz")
     assert loaded.digest == network.digest
-    np.testing.assert_array_equal(loaded.layers[2].select_weight, network.layers[2].select_weight)
-    gated = network.layers[2]
-    with pytest.raises(ConfigError, match=r"^c: select_weight must be int8 16x., not a NoneType$"):
-        replace(gated, select_weight=None)
-    with pytest.raises(ConfigError, match=r"^c: select_weight must be one of -1, 1, not 0$"):
-        replace(gated, select_weight=0 * gated.select_weight)
-    with pytest.raises(ConfigError, match=r"^b: only a layer with a mux has select_weight"):
-        replace(network.layers[1], select_weight=gated.select_weight)
-    other = replace(gated, select_weight=gated.select_weight[:, :5].copy())
-    with pytest.raises(ConfigError, match=r"^c: select_weight must have 8 input channels, not 5$"):
-        replace(network, layers=(*network.layers[:2], other, network.layers[3]))
+    assert [layer.config.name for layer in network.layers] == [
+        "a", "c_select", "b", "c", "d", "classifier"]
+    select = network.by_name["c_select"]
+    np.testing.assert_array_equal(loaded.by_name["c_select"].weight, select.weight)
+    with pytest.raises(ConfigError, match=r"^c_select: weight must be one of -1, 1, not 0$"):
+        replace(select, weight=0 * select.weight)
+    with pytest.raises(ConfigError, match=r"^c_select: shift must be an integer from 0 to 0, not "):
+        replace(select, shift=1)
+    other = replace(select, weight=select.weight[:, :5].copy())
+    with pytest.raises(ConfigError, match=r"^c_select: weight must have 8 input channels, not 5$"):
+        replace(network, layers=(network.layers[0], other, *network.layers[2:]))
 
 
 def test_a_gate_takes_no_cycles_but_for_what_a_mux_selects_by():
-    plain = Program(design())
-    cycles = {layer.name: plain.layer_cycles(layer) for layer in plain.layers}
+    def cycles_of(cost):
+        return {layer.name: cost.layer_cycles(layer) for layer in cost.program.layers}
+
+    cycles = cycles_of(Cost.of(design()))
     for gate in ("or", "mux", "mux_or"):
-        program = Program(design({"skip": "a", "gate": gate}, {"skip": "c", "gate": gate}))
-        found = {layer.name: program.layer_cycles(layer) for layer in program.layers}
+        cost = Cost.of(design({"skip": "a", "gate": gate}, {"skip": "c", "gate": gate}))
+        found = cycles_of(cost)
         selects = {name: found.pop(name) for name in list(found) if name.endswith("_select")}
         assert found == cycles
         assert list(selects) == ([] if gate == "or" else ["c_select", "d_select"])
-        assert program.frame_cycles == sum(cycles.values()) + sum(selects.values())
+        assert cost.frame_cycles == sum(cycles.values()) + sum(selects.values())
 
 
 def test_scores_are_wide_enough_for_what_a_mux_selects_by():
     """Sums over many large codes, in front of a small classifier, and the fold of their weights."""
-    program = Program(parse_config({
+    hardware = Cost.of(parse_config({
         "name": "test",
         "network": {"height": 12, "width": 12, "channels": 1, "classes": 2, "layers": [
             {"name": "a", "channels": 16, "weight_bits": 1, "code_bits": 3},
             {"name": "b", "channels": 16, "weight_bits": 1, "code_bits": 1, "pool": True,
              "skip": "a", "gate": "mux", "select_bits": 3},
             {"name": "c", "channels": 4, "weight_bits": 1, "code_bits": 1, "pool": True}]},
-        "array": {"rows": 4, "columns": 4, "words": 1}}))
-    assert 2 ** (program.score_bits - 1) > 2 * (2 * 7 * 16 * 144)
+        "array": {"rows": 4, "columns": 4, "words": 1}})).hardware
+    assert 2 ** (hardware.score_bits - 1) > 2 * (2 * 7 * 16 * 144)
 
 
 def test_chained_blocks_share_one_region():
@@ -140,17 +149,17 @@ def test_chained_blocks_share_one_region():
     chain = Program(design({"channels": 8, "skip": "a", "gate": "or"},
                            {"channels": 8, "skip": "b", "gate": "or"},
                            {"channels": 8, "skip": "c", "gate": "or"}))
-    assert chain.skip_depth == 2 * 36 * chain.units
+    assert chain.skip_words == 2 * 36 * chain.array.units
     nested = Program(design({"skip": "a", "gate": "or"}, {"channels": 8},
                             {"channels": 8, "skip": "a", "gate": "or"}))
-    assert nested.skip_depth == 2 * 36 * nested.units
+    assert nested.skip_words == 2 * 36 * nested.array.units
 
 
 def test_a_gate_changes_the_codes():
     plain = random_network(design().network, 1)
     images = random_images(plain.config, 3, 1)
-    before = golden.run(plain, images).codes[3]
+    before = golden.run(plain, images).codes["d"]
     for gate in ("or", "mux", "mux_or"):
         config = design({"skip": "c", "gate": gate})
-        after = golden.run(random_network(config.network, 1), images).codes[3]
+        after = golden.run(random_network(config.network, 1), images).codes["d"]
         assert (after != before).any()

@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 
 from export.artifact import ALPHABET, Layer, Network
-from export.config import ConfigError, LayerConfig, NetworkConfig
+from export.config import ConfigError
+from export.network import ConvConfig, SumConfig
 from sim import golden
 from sim.samples import extreme_network, random_images, random_network
+from tests.designs import conv
+from tests.designs import network as network_of
 
-MIXED = NetworkConfig(height=7, width=9, channels=3, classes=5, pad=128, layers=(
-    LayerConfig(name="a", channels=8, weight_bits=3, code_bits=3),
-    LayerConfig(name="b", channels=6, weight_bits=2, code_bits=2, groups=2, pool=True),
-    LayerConfig(name="c", channels=12, weight_bits=1, code_bits=1, kernel=1, groups=3),
-    LayerConfig(name="d", channels=4, weight_bits=1, code_bits=3, pool=True),
-    LayerConfig(name="e", channels=7, weight_bits=2, code_bits=1)))
+MIXED = network_of([
+    conv("a", 8, 3, 3), conv("b", 6, 2, 2, groups=2, pool=True),
+    conv("c", 12, 1, 1, kernel=1, groups=3), conv("d", 4, 1, 3, inputs=["c", "b"], pool=True),
+    conv("e", 7, 2, 1)], height=7, width=9, classes=5, pad=128)
 
 # inputs, outputs, groups, kernel, height, width, pad
 SHAPES = [(1, 1, 1, 1, 1, 1, 0), (1, 1, 1, 3, 1, 1, 255), (3, 5, 1, 3, 4, 7, 128),
@@ -24,8 +25,8 @@ SHAPES = [(1, 1, 1, 1, 1, 1, 0), (1, 1, 1, 3, 1, 1, 255), (3, 5, 1, 3, 4, 7, 128
 
 
 def layer_of(weight, bias=None, shift=0, *, weight_bits=3, code_bits=3, groups=1) -> Layer:
-    config = LayerConfig(name="x", channels=len(weight), weight_bits=weight_bits, groups=groups,
-                         code_bits=code_bits, kernel=weight.shape[-1])
+    config = ConvConfig(name="x", channels=len(weight), weight_bits=weight_bits, groups=groups,
+                        code_bits=code_bits, kernel=weight.shape[-1])
     bias = np.zeros(len(weight), np.int32) if bias is None else np.array(bias, np.int32)
     return Layer(config, weight, bias, shift)
 
@@ -55,11 +56,12 @@ def conv_by_taps(layer, x, pad) -> np.ndarray:
 def run_by_pixels(network, image):
     """Codes of every layer and scores of one image, in Python integers from the contract."""
     shape = network.config
-    x = [[[int(image[r, c, k]) for c in range(shape.width)] for r in range(shape.height)]
-         for k in range(shape.channels)]
-    maps, pad = [], shape.pad
-    for layer in network.layers:
+    maps = {"pixels": [[[int(image[r, c, k]) for c in range(shape.width)]
+                        for r in range(shape.height)] for k in range(shape.channels)]}
+    for layer in network.layers[:-1]:
         config, weight = layer.config, layer.weight.tolist()
+        pad = shape.pad if config.inputs == ("pixels",) else 0
+        x = [plane for name in config.inputs for plane in maps[name]]
         height, width, edge = len(x[0]), len(x[0][0]), config.kernel // 2
         inputs, per_group = len(weight[0]), config.channels // config.groups
 
@@ -78,12 +80,13 @@ def run_by_pixels(network, image):
             codes = [[[max(plane[r][c], plane[r + 1][c], plane[r][c + 1], plane[r + 1][c + 1])
                        for c in range(0, width - 1, 2)] for r in range(0, height - 1, 2)]
                      for plane in codes]
-        x, pad = codes, 0
-        maps.append(codes)
-    sums = [sum(map(sum, plane)) for plane in x]
+        maps[config.name] = codes
+    last = network.layers[-1]
+    sums = [sum(map(sum, plane)) for name in last.config.inputs for plane in maps[name]]
     scores = [sum(w * s for w, s in zip(row, sums, strict=True)) + bias
-              for row, bias in zip(network.classifier_weight.tolist(),
-                                   network.classifier_bias.tolist(), strict=True)]
+              for row, bias in zip(last.weight[:, :, 0, 0].tolist(), last.bias.tolist(),
+                                   strict=True)]
+    del maps["pixels"]
     return maps, scores
 
 
@@ -151,22 +154,19 @@ def test_pool_of_one_bit_is_an_or():
 
 
 def test_lowest_class_wins_a_tie():
-    layer = LayerConfig(name="a", channels=2, weight_bits=3, code_bits=3, kernel=1)
-    config = NetworkConfig(height=1, width=1, channels=1, classes=4, layers=(layer,))
-    ones = Layer(layer, np.ones((2, 1, 1, 1), np.int8), np.zeros(2, np.int32), 0)
-    network = Network(config, (ones,), np.array([[0, 0], [1, 2], [2, 1], [1, 1]], np.int8),
-                      np.array([0, -3, -3, -9], np.int32))
+    config = SumConfig(name="a", channels=4, weight_bits=3)
+    layer = Layer(config, np.array([[0, 0], [1, 2], [2, 1], [1, 1]], np.int8)[:, :, None, None],
+                  np.array([0, -3, -3, -9], np.int32))
     codes = np.array([[5, 5], [5, 6], [6, 5], [1, 1], [0, 0]], np.uint8).reshape(5, 2, 1, 1)
-    scores, classes = golden.classify(network, codes)
+    scores = golden.summed(layer, codes)
     assert scores.dtype == np.int32
     assert scores.tolist() == [[0, 12, 12, 1], [0, 14, 13, 2], [0, 13, 14, 2], [0, 0, 0, -7],
                                [0, -3, -3, -9]]
-    assert classes.tolist() == [1, 1, 2, 0, 0]
+    assert golden.Trace({}, {"a": scores}).classes.tolist() == [1, 1, 2, 0, 0]
 
 
 def test_classifier_sums_over_many_pixels():
-    config = NetworkConfig(height=200, width=300, channels=1, classes=2, layers=(
-        LayerConfig(name="a", channels=1, weight_bits=3, code_bits=3, kernel=1),))
+    config = network_of([conv("a", 1, 3, 3, kernel=1)], height=200, width=300, channels=1)
     trace = golden.run(extreme_network(config, 2), np.zeros((1, 200, 300, 1), np.uint8))
     assert trace.scores.tolist() == [[2 * 7 * 60000] * 2]
 
@@ -180,16 +180,17 @@ def test_run_matches_loops_over_pixels(seed):
     trace = golden.run(network, images)
     for n, image in enumerate(images):
         maps, scores = run_by_pixels(network, image)
-        assert [codes[n].tolist() for codes in trace.codes] == maps
+        assert {name: codes[n].tolist() for name, codes in trace.codes.items()} == maps
         assert trace.scores[n].tolist() == scores
         assert trace.classes[n] == scores.index(max(scores))
 
 
 def test_trace_has_every_boundary():
     trace = golden.run(random_network(MIXED, 1), random_images(MIXED, 4, 1))
-    assert [codes.shape for codes in trace.codes] == [(4, 8, 7, 9), (4, 6, 3, 4), (4, 12, 3, 4),
-                                                      (4, 4, 1, 2), (4, 7, 1, 2)]
-    assert {codes.dtype for codes in trace.codes} == {np.dtype(np.uint8)}
+    assert {name: codes.shape for name, codes in trace.codes.items()} == {
+        "a": (4, 8, 7, 9), "b": (4, 6, 3, 4), "c": (4, 12, 3, 4), "d": (4, 4, 1, 2),
+        "e": (4, 7, 1, 2)}
+    assert {codes.dtype for codes in trace.codes.values()} == {np.dtype(np.uint8)}
     assert (trace.scores.dtype, trace.scores.shape) == (np.int32, (4, 5))
     assert (trace.classes.dtype, trace.classes.shape) == (np.int64, (4,))
 
@@ -197,16 +198,19 @@ def test_trace_has_every_boundary():
 @pytest.mark.parametrize("value", [-2, -1, 1, 2])
 def test_extreme_sums(value):
     network = extreme_network(MIXED, value)
-    x, pad = np.full((1, 3, 7, 9), 255, np.uint8), 255
-    for layer, peak in zip(network.layers, network.peaks, strict=False):
-        weight = np.clip(value, min(ALPHABET[layer.config.weight_bits]),
-                         max(ALPHABET[layer.config.weight_bits]))
+    maps = {"pixels": np.full((1, 3, 7, 9), 255, np.uint8)}
+    for layer in network.layers[:-1]:
+        config = layer.config
+        x = np.concatenate([maps[name] for name in config.inputs], 1)
+        pad, peak = (255, 255) if config.name == "a" else (0, network.config.peak(config))
+        weight = np.clip(value, min(ALPHABET[config.weight_bits]),
+                         max(ALPHABET[config.weight_bits]))
         acc = golden.conv(layer, np.full_like(x, peak), pad)
-        inner = acc[:, :, 1:-1, 1:-1] if pad == 0 and layer.config.kernel == 3 else acc
+        inner = acc[:, :, 1:-1, 1:-1] if pad == 0 and config.kernel == 3 else acc
         assert (inner == weight * peak * layer.weight[0].size).all()
         codes = golden.activate(layer, golden.conv(layer, x, pad))
-        assert (codes == 2**layer.config.code_bits - 1).all()
-        x, pad = golden.pool(codes) if layer.config.pool else codes, 0
+        assert (codes == 2**config.code_bits - 1).all()
+        maps[config.name] = golden.pool(codes) if config.pool else codes
     trace = golden.run(network, np.full((1, 7, 9, 3), 255, np.uint8))
     assert (trace.scores == value * 7 * 2 * 1).all()  # seven channels of 1x2 pixels
     assert trace.classes.tolist() == [0]
@@ -218,15 +222,16 @@ def test_batches_do_not_show(monkeypatch, working_set):
     whole = golden.run(network, images)
     monkeypatch.setattr(golden, "WORKING_SET", working_set)
     parts = golden.run(network, images)
-    for a, b in zip(whole.codes, parts.codes, strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert whole.codes.keys() == parts.codes.keys()
+    for name, codes in whole.codes.items():
+        np.testing.assert_array_equal(codes, parts.codes[name])
     np.testing.assert_array_equal(whole.scores, parts.scores)
     np.testing.assert_array_equal(golden.predict(network, images), whole.classes)
 
 
 def test_no_images():
     trace = golden.run(random_network(MIXED, 1), random_images(MIXED, 0, 1))
-    assert trace.codes[0].shape == (0, 8, 7, 9)
+    assert trace.codes["a"].shape == (0, 8, 7, 9)
     assert (trace.scores.shape, trace.classes.shape) == ((0, 5), (0,))
 
 

@@ -4,27 +4,25 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
-from export.config import parse_config
-from export.program import Program
+from export.hardware import Hardware
 from export.words import operands, pack_codes, to_memory_order
 from hw.pixels import PixelInput
 from sim.streams import pixel_words
+from tests.designs import conv, cost
 
 
 def program_of(channels, words, precisions, weight_bits=2):
-    return Program(parse_config({
-        "name": "test",
-        "network": {"height": 3, "width": 5, "channels": channels, "classes": 2, "pad": 201,
-                    "classifier_bits": min(max(precisions), 2), "layers": [
-                        {"name": "a", "channels": 4, "code_bits": 1,
-                         "weight_bits": min(weight_bits, max(precisions))}]},
-        "array": {"rows": 4, "columns": 2, "words": words, "precisions": precisions}}))
+    of = cost([conv("a", 4, min(weight_bits, max(precisions)), 1)], 4, 2, words,
+              precisions=precisions, height=3, width=5, channels=channels, pad=201,
+              classifier_bits=min(max(precisions), 2))
+    return of.program
 
 
 def expected_memory(program, image):
     """{(bank, address): word bits} from the definition, pixel by pixel."""
     first, rows = program.layers[0], program.array.rows
-    precision, ops = program.digit_bits, operands(program.digit_bits, program.array.words)
+    precision = program.array.digit_bits
+    ops = operands(precision, program.array.words)
     taps, (height, width, channels) = first.taps_per_word, image.shape
     centre = 1 if taps == 3 else 0
     wide = np.full((height, width + 4, channels), program.config.network.pad)
@@ -52,7 +50,7 @@ def expected_memory(program, image):
 def test_digits_and_neighbours(channels, words, precisions, taps, granted):
     program = program_of(channels, words, precisions)
     assert program.layers[0].taps_per_word == taps
-    dut = PixelInput(program)
+    dut = PixelInput(Hardware.of([program]))
     images = np.random.default_rng(channels).integers(0, 256, (2, 3, 5, channels), np.uint8)
     memory, frames, cycles = {}, [], []
 
