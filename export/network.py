@@ -136,6 +136,8 @@ class NetworkConfig(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _written_out(cls, values):
+        if not isinstance(values, dict):
+            raise ValueError(f"must be a table, not {values!r:.60}")
         if "layers" in values:
             if "operations" in values:
                 raise ValueError("layers is short for operations: give one of them, not both")

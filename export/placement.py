@@ -77,7 +77,10 @@ def _fill(blocks: list[Block]) -> tuple[dict[str, int], int]:
 
 def _alternate(blocks: list[Block], depth: int) -> tuple[dict[str, int], int] | None:
     placed: list[tuple[Region, int]] = []
-    for k, block in enumerate(blocks):
+    upper = True
+    for block in blocks:
+        always = block[0][0].dies == ALWAYS[1]  # which comes first, and low, and does not count
+        upper = upper if always else not upper
         size = max(at + region.size for region, at in block)
         low = {0} | {base + other.size - at for other, base in placed for _, at in block}
         high = {depth - size} | {base - at - region.size for _, base in placed
@@ -86,7 +89,7 @@ def _alternate(blocks: list[Block], depth: int) -> tuple[dict[str, int], int] | 
                  if base + size <= depth and _free(block, base, placed)]
         if not bases:
             return None
-        base = max(bases) if k and k % 2 == 0 else min(bases)  # the pixels come first, and low
+        base = max(bases) if upper and not always else min(bases)
         placed += [(region, base + at) for region, at in block]
     return _result(placed)
 

@@ -115,7 +115,7 @@ class Epilogue(wiring.Component):
             self.probe.valid.eq(pool.emit), self.probe.layer.eq(self.index),
             self.probe.codes.eq(Mux(pool.emit, pool.pooled, 0)),
             head.fetch.eq(self.fetch), head.layer.eq(layer), head.walk.eq(one),
-            head.sums.eq(sums), head.biases.eq(biases), self.result.eq(head.result),
+            head.sums.eq(sums), head.bias.eq(biases), self.result.eq(head.result),
         ]
         if hardware.gated:
             m.d.comb += [gate.signs.eq(head.signs), gate.select.eq(head.select)]

@@ -29,7 +29,7 @@ class Head(wiring.Component):
     fetch : In(1)       an operation starts in the next cycle
     layer : In(layer_layout)
     walk : In(walk_layout)      the unit
-    sums : In(ArrayLayout(acc_bits, unit)), biases : In(bias_layout)
+    sums : In(ArrayLayout(acc_bits, unit)), bias : In(bias_layout)
     done : Out(1)       all of the operation's sums are compared
     result : Out(result_layout)     valid from the `done` of a class on
     select : Out(1), signs : Out(C)     a tile's sums are complete; which are not negative
@@ -42,7 +42,7 @@ class Head(wiring.Component):
             "layer": In(layer_layout(hardware)),
             "walk": In(walk_layout(hardware)),
             "sums": In(data.ArrayLayout(hardware.acc_bits, hardware.array.unit)),
-            "biases": In(bias_layout(hardware)),
+            "bias": In(bias_layout(hardware)),
             "done": Out(1),
             "result": Out(result_layout(hardware)),
             "select": Out(1),
@@ -59,7 +59,7 @@ class Head(wiring.Component):
         active = walk.valid & (layer.result != RESULTS.index("map"))
         for c, total in enumerate(totals):
             with m.If(active & walk.inside & (walk.unit == c // unit)):
-                m.d.sync += total.eq(Mux(walk.first, self.biases[c], total) + self.sums[c % unit])
+                m.d.sync += total.eq(Mux(walk.first, self.bias[c], total) + self.sums[c % unit])
 
         load, last = Signal(), Signal()
         m.d.sync += [load.eq(active & walk.channels_last), last.eq(walk.layer_last)]

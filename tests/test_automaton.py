@@ -111,8 +111,8 @@ def test_blocks_must_be_those_of_the_array():
 def test_the_first_layer_is_stored():
     layer = {"name": "a", "channels": 4, "weight_bits": 2, "code_bits": 1, "kernel": 1,
              "generator": {}}
-    with pytest.raises(ConfigError, match=r"a: the first operation must be a convolution of the pixels "
-                                          r"with stored weights"):
+    with pytest.raises(ConfigError, match=r"a: the first operation must be a convolution "
+                                          r"of the pixels with stored weights"):
         parse_config({"name": "x", "array": {"rows": 1, "columns": 1, "words": 1},
                       "network": {"height": 2, "width": 2, "channels": 1, "classes": 2,
                                   "layers": [layer]}})

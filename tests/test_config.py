@@ -7,7 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from export.cli import one_line_errors
-from export.config import ConfigError, NetworkConfig, Shape, load_config, parse_config
+from export.config import ConfigError, load_config, parse_config
+from export.network import NetworkConfig, Shape
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.toml"))
 
@@ -35,19 +36,21 @@ def changed(path: str, value) -> dict:
 def test_every_design_loads(path):
     config = load_config(path)
     assert config.name == path.stem
-    assert len(config.network.shapes) == len(config.network.layers) + 1
+    assert len(config.network.shapes) == len(config.network.operations) + 1
 
 
 def test_shapes_and_defaults():
     config = parse_config(GOOD)
-    assert config.network.shapes == (Shape(channels=3, height=9, width=7),
-                                     Shape(channels=4, height=4, width=3),
-                                     Shape(channels=6, height=4, width=3))
-    assert config.network.shapes[1].pixels == 12
-    first, second = config.network.layers
+    assert config.network.shapes == {
+        "pixels": Shape(channels=3, height=9, width=7), "a": Shape(channels=4, height=4, width=3),
+        "b": Shape(channels=6, height=4, width=3),
+        "classifier": Shape(channels=2, height=1, width=1)}
+    assert config.network.shapes["a"].pixels == 12
+    first, second, last = config.network.operations
     assert (first.kernel, first.groups, second.pool, config.network.pad) == (3, 1, False, 0)
     assert config.array.precisions == (1, 2, 3)
-    assert config.network.classifier_bits == 3
+    assert (last.kind, last.output, last.weight_bits) == ("sum", "class", 3)
+    assert (first.inputs, second.inputs, last.inputs) == (("pixels",), ("a",), ("b",))
 
 
 def test_config_is_frozen():
@@ -58,29 +61,35 @@ def test_config_is_frozen():
 @pytest.mark.parametrize("path, value, message", [
     ("surprise", 1, r"surprise: Extra inputs are not permitted, not 1"),
     ("name", 7, r"name: Input should be a valid string, not 7"),
-    ("network", 7, r"network: Input should be a valid dictionary or instance of "
-                   r"NetworkConfig, not 7"),
+    ("network", 7, r"network: must be a table, not 7"),
     ("network.height", 0, r"network\.height: Input should be greater than or equal to 1, not 0"),
     ("network.width", "wide", r"network\.width: Input should be a valid integer, .*not 'wide'"),
-    ("network.classes", 1, r"network\.classes: Input should be greater than or equal to 2, not 1"),
+    ("network.classes", 1, r"network: classifier: classes must be at least 2, not 1"),
+    ("network.classes", None, r"network: the last operation, and no other, must be a sum .* not b"),
     ("network.pad", 256, r"network\.pad: Input should be less than or equal to 255, not 256"),
     ("network.pad", -1, r"network\.pad: Input should be greater than or equal to 0, not -1"),
-    ("network.classifier_bits", 4, r"network\.classifier_bits: Input should be 1, 2 or 3, not 4"),
-    ("network.layers", [], r"network\.layers: Tuple should have at least 1 item .*"),
+    ("network.classifier_bits", 4,
+     r"network\.operations\.2\.weight_bits: Input should be 1, 2 or 3, not 4"),
+    ("network.layers", [], r"network\.operations: Tuple should have at least 2 items .*"),
+    ("network.layers", 7, r"network: layers must be a list of tables, not 7"),
+    ("network.layers", [7], r"network: layers must be a list of tables, not \[7\]"),
+    ("network.operations", [], r"network: layers is short for operations: give one of them, .*"),
     ("network.layers.1.name", "a",
-     r"network: layer names must differ from each other and from 'classifier', not \['a', 'a'\]"),
+     r"network: names must differ from each other and from 'pixels', not 'a'"),
     ("network.layers.1.name", "classifier",
-     r"network: layer names must differ .* not \['a', 'classifier'\]"),
+     r"network: names must differ .* not 'classifier'"),
     ("network.layers.1.name", "Conv 1",
-     r"network\.layers\.1\.name: String should match pattern .*, not 'Conv 1'"),
-    ("network.layers.0.channels", 0, r"network\.layers\.0\.channels: Input should be greater .*"),
+     r"network\.operations\.1\.name: String should match pattern .*, not 'Conv 1'"),
+    ("network.layers.0.channels", 0,
+     r"network\.operations\.0\.channels: Input should be greater .*"),
     ("network.layers.0.weight_bits", 4,
-     r"network\.layers\.0\.weight_bits: Input should be 1, 2 or 3, not 4"),
+     r"network\.operations\.0\.weight_bits: Input should be 1, 2 or 3, not 4"),
     ("network.layers.0.code_bits", 0,
-     r"network\.layers\.0\.code_bits: Input should be 1, 2 or 3, not 0"),
-    ("network.layers.0.kernel", 5, r"network\.layers\.0\.kernel: Input should be 1 or 3, not 5"),
+     r"network\.operations\.0\.code_bits: Input should be 1, 2 or 3, not 0"),
+    ("network.layers.0.kernel", 5,
+     r"network\.operations\.0\.kernel: Input should be 1 or 3, not 5"),
     ("network.layers.0.stride", 2,
-     r"network\.layers\.0\.stride: Extra inputs are not permitted, not 2"),
+     r"network\.operations\.0\.stride: Extra inputs are not permitted, not 2"),
     ("network.layers.1.groups", 3,
      r"network: b: groups must divide 4 input and 6 output channels, not 3"),
     ("network.layers.1.groups", 4,
@@ -122,12 +131,61 @@ def test_file_that_is_missing(tmp_path):
         load_config(tmp_path / "none.toml")
 
 
-@pytest.mark.parametrize("content", [b"network = [", b"\xff\xfe", b"a = 1\na = 2"])
+@pytest.mark.parametrize("content", [
+    b"network = [", b"\xff\xfe", b"a = 1\na = 2", b"a = " + b"[" * 10**5, b"#" * 2**21,
+    b"a = " + b"9" * 5000, b"a" * 10**5])
 def test_file_that_is_no_toml(tmp_path, content):
     path = tmp_path / "bad.toml"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match=r"^[^\n]*bad\.toml: cannot be read as TOML: [^\n]+$"):
+    with pytest.raises(ConfigError) as error:
         load_config(path)
+    said = str(error.value).replace(str(path), "bad.toml")
+    assert said.startswith("bad.toml: cannot be read as TOML: ") and "\n" not in said
+    assert len(str(error.value)) <= 300
+
+
+@pytest.mark.parametrize("name", ["../../x", "a\nb", "", "a/b", "-o", "x" * 101, "\u00e9"])
+def test_name_that_is_no_plain_file_name(name):
+    with pytest.raises(ConfigError, match=r"^configuration: name: String should"):
+        parse_config(GOOD | {"name": name})
+
+
+@pytest.mark.parametrize("path, value, most", [
+    ("array.rows", 129, 128), ("array.columns", 129, 128), ("array.words", 65, 64),
+    ("network.height", 4097, 4096), ("network.layers.0.channels", 4097, 4096),
+    ("network.channels", 65, 64), ("array.rows", None, 128)])
+def test_sizes_are_bounded(path, value, most):
+    value = value or 10**5000  # which Python refuses to print
+    with pytest.raises(ConfigError, match=rf"less than or equal to {most}, not ") as error:
+        parse_config(changed(path, value))
+    assert len(str(error.value)) <= 300
+
+
+def test_tables_in_files_of_their_own(tmp_path):
+    (tmp_path / "engine.toml").write_text("array = {rows = 4, columns = 2, words = 1}\n"
+                                          "target = {family = 'ice40'}\n")
+    (tmp_path / "net.toml").write_text(
+        "height = 9\nwidth = 7\nchannels = 3\nclasses = 2\n"
+        "layers = [{name = 'a', channels = 4, weight_bits = 3, code_bits = 2}]\n")
+    (tmp_path / "recipe.toml").write_text("epochs = 3\n")
+    path = tmp_path / "design.toml"
+    path.write_text("engine = 'engine.toml'\nnetwork = 'net.toml'\ntrain = 'recipe.toml'\n")
+    config = load_config(path)
+    assert (config.array.rows, config.target.family, config.train.epochs) == (4, "ice40", 3)
+    assert [each.name for each in config.network.operations] == ["a", "classifier"]
+    path.write_text("engine = 'engine.toml'\nnetwork = 'net.toml'\n[array]\nrows = 1\n")
+    with pytest.raises(ConfigError, match=r"engine: must give array and target, once, not 'array'"):
+        load_config(path)
+    path.write_text("engine = 'none.toml'\nnetwork = 'net.toml'\n")
+    with pytest.raises(ConfigError, match=r"none\.toml: cannot be read as TOML"):
+        load_config(path)
+
+
+def test_a_training_setting_does_not_change_the_hardware():
+    config = parse_config(GOOD)
+    other = parse_config(GOOD | {"train": {"epochs": 7}, "target": {"clock_mhz": 9.0}})
+    assert config.digest == other.digest
+    assert config.digest != parse_config(changed("array.rows", 3)).digest
 
 
 def test_error_names_the_file(tmp_path):

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from export.artifact import ALPHABET, Layer, Network
+from export.artifact import ALPHABET, Layer
 from export.config import ConfigError
 from export.network import ConvConfig, SumConfig
 from sim import golden

@@ -41,7 +41,8 @@ def reference(request):
 
 
 def copy(part, layer):
-    weight, bias = (torch.from_numpy(each.astype(np.float32)) for each in (layer.weight, layer.bias))
+    weight, bias = (torch.from_numpy(each.astype(np.float32))
+                    for each in (layer.weight, layer.bias))
     part.weight.copy_(weight.view(part.weight.shape))
     if isinstance(part, model.Head):
         part.bias.copy_(bias / part.scale)

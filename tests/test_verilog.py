@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.artifact import load_network
-from export.config import load_config
+from export.config import load_config, parse_config
+from export.cost import Cost
+from export.file import load_network
+from export.hardware import Hardware
 from export.program import Program
 from hw.generate import generate
 from hw.tools import lint
@@ -15,16 +17,19 @@ from sim import golden
 from sim.demo import PHOTOS, load_photos
 from sim.runner import missing
 from sim.samples import random_images, random_network
-from sim.verilog import run_frames
+from sim.verilog import Frames, run_frames
 
 
-def check(config, network, folder, images, **how):
-    """Every layer's codes, classes, scores; cycles as computed."""
-    frames = run_frames(config, network, folder, images, **how)
-    assert frames.equal(golden.run(network, images)) == [True] * len(images)
+def check(config, network, folder, images, hardware=None, **how):
+    """All codes, classes, scores; cycles as computed."""
     program = Program(config)
+    cost = Cost(program, hardware or Hardware.of([program]))
+    frames = run_frames(program, cost.hardware, folder, images, **how)
+    trace = golden.run(network, images)
+    assert frames.first_difference(trace) is None
+    assert frames.equal(trace) == [True] * len(images)
     np.testing.assert_array_equal(
-        frames.cycles, [[program.layer_cycles(layer) for layer in program.layers]] * len(images))
+        frames.cycles, [[cost.layer_cycles(layer) for layer in program.layers]] * len(images))
     return frames
 
 
@@ -118,3 +123,80 @@ def test_gates_in_four_states(gates):
     config, network, folder = gates
     check(config, network, folder, random_images(config.network, 2, 1), simulator="icarus",
           strict=True)
+
+
+CONCATENATION = {
+    "name": "concatenation", "array": {"rows": 4, "columns": 4, "words": 2, "dense": True},
+    "network": {"height": 8, "width": 6, "channels": 3, "classes": 4, "layers": [
+        {"name": "a", "channels": 8, "weight_bits": 3, "code_bits": 3},
+        {"name": "b", "channels": 5, "weight_bits": 2, "code_bits": 2},
+        {"name": "c", "channels": 4, "weight_bits": 1, "code_bits": 3, "inputs": ["a", "b"]},
+        {"name": "d", "channels": 8, "weight_bits": 2, "code_bits": 2, "inputs": ["a", "b", "c"],
+         "skip": "a", "gate": "mux_or", "pool": True}]}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("simulator", ["verilator", "icarus"])
+def test_concatenation(tmp_path, simulator):
+    if reason := missing(simulator):
+        pytest.skip(reason)
+    config = parse_config(CONCATENATION)
+    network = random_network(config.network, 1)
+    generate(config, network, tmp_path)
+    check(config, network, tmp_path, random_images(config.network, 3, 1), simulator=simulator,
+          strict=simulator == "icarus", gaps=2)
+
+
+@pytest.mark.slow
+def test_two_networks_on_one_machine(tmp_path):
+    """`cifar10` and `heq_residual`, whose arrays are made equal: one netlist, two programs."""
+    designs = {name: load_config(f"configs/{name}.toml") for name in ("cifar10", "heq_residual")}
+    array = designs["cifar10"].array.model_copy(update={"dense": True})
+    designs = {name: config.model_copy(update={"array": array}) for name, config in designs.items()}
+    hardware = Hardware.of([Program(config) for config in designs.values()])
+    netlists = set()
+    for name, config in designs.items():
+        network = load_network(f"weights/{name}.npz")
+        generate(config, network, tmp_path / name, hardware)
+        lines = (tmp_path / name / "engine.v").read_text().splitlines()
+        netlists.add("\n".join(line for line in lines if not line.startswith("//")))
+        _, images = load_photos(PHOTOS, config)
+        check(config, network, tmp_path / name, images[:2], hardware)
+    assert len(netlists) == 1
+
+
+@pytest.mark.slow
+def test_more_channels_per_write_than_a_machine_word_holds(tmp_path):
+    """32 columns of 16 words: 32 codes of three bits leave in one cycle."""
+    layers = [{"name": "a", "channels": 32, "weight_bits": 2, "code_bits": 3},
+              {"name": "b", "channels": 32, "weight_bits": 1, "code_bits": 3}]
+    config = parse_config({
+        "name": "wide", "array": {"rows": 2, "columns": 32, "words": 16},
+        "network": {"height": 3, "width": 3, "channels": 3, "classes": 3, "layers": layers}})
+    assert config.array.unit == 32
+    network = random_network(config.network, 1)
+    generate(config, network, tmp_path)
+    check(config, network, tmp_path, random_images(config.network, 2, 1))
+
+
+def test_the_first_difference_is_named():
+    config = parse_config(CONCATENATION)
+    network, images = random_network(config.network, 1), random_images(config.network, 2, 1)
+    trace = golden.run(network, images)
+    frames = Frames(classes=trace.classes.tolist(), scores=trace.scores.max(1).tolist(),
+                    codes=[{name: codes[n].copy() for name, codes in trace.codes.items()}
+                           for n in range(2)], cycles=np.zeros((2, 6)))
+    assert frames.first_difference(trace) is None
+    frames.scores[1] += 1
+    assert frames.first_difference(trace).startswith("frame 1, classifier: golden class")
+    frames.codes[1]["b"][2, 3, 4] ^= 1
+    frames.codes[1]["b"][4, 0, 0] ^= 1
+    wanted = trace.codes["b"][1, 2, 3, 4]
+    assert frames.first_difference(trace) == (
+        f"frame 1, b, channel 2, y 3, x 4: golden {wanted}, Verilog {wanted ^ 1} "
+        f"(2 of 240 codes differ)")
+    assert frames.equal(trace) == [True, False]
+
+
+def test_every_port_and_wire_has_a_name(tiny):
+    assert "port$" not in (tiny[2] / "engine.v").read_text()
