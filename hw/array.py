@@ -10,7 +10,7 @@ from export.hardware import Hardware
 from hw.decoder import WeightDecoder
 from hw.pe import ProcessingElement
 from hw.pipeline import delay
-from hw.tools import shared
+from hw.verilog import shared
 
 CONTROL = data.StructLayout({"first": 1, "horner": 1, "capture": 1})
 WEIGHT_CONTROL = data.StructLayout({"word_last": 1, "top": 1})

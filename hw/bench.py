@@ -14,7 +14,7 @@ from export.cost import Cost
 from export.words import operands
 from hw.pe import ProcessingElement
 from hw.synth import DEVICES, synthesise
-from hw.tools import write_verilog
+from hw.verilog import write_verilog
 
 SETS = [(1, 2, 3), (1, 2), (3,), (2,), (1,)]
 DEVICE = DEVICES["ecp5"]

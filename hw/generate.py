@@ -5,7 +5,6 @@ they are: ports, parameters, memory map, cycles per layer, and the hash of what 
 """
 
 import json
-import os
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
@@ -24,19 +23,19 @@ from export.hardware import Hardware
 from export.pack import pack
 from export.program import Program
 from hw.engine import Engine
-from hw.tools import write_verilog
+from hw.verilog import write_verilog
 
 TOP = "engine"
 
 
-def describe(engine: Engine, program: Program, network: Network) -> dict:
+def describe(engine: Engine, program: Program, network: Network, top: str = TOP) -> dict:
     """Contents of `engine.json`; all cycles are computed, none is simulated."""
     hardware, cost, config = engine.hardware, Cost(program, engine.hardware), program.config
     array, edges = hardware.array, hardware.weight_edges
     stored, memory = cost.stored_bits, cost.memory_bits
     return {
         "name": config.name,
-        "top": TOP,
+        "top": top,
         "measured": network.record.get("measured"),  # accuracy, as kept with the weights
         "hash": {"config": config.digest, "weights": network.digest},
         "ports": ports(engine.signature),
@@ -100,11 +99,12 @@ def _leaves(signature: wiring.Signature, path=()):
 
 
 def generate(config: Config, network: Network, folder: Path,
-             hardware: Hardware | None = None) -> dict:
+             hardware: Hardware | None = None, top: str = TOP) -> dict:
     """Writes the design into `folder` and returns what `engine.json` says.
 
     The machine is `hardware`, or the smallest one that runs the network. The same configuration,
-    weights and machine give the same bytes.
+    weights and machine give the same bytes. Another `top` than "engine" names the files and leads
+    the names of all modules and memory files, so that two engines can be in one design.
 
     Raises
     ------
@@ -114,7 +114,7 @@ def generate(config: Config, network: Network, folder: Path,
     program = Program(config)
     hardware = hardware or Hardware.of([program])
     engine = Engine(hardware, pack(program, hardware, network))
-    facts = describe(engine, program, network)
+    facts = describe(engine, program, network, top)
     network_line = ", ".join(f"{layer.name} {layer.channels}" for layer in program.layers)
     array = config.array
     header = [
@@ -126,12 +126,8 @@ def generate(config: Config, network: Network, folder: Path,
         f"configuration sha256 {facts['hash']['config']}",
         f"weights sha256 {facts['hash']['weights']}",
     ]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "engine.json").unlink(missing_ok=True)
-    write_verilog(engine, folder, TOP, header)
-    part = folder / "engine.json.part"
-    part.write_text(json.dumps(facts, indent=1) + "\n")
-    os.replace(part, folder / "engine.json")
+    write_verilog(engine, folder, top, header, prefix="" if top == TOP else f"{top}_",
+                  beside={f"{top}.json": json.dumps(facts, indent=1) + "\n"})
     return facts
 
 

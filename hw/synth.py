@@ -1,8 +1,6 @@
-"""Synthesises a generated engine and reports its size: `python -m hw.synth configs/NAME.toml`.
+"""Synthesises a generated engine and reports its size.
 
-Reads the product of `python -m hw.generate` in `build/NAME/`, writes `report.json` there, and ends
-with exit code 1 if the engine does not fit the device. There is no place and route: sizes are those
-of the mapped netlist.
+There is no place and route: sizes are those of the mapped netlist.
 """
 
 import json
@@ -11,14 +9,12 @@ from collections import Counter
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
 
-import typer
 from rich.console import Console
 from rich.table import Table
 
-from export.cli import one_line_errors
-from export.config import Config, ConfigError, load_config
+from export.config import Config, ConfigError
+from hw.ice40 import logic_cells
 from hw.tools import run_yosys
 
 
@@ -55,35 +51,48 @@ DEVICES = {
         name="iCE40UP5K",
         command="synth_ice40 -device u",  # uses abc9 by itself; DSP blocks only if asked for
         sites={"logic": 5280, "block_ram": 30},
-        logic={"SB_LUT4": 1},  # carry and register share a logic cell with a LUT, where they can
+        logic={},  # see :mod:`hw.ice40`
         lut="SB_LUT4", carry="SB_CARRY", ff="SB_DFF", block_ram="SB_RAM40_4K",
         dsp=("SB_MAC16",)),
 }
 
 
 def synthesise(folder: Path, device: Device, top: str = "engine") -> dict:
-    """Sizes of `folder/top.v` on `device`: lut4, carry, ff, block_ram, dsp, logic."""
+    """Sizes of `folder/top.v` on `device`: lut4, carry, ff, block_ram, dsp, logic.
+
+    Raises
+    ------
+    RuntimeError
+        If Yosys fails; `folder/synth.log` says how.
+    """
     with tempfile.TemporaryDirectory() as scratch:
-        counts = Path(scratch) / "counts.json"
+        netlist = Path(scratch) / "netlist.json"
         log = run_yosys(f"""
             read_verilog {top}.v
             {device.command} -top {top}
-            tee -q -o {counts} stat -json
-            """, folder)
-        cells = Counter(json.loads(counts.read_text())["design"]["num_cells_by_type"])
+            tee -q -o {scratch}/counts.json stat -json
+            write_json {netlist}
+            """, folder, folder / "synth.log")
+        counts = json.loads((Path(scratch) / "counts.json").read_text())
+        cells = Counter(counts["design"]["num_cells_by_type"])
+        module = json.loads(netlist.read_text())["modules"][top]
     (folder / "synth.log").write_text(log)
 
     def count(prefix: str) -> int:  # registers and block RAMs come in many variants
         return sum(number for cell, number in cells.items() if cell.startswith(prefix))
 
+    if device is DEVICES["ice40"]:
+        logic = logic_cells(module)
+    else:
+        logic = max(sum(sites * cells[cell] for cell, sites in device.logic.items()),
+                    count(device.ff))
     return {
         "lut4": cells[device.lut],
         "carry": cells[device.carry],
         "ff": count(device.ff),
         "block_ram": count(device.block_ram),
         "dsp": sum(cells[cell] for cell in device.dsp),
-        "logic": max(sum(sites * cells[cell] for cell, sites in device.logic.items()),
-                     count(device.ff)),
+        "logic": logic,
     }
 
 
@@ -95,17 +104,31 @@ def accuracy_fields(path: Path, engine: dict) -> dict:
         if here["digest"] == engine["hash"]["weights"]:
             found = here
     if found is None:
-        found, note = {}, "not measured for these weights; `make eval` does"
+        found, note = {}, "not measured for these weights; `hexlane evaluate` does"
     return {"accuracy": found.get("accuracy"), "accuracy_images": found.get("images"),
             "accuracy_split": found.get("split"), "accuracy_note": note}
 
 
+def load_facts(folder: Path, top: str = "engine") -> dict:
+    """What the generator says of the engine in `folder`; ConfigError if there is none."""
+    for name in (f"{top}.v", f"{top}.json"):
+        if not (folder / name).is_file():
+            raise ConfigError(f"{folder / name}: is missing; `hexlane generate` writes it")
+    try:
+        facts = json.loads((folder / f"{top}.json").read_text())
+        if not isinstance(facts, dict) or "hash" not in facts:
+            raise ValueError("is no description of an engine")
+    except (ValueError, OSError, RecursionError) as error:
+        raise ConfigError(f"{folder / top}.json: cannot be read: {error}") from error
+    return facts
+
+
 def report(config: Config, folder: Path) -> dict:
     """Synthesises the engine in `folder` and returns what belongs into `report.json`."""
-    for name in ("engine.v", "engine.json"):
-        if not (folder / name).is_file():
-            raise ConfigError(f"{folder / name}: is missing; `make verilog` writes it")
-    engine = json.loads((folder / "engine.json").read_text())
+    engine = load_facts(folder)
+    if engine["hash"].get("config") != config.digest:
+        raise ConfigError(f"{folder}: holds the engine of {engine.get('name')!r:.60}, or of an "
+                          f"earlier configuration, not of {config.name!r}")
     device = DEVICES[config.target.family]
     sizes = synthesise(folder, device)
     copied = ("cycles_per_frame", "array_use",
@@ -142,25 +165,3 @@ def show(result: dict, console: Console):
     console.print(f"{result['name']} {fits} the {device.name}")
     if result["dsp"]:
         console.print("[red]a product went to a DSP block: the array must do without[/]")
-
-
-@one_line_errors
-def main(
-    config: Annotated[Path, typer.Argument(help="design, a TOML file")],
-    build: Annotated[Path | None, typer.Option(
-        help="folder of the generated engine; default: build/NAME")] = None,
-):
-    """Synthesises the design's engine and writes `report.json` beside it."""
-    design = load_config(config)
-    folder = build or Path("build") / design.name
-    console = Console()
-    with console.status("Yosys maps the engine ..."):
-        result = report(design, folder)
-    (folder / "report.json").write_text(json.dumps(result, indent=1) + "\n")
-    show(result, console)
-    if not result["fits"] or result["dsp"]:
-        raise typer.Exit(1)
-
-
-if __name__ == "__main__":
-    typer.run(main)

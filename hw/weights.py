@@ -11,8 +11,8 @@ from hw.automaton import Automaton
 from hw.descriptor import layer_layout
 from hw.pipeline import delay
 from hw.sequencer import step_layout
-from hw.tools import shared
 from hw.unpacker import WeightUnpacker
+from hw.verilog import shared
 
 
 class WeightFeeder(wiring.Component):

@@ -14,7 +14,8 @@ from typing import Literal
 
 from cocotb_tools import runner as cocotb_runner
 
-from hw.tools import memory_files, verilator_environment
+from hw.tools import verilator_environment
+from hw.verilog import memory_files
 
 Simulator = Literal["verilator", "icarus"]
 PROGRAMS = {"verilator": ("c++", "make"), "icarus": ("iverilog", "vvp")}

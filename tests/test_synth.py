@@ -6,7 +6,7 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from hw import synth
-from hw.tools import write_verilog
+from hw.verilog import write_verilog
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 ENGINE = {"cycles_per_frame": 10, "array_use": 0.5, "weight_bits": 40, "bias_bits": 3,

@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from hw.tools import shared
+from hw.verilog import shared
 
 TABLE = [3, 141, 59, 26, 53]
 DEPTH = 4

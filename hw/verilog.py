@@ -1,0 +1,270 @@
+"""The Verilog product: modules, memory files, and what Amaranth and Yosys leave to be mended."""
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import version
+from itertools import chain, count, takewhile
+from pathlib import Path
+
+from amaranth import ClockSignal, Instance, ResetSignal, Value
+from amaranth.back import rtlil
+from amaranth.lib import wiring
+
+from export.checked import ConfigError
+from hw.tools import run_yosys
+
+_MODULE = re.compile(r"^module \\(\S+)\n(.*?)^end\n", re.MULTILINE | re.DOTALL)
+_PORT = re.compile(r"^  wire width \d+ (?:input|output) \d+ +(?:signed )?\\(\S+)", re.MULTILINE)
+_INSTANCE = re.compile(r"^  cell \\(\S+)", re.MULTILINE)
+_MEMORY_CELL = re.compile(r"^  cell \$mem(init|wr)_v2 .*?^  end\n", re.MULTILINE | re.DOTALL)
+_READMEM = re.compile(r' \[(\d+):0\];\n  initial \$readmemb\("([^"]*)", \\?([^ )]+)')
+
+TIME_ZERO = "time_zero"
+
+
+def write_verilog(component: wiring.Component, folder: Path, name: str,
+                  header: Sequence[str] = (), *, prefix: str = "",
+                  beside: dict[str, str] | None = None) -> Path:
+    """Writes `component` as `folder/name.v` with top module `name`, and returns that path.
+
+    The lines of `header` become comments on top. Each initialised memory becomes a `$readmemb` file
+    beside the Verilog, called `prefix` and the memory's name: as inline `initial` assignments, one
+    megabit of weights takes Yosys minutes to read. Identical modules, of which Amaranth writes one
+    for each instance, are merged. The same component gives the same bytes on every run.
+
+    `beside` are texts of further files, by name. All files are written before the first one of an
+    earlier product goes, and the Verilog and `beside` come last: what is there is complete.
+
+    Raises
+    ------
+    ConfigError
+        If the files cannot be written.
+    """
+    export = _Export(name)
+    # Source locations would put the paths of this machine into the product.
+    text = rtlil.convert(component, name=name, platform=export, emit_src=False)
+    modules = {match[1]: _drop_aliases(_drop_zero_init(match[2]))
+               for match in _MODULE.finditer(text + "".join(export.texts))}
+    modules = _merge_identical(modules)
+    lines = [*header, f"Written by Amaranth {version('amaranth')} "
+                      f"and Yosys {version('pyosys')}; do not edit."]
+    comment = "".join(f"// {_printable(line)}".rstrip() + "\n" for line in lines)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(".part-*"):  # of a run that was killed
+            shutil.rmtree(left)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as part:
+            memories = _write_parts(Path(part), name, modules, comment, prefix)
+            for file, content in (beside or {}).items():
+                (Path(part) / file).write_text(content)
+            _replace(Path(part), folder, name, memories, list(beside or {}))
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be written: {error.strerror}") from error
+    return folder / f"{name}.v"
+
+
+def _write_parts(part: Path, name: str, modules: dict[str, str], comment: str,
+                 prefix: str) -> dict[str, str]:
+    """The Verilog and its memory files, in `part`; returns these, and what they will be called."""
+    (part / "design.il").write_text(
+        "".join(f"module \\{module}\n{body}end\n" for module, body in modules.items()))
+    # What amaranth.back.verilog runs, and -extmem, which needs a file to write to.
+    run_yosys("""
+        read_rtlil design.il
+        proc -nomux -norom
+        memory_collect
+        attrmap -remove amaranth.hierarchy -remove amaranth.decoding
+        write_verilog -norename -extmem design.v
+        """, part)
+    body = (part / "design.v").read_text()
+    memories = {written: prefix + file for written, file in _memory_names(body).items()}
+    for written, file in memories.items():
+        # With both ends, which tools disagree about if they are left out.
+        body = re.sub(rf'(\[(\d+):0\];\n  initial \$readmemb\()"{re.escape(written)}", (\S+ ?)\)',
+                      rf'\1"{file}", \3, 0, \2)', body)
+    (part / f"{name}.v").write_text(f"{comment}\n{_tidy(body)}")
+    return memories
+
+
+def _replace(part: Path, folder: Path, name: str, memories: dict[str, str], beside: list[str]):
+    """Puts the new files in the place of an earlier product."""
+    product = folder / f"{name}.v"
+    stale = set(memory_files(product)) if product.is_file() else set()
+    for file in (*beside, product.name):
+        (folder / file).unlink(missing_ok=True)
+    for written, file in memories.items():
+        os.replace(part / written, folder / file)
+    for file in (product.name, *beside):
+        os.replace(part / file, folder / file)
+    for file in stale - set(memories.values()):
+        (folder / file).unlink(missing_ok=True)
+
+
+def _printable(line: str) -> str:
+    """A line of a comment: nothing in it may end the comment."""
+    return re.sub(r"[^ -~]", " ", line).replace("\\", "/")
+
+
+def shared(component: wiring.Component, platform, name: str):
+    """`component` as a submodule that :func:`write_verilog` writes but once.
+
+    All components that are shared under the same name are one Verilog module. Amaranth alone would
+    elaborate, check and write every instance of a processing element, which for a hundred of them
+    takes most of a minute. Simulation in Amaranth is not concerned.
+    """
+    return platform.instance(component, name) if isinstance(platform, _Export) else component
+
+
+class _Export:
+    """The platform for which :func:`write_verilog` elaborates: it keeps shared modules."""
+
+    def __init__(self, top: str):
+        self.top = top
+        self.texts = []  # RTLIL of the shared modules
+        self.first = {}  # the component of each, and the ports that Amaranth gave it
+
+    def instance(self, component: wiring.Component, name: str) -> Instance:
+        module = f"{self.top}.{name}"
+        component._MustUse__used = True  # else Amaranth warns that it is not
+        if name not in self.first:
+            text = rtlil.convert(component, name=module, platform=self, emit_src=False)
+            self.texts.append(text)
+            top = next(match[2] for match in _MODULE.finditer(text) if match[1] == module)
+            self.first[name] = component, set(_PORT.findall(top))
+        first, ports = self.first[name]
+        if _parameters(first) != _parameters(component):
+            raise ValueError(f"all components shared as {name!r} must have the same parameters, "
+                             f"not {_parameters(first)} and {_parameters(component)}")
+        wires = {f"i_{port}": wire for port, wire in
+                 (("clk", ClockSignal()), ("rst", ResetSignal())) if port in ports}
+        for path, member, value in component.signature.flatten(component):
+            if len(Value.cast(value)):
+                prefix = "i_" if member.flow == wiring.In else "o_"
+                wires[prefix + "__".join(map(str, path))] = Value.cast(value)
+        return Instance(module, **wires)
+
+
+def _parameters(component: wiring.Component) -> dict:
+    return {"class": type(component)} | {
+        name: value for name, value in vars(component).items()
+        if name not in component.signature.members and not name.startswith("_")
+        and name != "src_loc"}
+
+
+def _tidy(body: str) -> str:
+    """Repairs and polishes the Verilog that Yosys writes."""
+    body = re.sub(r"\A/\* Generated by Yosys.*?\*/\n+", "", body)
+    # A process waits for a change of what it reads, so it has to be woken up at time zero. Yosys
+    # lets each read a register that is declared with a value, but in SystemVerilog that is not a
+    # change. A nonblocking assignment is one, when all processes wait.
+    name = r"\\\$auto\$verilog_backend\.cc:\d+:dump_module\$\d+ "
+    body = re.sub(rf"^  reg {name} = 0;\n", "", body, flags=re.MULTILINE)
+    body = re.sub(name, TIME_ZERO, body)
+    # Processes that drive a part of a signal are left out by Yosys; one that drives a constant
+    # would not run at all.
+    body = re.sub(r"^  always @\*\n    (.*;)\n",
+                  rf"  always @* begin\n    if ({TIME_ZERO}) begin end\n    \1\n  end\n",
+                  body, flags=re.MULTILINE)
+    body = re.sub(r"^module (?s:.*?)^endmodule\n", _declare_time_zero, body, flags=re.MULTILINE)
+    # A signal without bits would be declared with two, of which none is used.
+    body = re.sub(r"^  (wire|reg) (signed )?\[-1:0\] \S+ ?;\n", "", body, flags=re.MULTILINE)
+    # The aliases of a register carry its initial value too, as an attribute.
+    return re.sub(r"^  \(\* init = .* \*\)\n", "", body, flags=re.MULTILINE)
+
+
+def _declare_time_zero(module: re.Match) -> str:
+    if f"if ({TIME_ZERO})" not in module[0]:
+        return module[0]
+    return module[0].replace(  # behind the ports, which may take several lines
+        ");\n", f");\n  reg {TIME_ZERO};\n  initial {TIME_ZERO} <= 1'h0;\n", 1)
+
+
+def memory_files(verilog: Path) -> dict[str, int]:
+    """The memory files that a written Verilog file loads from beside it, and the words of each.
+
+    Names that are no plain `.mem` file are not ours.
+    """
+    found = _READMEM.finditer(verilog.read_text(errors="replace"))
+    return {match[2]: int(match[1]) + 1 for match in found if re.fullmatch(r"\w+\.mem", match[2])}
+
+
+def _drop_aliases(body: str) -> str:
+    """Drops the wires that Amaranth adds for the elements of arrays, for people to look at.
+
+    Their names, as `acts[0]`, collide with those of bits, on which synthesis dies.
+    """
+    body = re.sub(r"^(?:  attribute .*\n)*  wire .*\\\S*\[\S*\n", "", body, flags=re.MULTILINE)
+    return re.sub(r"^ *connect \\\S*\[\S* .*\n", "", body, flags=re.MULTILINE)
+
+
+def _drop_zero_init(body: str) -> str:
+    """Drops the initial zeros of memories that can be written.
+
+    Amaranth zeroes every memory. For a buffer that is a useless file, and four-state simulation
+    would no longer show a word that is read before it is written. A ROM of zeros stays.
+    """
+    written = {_memory_of(cell[0]) for cell in _MEMORY_CELL.finditer(body) if cell[1] == "wr"}
+
+    def keep(cell: re.Match) -> str:
+        zero = re.search(r"connect \\DATA \d+'0+\n", cell[0])
+        return "" if cell[1] == "init" and zero and _memory_of(cell[0]) in written else cell[0]
+
+    return _MEMORY_CELL.sub(keep, body)
+
+
+def _memory_of(cell: str) -> str:
+    return re.search(r"parameter \\MEMID (.*)", cell)[1]
+
+
+def _merge_identical(modules: dict[str, str]) -> dict[str, str]:
+    """Keeps one of each set of identical modules, under a plain identifier.
+
+    `top.pe_0_0` to `top.pe_7_7`, if identical, become `top__pe`; `top.control` is `top__control`.
+    """
+    merged = {name: [name] for name in modules}
+    while True:  # parents may become identical when their children have
+        alike = {}
+        for name, body in modules.items():
+            alike.setdefault(body, []).append(name)
+        keeper = {name: names[0] for names in alike.values() for name in names}
+        if len(alike) == len(modules):
+            break
+        for name, kept in keeper.items():
+            if name != kept:
+                merged[kept] += merged.pop(name)
+        modules = {names[0]: _rename_instances(body, keeper) for body, names in alike.items()}
+    plain = {}
+    for kept, names in merged.items():
+        common = _common_name(names)
+        plain[kept] = kept.replace(".", "__") if common in plain.values() else common
+    return {plain[name]: _rename_instances(body, plain) for name, body in modules.items()}
+
+
+def _rename_instances(body: str, names: dict[str, str]) -> str:
+    return _INSTANCE.sub(lambda cell: f"  cell \\{names.get(cell[1], cell[1])}", body)
+
+
+def _common_name(names: list[str]) -> str:
+    paths = [name.split(".") for name in names]
+    if len({len(path) for path in paths}) > 1:
+        return names[0].replace(".", "__")
+    parts = []
+    for level in zip(*paths, strict=True):
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(min(level), max(level), strict=False))
+        common = "".join(a for a, _ in same)
+        parts.append(common if len(set(level)) == 1 else common.rstrip("0123456789_") or level[0])
+    return "__".join(parts)
+
+
+def _memory_names(body: str) -> dict[str, str]:
+    """The file name that Yosys gave to each memory, and a better one: that of the memory."""
+    names = {}
+    for match in _READMEM.finditer(body):
+        stem = re.sub(r"\W+", "_", match[3]).strip("_") or "memory"
+        candidates = chain([stem], (f"{stem}_{n}" for n in count(2)))
+        names[match[2]] = next(
+            f"{name}.mem" for name in candidates if f"{name}.mem" not in names.values())
+    return names
