@@ -2,68 +2,74 @@
 CONFIG ?= configs/megabit.toml
 PYTHON ?= python3
 
-NAME := $(basename $(notdir $(CONFIG)))
-BUILD := build/$(NAME)
-RUN := .venv/bin/python
-SOURCES := $(wildcard export/*.py hw/*.py)
+ifneq (,$(findstring ',$(CONFIG)))
+$(error CONFIG must not hold quotes)
+endif
+
+RUN := .venv/bin/hexlane
+TEST := .venv/bin/python -m pytest -q
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test verilog synth eval train plots lint bench clean
+.PHONY: help demo quick test regress verilog simulate estimate synth eval train plots lint bench clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  CONFIG=configs/NAME.toml chooses the design (now $(CONFIG))"
+	@echo "  CONFIG=configs/NAME.toml chooses the design; '.venv/bin/hexlane --help' has more"
 
 demo: .venv/.base  ## classify photographs with the generated Verilog, in Verilator
-	@$(RUN) -m sim.demo $(CONFIG)
+	@$(RUN) demo '$(CONFIG)'
 
-test: .venv/.test  ## run all tests
-	@$(RUN) -m pytest -q
+quick: .venv/.test  ## run the tests that take seconds
+	@$(TEST) -n auto -m "not slow and not long"
 
-verilog: $(BUILD)/engine.json  ## write engine.v, its memory files and engine.json
+test: .venv/.test  ## run all tests but the longest
+	@$(TEST) -n auto -m "not long"
 
-synth: $(BUILD)/engine.json  ## map the engine to the configured FPGA and report its size
-	@$(RUN) -m hw.synth $(CONFIG)
+regress: .venv/.test  ## run every test
+	@$(TEST) -n auto
+
+estimate: .venv/.base  ## print cycles, bits and estimated area, from the configuration alone
+	@$(RUN) estimate '$(CONFIG)'
+
+verilog: .venv/.base  ## write engine.v, its memory files and engine.json
+	@$(RUN) generate '$(CONFIG)'
+
+simulate: .venv/.base  ## run random frames through the Verilog and compare every layer
+	@$(RUN) simulate '$(CONFIG)'
+
+synth: verilog  ## map the engine to the configured FPGA and report its size
+	@$(RUN) synth '$(CONFIG)'
 
 eval: .venv/.base  ## measure the accuracy of the integer network on CIFAR-10
-	@$(RUN) -m sim.evaluate $(CONFIG)
+	@$(RUN) evaluate '$(CONFIG)'
 
 train: .venv/.train  ## train the network and convert it to integers
-	@$(RUN) -m model.train $(CONFIG)
-	@$(RUN) -m export.convert $(CONFIG)
+	@$(RUN) train '$(CONFIG)'
+	@$(RUN) convert '$(CONFIG)'
 
 plots: .venv/.train  ## draw the training curve and the weights' levels into docs/img
-	@$(RUN) -m model.plots $(CONFIG)
+	@$(RUN) plots '$(CONFIG)'
 
-lint: .venv/.lint build/tiny/engine.json $(BUILD)/engine.json  ## check Python and Verilog
+lint: .venv/.lint  ## check Python and Verilog
 	@.venv/bin/ruff check
-	@$(RUN) -m hw.tools lint $(sort build/tiny $(BUILD))
+	@$(RUN) lint configs/tiny.toml '$(CONFIG)'
 
 bench: .venv/.base  ## compare arrays and precisions
-	@$(RUN) -m hw.bench $(CONFIG)
+	@$(RUN) bench '$(CONFIG)'
 
 clean:  ## remove what was generated, but neither trained networks, data nor .venv
 	@rm -rf .pytest_cache .ruff_cache *.egg-info
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 	@if [ -d build ]; then find build -mindepth 2 -maxdepth 2 \
-	    -not -path 'build/data/*' -not -name train -exec rm -rf {} +; fi
-
-# engine.json is written last, so the rest is there if it is.
-$(BUILD)/engine.json: $(CONFIG) $(wildcard weights/$(NAME).npz) $(SOURCES) | .venv/.base
-	@$(RUN) -m hw.generate $(CONFIG) -o $(@D)
-
-ifneq ($(BUILD),build/tiny)
-build/tiny/engine.json: configs/tiny.toml $(wildcard weights/tiny.npz) $(SOURCES) | .venv/.base
-	@$(RUN) -m hw.generate $< -o $(@D)
-endif
+	    -not -path 'build/data/*' -not -path 'build/teacher/*' -not -name train -exec rm -rf {} +; fi
 
 # --- Virtual environment: one stamp for each set of dependencies -----------------------------------
 
 .venv/.base: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	    echo "Hexlane needs Python 3.11 or later; name one with PYTHON=python3.11" >&2; exit 1; }
-	@[ -x $(RUN) ] || $(PYTHON) -m venv .venv
+	@[ -x .venv/bin/python ] || $(PYTHON) -m venv .venv
 	@echo "install into .venv: base"
 	@.venv/bin/pip install -qq --disable-pip-version-check --editable '.'
 	@touch $@

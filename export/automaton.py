@@ -6,14 +6,9 @@ of `outputs` x `inputs` weights, blocks running along the inputs first, so hardw
 one block per cycle needs one automaton and no memory. A binary weight is one cell (1 means -1), a
 ternary one two or, with few zeros, three: it is not zero if the first, or one of the first two, is
 set, and negative if the last is.
-
-`python -m export.automaton` compares rules and mappings with random weights.
 """
 
 import numpy as np
-import typer
-from rich.console import Console
-from rich.table import Table
 
 from export.network import ConvConfig
 
@@ -63,17 +58,18 @@ def likeness(rows: np.ndarray) -> float:
     return float(np.sqrt(np.square(cosines - np.diag(np.diag(cosines))).mean()))
 
 
-def main(size: int = 144, rules: str = "22 30 45 54 60 90 105 106 110 150"):
-    """Balance and likeness of the rows of SIZE x SIZE weights, mean of three seeds."""
-    table = Table(title=f"{size} x {size} weights in blocks of 8 x 8")
-    for column in ("mapping", "rule", "zeros", "positive", "likeness of rows", "rank"):
-        table.add_column(column, justify="right")
+def survey(size: int, rules: list[int]) -> list[list]:
+    """Rows of mapping, rule, zeros, positive, likeness of rows and rank: mean of three seeds.
+
+    Of SIZE x SIZE weights in blocks of 8 x 8; rule None stands for independent cells.
+    """
+    rows = []
     for mapping, count in CELLS.items():
-        for rule in [None, *map(int, rules.split())]:
+        for rule in [None, *rules]:
             found = []
             for number in range(3):
                 rng = np.random.default_rng(number)
-                if rule is None:  # independent cells
+                if rule is None:
                     state = rng.integers(0, 2, size * size * count).astype(np.uint8)
                     made = weights(state, 0, mapping, size, size, (size, size))
                 else:
@@ -81,11 +77,5 @@ def main(size: int = 144, rules: str = "22 30 45 54 60 90 105 106 110 150"):
                     made = weights(state, rule, mapping, size, size, (8, 8))
                 found.append([(made == 0).mean(), (made > 0).mean(), likeness(made),
                               np.linalg.matrix_rank(made)])
-            zeros, positive, alike, rank = np.mean(found, 0)
-            table.add_row(mapping, "random" if rule is None else str(rule), f"{zeros:.2f}",
-                          f"{positive:.2f}", f"{alike:.3f}", f"{rank:.0f}")
-    Console().print(table)
-
-
-if __name__ == "__main__":
-    typer.run(main)
+            rows.append([mapping, rule, *np.mean(found, 0)])
+    return rows

@@ -1,16 +1,10 @@
-"""What one processing element costs, for each set of precisions: `python -m hw.bench`."""
+"""What one processing element costs, for each set of precisions."""
 
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
 
-import typer
-from rich.console import Console
 from rich.table import Table
 
-from export.cli import one_line_errors
-from export.config import load_config
-from export.cost import Cost
 from export.words import operands
 from hw.pe import ProcessingElement
 from hw.synth import DEVICES, synthesise
@@ -47,21 +41,3 @@ def table(words: int, acc_bits: int) -> Table:
             *(f"{pe['total'] / operands(mode, words):.1f}" if mode in precisions else ""
               for mode in (1, 2, 3)))
     return result
-
-
-@one_line_errors
-def main(config: Annotated[Path | None, typer.Argument(
-        help="design whose sizes to take; else four words and 14 bits")] = None):
-    """Prints what one processing element costs, for each set of precisions."""
-    words, acc_bits = 4, 14
-    if config:
-        hardware = Cost.of(load_config(config)).hardware
-        words, acc_bits = hardware.array.words, hardware.acc_bits
-    console = Console()
-    with console.status("Yosys maps ten processing elements ..."):
-        result = table(words, acc_bits)
-    console.print(result)
-
-
-if __name__ == "__main__":
-    typer.run(main)

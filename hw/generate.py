@@ -1,29 +1,27 @@
-"""Writes the Verilog of a design: `python -m hw.generate configs/megabit.toml -o build/megabit`.
+"""Writes the Verilog of a design.
 
 `engine.v` is the netlist, the `.mem` files beside it are its ROM contents, `engine.json` says what
 they are: ports, parameters, memory map, cycles per layer, and the hash of what they came from.
 """
 
+import hashlib
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
 
-import typer
 from amaranth.hdl import Shape
 from amaranth.lib import wiring
 
 from export.artifact import Network
-from export.cli import one_line_errors
-from export.config import Config, load_config
+from export.config import Config, ConfigError
 from export.cost import Cost
 from export.descriptor import layer_fields
-from export.file import load_network
 from export.hardware import Hardware
 from export.pack import pack
 from export.program import Program
 from hw.engine import Engine
-from hw.verilog import write_verilog
+from hw.verilog import memory_files, write_verilog
 
 TOP = "engine"
 
@@ -37,7 +35,7 @@ def describe(engine: Engine, program: Program, network: Network, top: str = TOP)
         "name": config.name,
         "top": top,
         "measured": network.record.get("measured"),  # accuracy, as kept with the weights
-        "hash": {"config": config.digest, "weights": network.digest},
+        "hash": {"config": config.digest, "weights": network.digest, "generator": generator_hash()},
         "ports": ports(engine.signature),
         "parameters": {
             "rows": array.rows, "columns": array.columns, "words": array.words,
@@ -80,6 +78,27 @@ def describe(engine: Engine, program: Program, network: Network, top: str = TOP)
     }
 
 
+def generator_hash() -> str:
+    """SHA-256 (hex) of the sources that an engine follows from."""
+    here, sha = Path(__file__).parent, hashlib.sha256()
+    for path in sorted([*here.glob("*.py"), *here.with_name("export").glob("*.py")]):
+        sha.update(path.read_bytes())
+    return sha.hexdigest()
+
+
+def up_to_date(config: Config, network: Network, folder: Path, top: str = TOP) -> dict | None:
+    """What `engine.json` says, if it is of this design, these weights and this generator."""
+    try:
+        facts = json.loads((folder / f"{top}.json").read_text())
+        same = facts["hash"] == {"config": config.digest, "weights": network.digest,
+                                 "generator": generator_hash()}
+        same &= (facts["name"], facts["clock_mhz"]) == (config.name, config.target.clock_mhz)
+        files = [f"{top}.v", *memory_files(folder / f"{top}.v")]
+        return facts if same and all((folder / file).is_file() for file in files) else None
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+
+
 def ports(signature: wiring.Signature) -> dict:
     """Direction and bits of each Verilog port."""
     found = {"clk": {"direction": "input", "bits": 1}, "rst": {"direction": "input", "bits": 1}}
@@ -111,6 +130,8 @@ def generate(config: Config, network: Network, folder: Path,
     ConfigError
         If the network is not the configured one or does not fit the array.
     """
+    if not re.fullmatch(r"[A-Za-z_]\w*", top):
+        raise ConfigError(f"top must be a Verilog identifier, not {top!r:.60}")
     program = Program(config)
     hardware = hardware or Hardware.of([program])
     engine = Engine(hardware, pack(program, hardware, network))
@@ -129,35 +150,3 @@ def generate(config: Config, network: Network, folder: Path,
     write_verilog(engine, folder, top, header, prefix="" if top == TOP else f"{top}_",
                   beside={f"{top}.json": json.dumps(facts, indent=1) + "\n"})
     return facts
-
-
-def load_design(config: Path, weights: Path | None = None) -> tuple[Config, Network]:
-    """A configuration and its weights, by default those shipped as `weights/NAME.npz`."""
-    design = load_config(config)
-    return design, load_network(weights or Path("weights") / f"{design.name}.npz")
-
-
-@one_line_errors
-def main(
-    config: Annotated[Path, typer.Argument(help="design, a TOML file")],
-    output: Annotated[Path | None, typer.Option("-o", help="folder; default: build/NAME")] = None,
-    weights: Annotated[Path | None, typer.Option(
-        help="integer network; default: weights/NAME.npz")] = None,
-):
-    """Writes engine.v, its ROM contents and engine.json."""
-    design, network = load_design(config, weights)
-    folder = output or Path("build") / design.name
-    facts = generate(design, network, folder)
-    width = max(len(layer["name"]) for layer in facts["layers"])
-    for layer in facts["layers"]:
-        typer.echo(f"{layer['name']:{width}}  {layer['word_bits']} bit  "
-                   f"{layer['weight_bits']:>9,} bits  "
-                   f"{layer['cycles']:>9,} cycles  array use {layer['array_use']:.1%}")
-    typer.echo(f"{folder}: {facts['cycles_per_frame']:,} cycles per frame, "
-               f"{facts['total_bits']:,} bits stored (weights {facts['weight_bits']:,}, biases "
-               f"{facts['bias_bits']:,}, program {facts['program_bits']:,}, seeds "
-               f"{facts['seed_bits']:,})")
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -1,4 +1,4 @@
-"""Trains small variants of the encoder and compares them: `python -m model.ablate`.
+"""Trains small variants of the encoder and compares them.
 
 Every variant has six or nine 3x3 layers in three stages, about half as wide as those of
 `configs/megabit.toml`, or is `configs/mognet.toml` at half its width; all have the recipe of the
@@ -9,17 +9,13 @@ on, one that is finished is not repeated. Tables are Markdown.
 import json
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Annotated
 
-import torch
-import typer
 from torch import nn
 
 from export.automaton import cells
-from export.cli import one_line_errors
 from export.config import Config, ConfigError, load_config, parse_config
 from model.network import Encoder, QuantWeight
-from model.train import train
+from model.train import train_alone_or_together
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 RECIPE = {**load_config(CONFIGS / "megabit.toml").train.model_dump(),
@@ -152,28 +148,13 @@ def tables(found: dict[str, list[float]]) -> str:
     return "\n".join(lines)
 
 
-@one_line_errors
-def main(
-    names: Annotated[list[str] | None, typer.Argument(help="variants; default: all")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="runs of each, with seeds 1, 2, ...")] = 1,
-    folder: Annotated[Path, typer.Option("-o", help="where the runs are kept")] =
-        Path("build/ablation"),
-    device: Annotated[str, typer.Option(help="cpu or cuda; default: cuda if there is one")] = "",
-    show: Annotated[bool, typer.Option("--show", help="train nothing")] = False,
-):
-    """Trains what is not trained yet and prints the tables."""
-    names = names or list(VARIANTS)
+def run(names: list[str], seeds: int, folder: Path, device: str):
+    """Trains what is not trained yet; ConfigError for an unknown variant."""
     if unknown := sorted(set(names) - set(VARIANTS)):
         raise ConfigError(f"{unknown[0]}: no such variant; wanted some of {', '.join(VARIANTS)}")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     for seed in range(1, seeds + 1):
-        for name in [] if show else names:
-            run = folder / f"{name}-seed{seed}"
-            if not (run / "record.json").exists():
-                typer.echo(f"{name}, seed {seed}")
-                train(VARIANTS[name](seed=seed), run, device=device)
-    typer.echo(tables(results(folder)))
-
-
-if __name__ == "__main__":
-    typer.run(main)
+        for name in names:
+            place = folder / f"{name}-seed{seed}"
+            if not (place / "record.json").exists():
+                print(f"{name}, seed {seed}", flush=True)
+                train_alone_or_together(VARIANTS[name](seed=seed), place, device=device)

@@ -1,8 +1,13 @@
-"""CIFAR-10: from the authors' archive, checked, or from a folder of four `.npy` files.
+"""Images and labels: any folder of the user's, or CIFAR-10 from its authors' archive, checked.
 
-`HEXLANE_DATA` names a folder that holds either `{train,test}_{images,labels}.npy` (uint8
-[N, 32, 32, 3] and [N]) or `cifar-10-python.tar.gz`; without it the archive is downloaded to
-`build/data`. A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
+`HEXLANE_DATA` names a folder that holds one of
+
+* `{train,test}_images.npy` (uint8 [N, H, W, C]) and `{train,test}_labels.npy` (integers [N]),
+* `{train,test}/CLASS/` with PNG or JPEG images, classes in the order of their names,
+* `cifar-10-python.tar.gz`, which is downloaded to `build/data` if nothing is named and the network
+  takes its images. A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
+
+A file `classes.txt` may name the classes, one per line.
 """
 
 import hashlib
@@ -13,16 +18,117 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from export.config import ConfigError
+from export.checked import ConfigError
+from export.network import NetworkConfig
 
 ARCHIVE = "cifar-10-python.tar.gz"
 URL = f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}"
 MD5 = "c58f30108f718f92721af3b95e74349a"
-HOLDOUT = 5000  # the last training images are the validation split
-
+CIFAR10 = (32, 32, 3), 10
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer",
            "dog", "frog", "horse", "ship", "truck")
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+
+
+def holdout(count: int) -> int:
+    """Training images that are held out for validation: the last tenth."""
+    return -(-count // 10)
+
+
+def load_images(network: NetworkConfig, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 [N, H, W, C] and labels int64 [N] of `train`, `validation` or `test`.
+
+    Raises
+    ------
+    ConfigError
+        If there are none that the network takes, or a file is damaged; nothing is downloaded then.
+    """
+    name = "test" if split == "test" else "train"
+    size = network.height, network.width, network.channels
+    folder, named = _folder()
+    if (folder / f"{name}_images.npy").exists():
+        images, labels = (_array(folder / f"{name}_{kind}.npy") for kind in ("images", "labels"))
+    elif (folder / name).is_dir():
+        images, labels = _from_classes(folder / name, size)
+    elif (size, network.classes) == CIFAR10:
+        images, labels = _from_archive(folder, name, named)
+    else:
+        raise ConfigError(f"{folder}: holds neither {name}_images.npy nor {name}/CLASS/ with images"
+                          f" of {'x'.join(map(str, size))}; HEXLANE_DATA names the folder")
+    if images.dtype != np.uint8 or images.shape[1:] != size or not len(images):
+        raise ConfigError(f"{folder}: {name} images must be uint8 [N, {str(size)[1:-1]}], "
+                          f"not {images.dtype} {list(images.shape)}")
+    if not np.issubdtype(labels.dtype, np.integer) or labels.shape != images.shape[:1] \
+            or labels.min() < 0 or labels.max() >= network.classes:
+        raise ConfigError(f"{folder}: {name} labels must be {len(images)} integers below "
+                          f"{network.classes}, not {labels.dtype} {list(labels.shape)}"
+                          + (f" up to {labels.max()}" if labels.size else ""))
+    first = len(images) - holdout(len(images))
+    part = {"train": slice(first), "validation": slice(first, None), "test": slice(None)}[split]
+    return images[part], labels[part].astype(np.int64)
+
+
+def class_names(network: NetworkConfig) -> list[str]:
+    """Names of the classes as far as the data says them, else their numbers."""
+    folder, _ = _folder()
+    names = []
+    if (folder / "classes.txt").is_file():
+        names = (folder / "classes.txt").read_text(errors="replace").split("\n")[:network.classes]
+    elif (folder / "train").is_dir():
+        names = sorted(path.name for path in (folder / "train").iterdir() if path.is_dir())
+    elif ((network.height, network.width, network.channels), network.classes) == CIFAR10:
+        names = list(CLASSES)
+    return names if len(names) == network.classes else [str(k) for k in range(network.classes)]
+
+
+def read_image(path: Path, size: tuple[int, int, int]) -> np.ndarray:
+    """Pixels uint8 [H, W, C] of a PNG or JPEG file that has this size; ConfigError if not."""
+    height, width, channels = size
+    try:
+        with Image.open(path, formats=[FORMATS.get(path.suffix.lower(), "PNG")]) as image:
+            if image.size != (width, height):
+                raise ConfigError(f"{path}: wanted {width}x{height} pixels, "
+                                  f"got {image.width}x{image.height}")
+            if image.mode.startswith(("I", "F")):
+                raise ConfigError(f"{path}: wanted 8 bits a channel, got {image.mode}")
+            pixels = np.asarray(image.convert("RGB" if channels == 3 else "L"))
+    except ConfigError:
+        raise
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, EOFError,
+            OverflowError, LookupError, TypeError) as error:
+        raise ConfigError(f"{path}: cannot be read as an image: {error}") from error
+    pixels = pixels.reshape(height, width, -1)
+    if pixels.shape != size:
+        raise ConfigError(f"{path}: images have 1 or 3 channels, wanted {channels}")
+    return pixels
+
+
+def _folder() -> tuple[Path, bool]:
+    """Where the data is, and whether the user says so."""
+    named = os.environ.get("HEXLANE_DATA")
+    return Path(named or "build/data"), bool(named)
+
+
+def _array(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError, TypeError, LookupError,
+            MemoryError) as error:
+        raise ConfigError(f"{path}: cannot be read as an array: {error}") from error
+
+
+def _from_classes(folder: Path, size: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = [], []
+    for number, kind in enumerate(sorted(path for path in folder.iterdir() if path.is_dir())):
+        files = sorted(path for path in kind.iterdir() if path.suffix.lower() in FORMATS)
+        images += [read_image(file, size) for file in files]
+        labels += [number] * len(files)
+    if not images:
+        raise ConfigError(f"{folder}: wanted a folder of PNG or JPEG images for each class, "
+                          f"found none")
+    return np.stack(images), np.array(labels)
 
 
 _ARRAYS = frozenset({("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"),
@@ -38,37 +144,12 @@ class _ArraysOnly(pickle.Unpickler):
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
-def load_cifar10(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 [N, 32, 32, 3] (RGB) and labels uint8 [N] of `train` or `test`.
-
-    Raises
-    ------
-    ConfigError
-        If the data is missing, incomplete or fails its checksum.
-    """
-    count = {"train": 50000, "test": 10000}[split]
-    folder = Path(os.environ.get("HEXLANE_DATA") or "build/data")
-    if (folder / f"{split}_images.npy").exists():
-        try:
-            images, labels = (np.load(folder / f"{split}_{kind}.npy", allow_pickle=False)
-                              for kind in ("images", "labels"))
-        except (OSError, ValueError, EOFError) as error:
-            raise ConfigError(f"{folder}: {split} arrays cannot be read: {error}") from error
-    else:
-        images, labels = _from_archive(folder, split)
-    if images.shape != (count, 32, 32, 3) or labels.shape != (count,) \
-            or images.dtype != np.uint8:
-        raise ConfigError(f"{folder}: wanted {count} uint8 images of 32x32x3 with labels for "
-                          f"{split}, got {images.dtype} {images.shape} and {labels.shape}")
-    return images, labels.astype(np.uint8)
-
-
-def _from_archive(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+def _from_archive(folder: Path, split: str, named: bool) -> tuple[np.ndarray, np.ndarray]:
     archive = folder / ARCHIVE
     if not archive.exists():
-        if "HEXLANE_DATA" in os.environ:
+        if named:
             raise ConfigError(f"{folder}: HEXLANE_DATA holds neither {split}_images.npy "
-                              f"nor {ARCHIVE}")
+                              f"nor {split}/CLASS/ nor {ARCHIVE}")
         folder.mkdir(parents=True, exist_ok=True)
         part = archive.with_suffix(".part")
         try:
@@ -89,4 +170,4 @@ def _from_archive(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
                                 encoding="bytes").load()
             images.append(batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
             labels += batch[b"labels"]
-    return np.concatenate(images), np.array(labels, dtype=np.uint8)
+    return np.concatenate(images), np.array(labels)

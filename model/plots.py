@@ -1,20 +1,12 @@
-"""Draws a trained network: `python -m model.plots configs/megabit.toml`.
-
-Writes `docs/img/NAME-curve.svg` (validation accuracy and loss by epoch, from the record that the
-artifact keeps) and `docs/img/NAME-levels.svg` (share of each weight level in each layer).
-"""
+"""Draws a trained network: accuracy and loss by epoch, and the share of each weight level."""
 
 from pathlib import Path
-from typing import Annotated
 
 import matplotlib.pyplot as plt
 import numpy as np
-import typer
 
 from export.artifact import ALPHABET, Network
-from export.cli import one_line_errors
-from export.config import ConfigError, load_config
-from export.file import load_network
+from export.config import ConfigError
 
 plt.rcParams.update({"svg.hashsalt": "hexlane", "svg.fonttype": "none", "figure.dpi": 100,
                      "axes.spines.top": False, "axes.spines.right": False})
@@ -67,22 +59,11 @@ def levels(network: Network) -> plt.Figure:
     return figure
 
 
-@one_line_errors
-def main(
-    config: Annotated[Path, typer.Argument(help="design, a TOML file")],
-    weights: Annotated[Path | None, typer.Option(help="default: weights/NAME.npz")] = None,
-    output: Annotated[Path, typer.Option("-o", help="folder")] = Path("docs/img"),
-):
-    """Draws the training curve and the weights' levels of a trained network."""
-    name = load_config(config).name
-    network = load_network(weights or Path("weights") / f"{name}.npz")
-    figures = {"curve": curve(network.record), "levels": levels(network)}
-    output.mkdir(parents=True, exist_ok=True)
-    for kind, figure in figures.items():
-        path = output / f"{name}-{kind}.svg"
-        figure.savefig(path, metadata={"Date": None})
-        typer.echo(path)
-
-
-if __name__ == "__main__":
-    typer.run(main)
+def draw(network: Network, name: str, folder: Path) -> list[Path]:
+    """Writes `NAME-curve.svg` and `NAME-levels.svg`, and returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for kind, figure in {"curve": curve(network.record), "levels": levels(network)}.items():
+        paths.append(folder / f"{name}-{kind}.svg")
+        figure.savefig(paths[-1], metadata={"Date": None})
+    return paths

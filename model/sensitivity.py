@@ -1,4 +1,4 @@
-"""How much each layer's weight precision costs: `python -m model.sensitivity configs/megabit.toml`.
+"""How much each layer's weight precision costs.
 
 Takes the float teacher of a training, rounds the weights of one layer at a time to 1, 2 and 3 bits,
 calibrates, and measures the validation loss. From these it chooses a precision for every layer: the
@@ -7,23 +7,19 @@ smallest sum of the losses' increases with no more weight bits than the design h
 
 import itertools
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-import typer
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from tqdm import tqdm
 
-from export.cli import one_line_errors
-from export.config import ConfigError, load_config
+from export.config import Config, ConfigError
 from export.words import operands, stored_bits
-from model.data import HOLDOUT, load_cifar10
+from model.convert import check_fit, load_state
 from model.network import Encoder, calibrate
-from model.train import QUICK
+from model.train import QUICK, load_tensors
 
 BITS = 1, 2, 3
 
@@ -82,41 +78,31 @@ def costs(encoder: Encoder, words: int, dense: bool) -> np.ndarray:
                      for part in [*encoder.convs, encoder.head]])
 
 
-@one_line_errors
-def main(
-    config: Annotated[Path, typer.Argument(help="design, a TOML file")],
-    checkpoint: Annotated[Path | None, typer.Option(
-        "-c", help="of a training with a teacher; default: build/NAME/train/checkpoint.pt")] = None,
-):
-    """Measures what the precision of each layer's weights costs, and chooses precisions."""
-    design = load_config(config)
-    path = checkpoint or Path("build") / design.name / "train" / "checkpoint.pt"
-    try:
-        state = torch.load(path, weights_only=True, map_location="cpu")["teacher"]
-    except (OSError, KeyError) as error:
-        raise ConfigError(f"{path}: is no checkpoint of a training with a teacher") from error
-    if state is None:
-        raise ConfigError(f"{path}: the teacher's epochs are not over yet")
+def table(design: Config, checkpoint: Path) -> Table:
+    """What each layer's precision costs, and the precisions that cost least, as a table.
+
+    Raises
+    ------
+    ConfigError
+        If `checkpoint` is not one of a training with a teacher.
+    """
+    state = load_state(checkpoint)
+    if not isinstance(state, dict) or not isinstance(state.get("teacher"), dict):
+        raise ConfigError(f"{checkpoint}: is no checkpoint of a training whose teacher is done")
     encoder = Encoder(design.network, design.train)
-    encoder.load_state_dict(state)
+    check_fit(state["teacher"], encoder.state_dict(), checkpoint)
+    encoder.load_state_dict(state["teacher"])
     encoder.quantize(weights=False, codes=False)
-    images, labels = load_cifar10("train")
-    images = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-    labels = torch.from_numpy(labels).long()
-    increase = measure(encoder, images[:QUICK], images[-HOLDOUT:], labels[-HOLDOUT:])
+    images, _ = load_tensors(design.network, "train")
+    increase = measure(encoder, images[:QUICK], *load_tensors(design.network, "validation"))
     cost = costs(encoder, design.array.words, design.array.dense)
     parts = [*encoder.convs, encoder.head]
     now = [part.bits for part in parts]
     best = choose(increase, cost, sum(row[bits - 1] for row, bits in zip(cost, now, strict=True)))
-    table = Table(title="increase of the validation loss, one layer at a time")
+    found = Table(title="increase of the validation loss, one layer at a time")
     for column in ("layer", "weights", "1 bit", "2 bits", "3 bits", "now", "best"):
-        table.add_column(column, justify="left" if column == "layer" else "right")
-    names = [part.layer.name for part in parts]
-    for name, part, row, was, is_best in zip(names, parts, increase, now, best, strict=True):
-        table.add_row(name, f"{part.weight.numel():,}", *(f"{value:+.3f}" for value in row),
-                      str(was), str(is_best))
-    Console().print(table)
-
-
-if __name__ == "__main__":
-    typer.run(main)
+        found.add_column(column, justify="left" if column == "layer" else "right")
+    for part, row, was, is_best in zip(parts, increase, now, best, strict=True):
+        found.add_row(part.layer.name, f"{part.weight.numel():,}",
+                      *(f"{value:+.3f}" for value in row), str(was), str(is_best))
+    return found

@@ -1,4 +1,4 @@
-"""Trains the network of a configuration: `python -m model.train configs/megabit.toml`.
+"""Trains the network of a configuration.
 
 First, for `teacher_epochs`, the network is trained with real weights and codes. From there the
 codes are quantized, after `code_epochs` the weights too, for `epochs` in all, and the float network
@@ -17,21 +17,19 @@ import pickle
 import platform
 import time
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-import typer
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from export.cli import one_line_errors
-from export.config import Config, ConfigError, load_config
-from model.data import HOLDOUT, load_cifar10
+from export.config import Config, ConfigError
+from export.network import NetworkConfig
+from model.data import load_images
 from model.network import Encoder, calibrate
 from model.quant import Fused
 
@@ -215,6 +213,13 @@ class Run:
         return total / per_epoch
 
 
+def load_tensors(network: NetworkConfig, split: str, device: str = "cpu") -> tuple[Tensor, Tensor]:
+    """Images uint8 (n, c, h, w) and labels (n,) of `train`, `validation` or `test`."""
+    images, labels = load_images(network, split)
+    images = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    return images.to(device), torch.from_numpy(labels).to(device)
+
+
 def train(config: Config, folder: Path, *, device: str = "cpu", compiled: bool = True,
           limit: int | None = None) -> dict:
     """Trains to the end (or from where a killed run was) and returns the record.
@@ -222,12 +227,11 @@ def train(config: Config, folder: Path, *, device: str = "cpu", compiled: bool =
     `limit` takes only that many training images, for trying a recipe out.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    images, labels = load_cifar10("train")
-    images = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-    labels = torch.from_numpy(labels).long()
-    images, labels = images.to(device), labels.to(device)
-    held, held_labels = images[-HOLDOUT:], labels[-HOLDOUT:]
-    images, labels = images[:-HOLDOUT][:limit], labels[:-HOLDOUT][:limit]
+    images, labels = (each[:limit] for each in load_tensors(config.network, "train", device))
+    held, held_labels = load_tensors(config.network, "validation", device)
+    if len(images) < config.train.batch:
+        raise ConfigError(f"train.batch must be at most the {len(images)} training images, "
+                          f"not {config.train.batch}")
     Fused.enabled = compiled
     run = Run(config, folder, device)
     run.resume()
@@ -266,7 +270,7 @@ def train(config: Config, folder: Path, *, device: str = "cpu", compiled: bool =
     calibrate(encoder, images[:FINAL].cpu())
     right = accuracy(encoder, held.cpu(), held_labels.cpu())
     _atomic_save(encoder.state_dict(), folder / "final.pt")
-    record = {"command": f"python -m model.train configs/{config.name}.toml",
+    record = {"command": f"hexlane train configs/{config.name}.toml",
               "config": config.model_dump(), "python": platform.python_version(),
               "torch": torch.__version__, "device": device, "processes": run.world,
               "machine": platform.machine(), "seconds": round(run.seconds),
@@ -277,29 +281,14 @@ def train(config: Config, folder: Path, *, device: str = "cpu", compiled: bool =
     return record
 
 
-@one_line_errors
-def main(
-    config: Annotated[Path, typer.Argument(help="design, a TOML file")],
-    output: Annotated[Path | None, typer.Option("-o", help="default: build/NAME/train")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda; default: cuda if there is one")] = "",
-    compiled: Annotated[bool, typer.Option(help="use torch.compile")] = True,
-    limit: Annotated[int | None, typer.Option(help="only so many training images")] = None,
-):
-    """Trains the design's network, resuming a run that was stopped."""
-    design = load_config(config)
+def train_alone_or_together(config: Config, folder: Path, *, device: str = "", **how) -> dict:
+    """:func:`train`, in one process or as one of those that `torchrun` starts."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if "LOCAL_RANK" in os.environ:  # torchrun
+    if "LOCAL_RANK" in os.environ:
         dist.init_process_group("nccl" if device == "cuda" else "gloo")
         if device == "cuda":
             device = f"cuda:{os.environ['LOCAL_RANK']}"
-    record = train(design, output or Path("build") / design.name / "train", device=device,
-                   compiled=compiled, limit=limit)
+    record = train(config, folder, device=device, **how)
     if dist.is_initialized():
         dist.destroy_process_group()
-    if record:
-        typer.echo(f"validation accuracy {record['validation']:.2%} after "
-                   f"{len(record['curve'])} epochs, {record['seconds']} s")
-
-
-if __name__ == "__main__":
-    typer.run(main)
+    return record

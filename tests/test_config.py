@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from export.cli import one_line_errors
 from export.config import ConfigError, load_config, parse_config
 from export.network import NetworkConfig, Shape
 
@@ -193,27 +192,6 @@ def test_error_names_the_file(tmp_path):
     path.write_text("")
     with pytest.raises(ConfigError, match=r"empty\.toml: network: Field required$"):
         load_config(path)
-
-
-def test_command_line_error_is_one_line(capsys):
-    @one_line_errors
-    def command(text):
-        raise ConfigError(text)
-
-    with pytest.raises(SystemExit) as stop:
-        command("what is wrong")
-    assert stop.value.code == 2
-    assert capsys.readouterr() == ("", "error: what is wrong\n")
-
-
-def test_command_line_passes_results_and_bugs():
-    @one_line_errors
-    def command(value):
-        return 1 // value
-
-    assert command(1) == 1
-    with pytest.raises(ZeroDivisionError):
-        command(0)
 
 
 @pytest.mark.parametrize("crop", [1, 2, 7, 8])

@@ -10,12 +10,13 @@ import pytest
 from export.config import Config, ConfigError, load_config, parse_config
 from export.file import load_network
 from export.network import NetworkConfig, walk
+from sim.cli import main
 from sim.golden import run
 from sim.samples import random_images
 
 torch = pytest.importorskip("torch")
 network = import_module("model.network")
-convert = import_module("export.convert")
+convert = import_module("model.convert")
 
 LAYERS = {
     "decreasing": [("a", 12, 3, 3, {"pool": True}), ("b", 12, 2, 2, {"pool": True}),
@@ -140,10 +141,16 @@ def design(tmp_path, monkeypatch) -> Config:
 FINAL, RECORD = Path("build/small/train/final.pt"), Path("build/small/train/record.json")
 
 
+def done(*arguments):
+    with pytest.raises(SystemExit) as stop:
+        main(list(arguments))
+    assert stop.value.code == 0
+
+
 def refused(capsys, *arguments) -> str:
     """The one line with which the command stops."""
     with pytest.raises(SystemExit) as stop:
-        convert.main(Path("small.toml"), *arguments)
+        main(["convert", "small.toml", *arguments])
     assert stop.value.code == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("error: ") and err.count("\n") == 1
@@ -155,7 +162,7 @@ def test_command_converts_the_final_weights(design, capsys):
     torch.save(encoder.state_dict(), FINAL)
     record = {"config": design.model_dump(), "validation": 0.5}
     RECORD.write_text(json.dumps(record))
-    convert.main(Path("small.toml"))
+    done("convert", "small.toml")
     loaded = load_network("weights/small.npz")
     assert loaded.digest == convert.convert(encoder).digest
     assert loaded.record == {"training": json.loads(json.dumps(record))}
@@ -167,7 +174,7 @@ def test_command_converts_the_final_weights(design, capsys):
 
 def test_command_without_a_record(design):
     torch.save(encoder_of(design.network).state_dict(), FINAL)
-    convert.main(Path("small.toml"), None, Path("other.npz"))
+    done("convert", "small.toml", "-o", "other.npz")
     assert load_network("other.npz").record == {"training": {}}
 
 
@@ -176,7 +183,7 @@ def test_command_converts_a_checkpoint_of_a_run(design):
     path = Path("checkpoint.pt")
     torch.save({"encoder": encoder.state_dict(), "epoch": 3, "curve": [[1.5, 0.25]],
                 "seconds": 9.0, "optimizers": []}, path)
-    convert.main(Path("small.toml"), path, None)
+    done("convert", "small.toml", "-c", str(path))
     loaded = load_network("weights/small.npz")
     assert loaded.digest == convert.convert(encoder).digest
     assert loaded.record == {"training": {"epoch": 3, "curve": [[1.5, 0.25]]}}

@@ -26,7 +26,7 @@ ACCURACY = {"megabit": 0.875, "cifar10": 0.85, "heq_residual": 0.88, "mognet": 0
 def cifar10():
     if "HEXLANE_DATA" not in os.environ and not (Path("build/data") / data.ARCHIVE).exists():
         pytest.skip("CIFAR-10 is not here: set HEXLANE_DATA or run `make eval` once")
-    return data.load_cifar10("test")
+    return data.load_images(load_config("configs/megabit.toml").network, "test")
 
 
 @pytest.fixture(scope="module", params=ACCURACY)

@@ -1,12 +1,15 @@
+"""Sizes of a mapped netlist, the report, and what is refused."""
+
 import json
 from pathlib import Path
 
 import pytest
-from typer import Typer
-from typer.testing import CliRunner
 
+from export.config import load_config
 from hw import synth
+from hw.ice40 import logic_cells
 from hw.verilog import write_verilog
+from sim.cli import main
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 ENGINE = {"cycles_per_frame": 10, "array_use": 0.5, "weight_bits": 40, "bias_bits": 3,
@@ -19,21 +22,27 @@ def folder(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     import toy
     write_verilog(toy.Toy(range(100, 200)), tmp_path, "engine")
-    (tmp_path / "engine.json").write_text(json.dumps(ENGINE))
     return tmp_path
 
 
 def run(folder, config="cifar10"):
-    app = Typer()
-    app.command()(synth.main)
-    return CliRunner().invoke(app, [str(CONFIGS / f"{config}.toml"), "--build", str(folder)])
+    """Exit code, for an engine that says it is of this configuration."""
+    path = CONFIGS / f"{config}.toml"
+    facts = ENGINE | {"hash": {"weights": "abc", "config": load_config(path).digest}}
+    (folder / "engine.json").write_text(json.dumps(facts))
+    return synthesise(folder, config)
+
+
+def synthesise(folder, config="cifar10"):
+    with pytest.raises(SystemExit) as stop:
+        main(["synth", str(CONFIGS / f"{config}.toml"), "-o", str(folder)])
+    return stop.value.code
 
 
 @pytest.mark.parametrize("config, device", [("cifar10", "LFE5U-85F"), ("tiny", "iCE40UP5K")])
-def test_report_has_sizes_and_what_the_engine_says(folder, config, device):
-    result = run(folder, config)
-    assert result.exit_code == 0
-    assert f"{config} fits the {device}" in result.stdout
+def test_report_has_sizes_and_what_the_engine_says(folder, capsys, config, device):
+    assert run(folder, config) == 0
+    assert f"{config} fits the {device}" in capsys.readouterr().out
     report = json.loads((folder / "report.json").read_text())
     assert report["device"] == device
     assert report["ff"] >= 7 + 2 + 3  # addresses of table and history, and the count
@@ -44,14 +53,13 @@ def test_report_has_sizes_and_what_the_engine_says(folder, config, device):
                for key in ENGINE if key.endswith("_bits") or key in ("cycles_per_frame",
                                                                      "array_use"))
     assert report["accuracy"] is None
-    assert report["accuracy_note"] == "not measured for these weights; `make eval` does"
+    assert report["accuracy_note"] == "not measured for these weights; `hexlane evaluate` does"
 
 
-def test_engine_that_does_not_fit_is_an_error(folder, monkeypatch):
+def test_engine_that_does_not_fit_is_an_error(folder, capsys, monkeypatch):
     monkeypatch.setitem(synth.DEVICES["ecp5"].sites, "logic", 10)
-    result = run(folder)
-    assert result.exit_code == 1
-    assert "does not fit the LFE5U-85F" in result.stdout
+    assert run(folder) == 1
+    assert "does not fit the LFE5U-85F" in capsys.readouterr().out
     assert not json.loads((folder / "report.json").read_text())["fits"]
 
 
@@ -67,10 +75,66 @@ def test_accuracy_is_of_the_same_network(tmp_path):
     assert synth.accuracy_fields(path, other | shipped)["accuracy"] == 0.8
 
 
-def test_missing_engine_is_one_line(tmp_path):
-    result = run(tmp_path)
-    assert result.exit_code == 2
-    assert result.stderr.endswith("engine.v: is missing; `make verilog` writes it\n")
-    assert result.stderr.count("\n") == 1
+def refused(capsys) -> str:
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and err.count("\n") == 1 and len(err) <= 310
+    return err
 
 
+def test_missing_engine_is_one_line(tmp_path, capsys):
+    assert synthesise(tmp_path) == 2
+    assert refused(capsys).endswith("engine.v: is missing; `hexlane generate` writes it\n")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "{}", "[" * 10**5, "\ufffd"])
+def test_damaged_description_is_one_line(folder, capsys, text):
+    (folder / "engine.json").write_text(text)
+    assert synthesise(folder) == 2
+    assert "engine.json: cannot be read: " in refused(capsys)
+
+
+def test_engine_of_another_design_is_refused(folder, capsys):
+    (folder / "engine.json").write_text(json.dumps(
+        ENGINE | {"name": "other", "hash": {"config": "0", "weights": "abc"}}))
+    assert synthesise(folder) == 2
+    assert "holds the engine of 'other', or of an earlier configuration" in refused(capsys)
+    assert not (folder / "report.json").exists()
+
+
+def test_a_yosys_that_fails_is_told_in_one_line(folder, capsys):
+    (folder / "engine.v").write_text("module engine(input a; endmodule\n")
+    assert run(folder) == 1
+    line = refused(capsys)
+    assert "Yosys failed: " in line and f"all of it is in {folder / 'synth.log'}" in line
+    assert "syntax error" in (folder / "synth.log").read_text()
+
+
+def cell(kind, **wires):
+    outputs = ("O", "Q", "CO")
+    return {"type": kind, "connections": {name: [bit] for name, bit in wires.items()},
+            "port_directions": {name: "output" if name in outputs else "input" for name in wires}}
+
+
+def test_logic_cells_of_an_ice40():
+    """By hand: what shares a cell, and what cannot."""
+    def count(*cells, ports=()):
+        return logic_cells({"cells": {str(k): each for k, each in enumerate(cells)},
+                            "ports": {"p": {"bits": list(ports)}}})
+
+    lut = cell("SB_LUT4", I0=1, I1=2, I2=3, I3=4, O=10)
+    register = cell("SB_DFFE", D=10, C=90, E=91, Q=11)
+    assert count(lut) == count(register) == 1
+    assert count(lut, register) == 1  # the LUT drives the register alone
+    assert count(lut, register, ports=[10]) == 2  # ... or a port too,
+    assert count(lut, register, cell("SB_LUT4", I0=10, O=12)) == 3  # ... or another LUT,
+    assert count(lut, cell("SB_DFFE", D=5, C=90, E=10, Q=11)) == 2  # ... or no data input
+    carry = cell("SB_CARRY", I0=2, I1=3, CI="0", CO=20)
+    assert count(carry) == 1
+    assert count(lut, carry) == 1  # inputs on I1 and I2
+    assert count(lut, cell("SB_CARRY", I0=2, I1=5, CI="0", CO=20)) == 2
+    second = cell("SB_LUT4", I0="0", I1=6, I2=7, I3=20, O=13)
+    chained = cell("SB_CARRY", I0=6, I1=7, CI=20, CO=21)
+    assert count(lut, carry, second, chained) == 2
+    assert count(lut, carry, chained) == 2
+    assert count(cell("SB_LUT4", I1=6, I2=7, I3=8, O=13),
+                 cell("SB_CARRY", I0=6, I1=7, CI=8, CO=21)) == 2  # the way into the chain

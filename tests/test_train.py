@@ -15,7 +15,7 @@ from export.config import ConfigError, parse_config
 from sim import golden
 
 torch = pytest.importorskip("torch")
-convert = pytest.importorskip("export.convert")
+convert = pytest.importorskip("model.convert")
 train = pytest.importorskip("model.train")
 plots = pytest.importorskip("model.plots")
 Encoder = pytest.importorskip("model.network").Encoder
@@ -40,8 +40,9 @@ def images(monkeypatch):
     wave = 128 + 100 * np.sin(np.arange(32) * (labels[:, None] + 1) * np.pi / 16)
     stripes = wave[:, None, :, None] + rng.normal(0, 10, (500, 32, 32, 3))
     pixels = stripes.clip(0, 255).astype(np.uint8)
-    monkeypatch.setattr(train, "load_cifar10", lambda split: (pixels, labels))
-    monkeypatch.setattr(train, "HOLDOUT", 100)
+    parts = {"train": slice(-100), "validation": slice(-100, None)}
+    monkeypatch.setattr(train, "load_images", lambda network, split: (
+        pixels[parts[split]], labels[parts[split]].astype(np.int64)))
     return pixels, labels
 
 
@@ -256,7 +257,7 @@ def process(tmp_path_factory):
             train.learning_rate = 0.03
             """)
         return folder, lambda: subprocess.Popen(
-            [sys.executable, "-m", *launcher, "model.train", "test.toml", "--limit", "2000",
+            [sys.executable, "-m", *launcher, "sim.cli", "train", "test.toml", "--limit", "2000",
              "--no-compiled"], cwd=folder, env=environment,
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 

@@ -1,23 +1,14 @@
-"""Checkpoint to integer network: `python -m export.convert configs/megabit.toml`.
-
-Reads `build/NAME/train/final.pt`, or any checkpoint of the training, and writes
-`weights/NAME.npz`. A `record.json` beside the checkpoint goes into the file, and into
-`weights/NAME.json`.
-"""
+"""Checkpoint to integer network. A `record.json` beside the checkpoint goes into its record."""
 
 import json
 import pickle
 from pathlib import Path
-from typing import Annotated
 
 import torch
-import typer
 from torch import Tensor
 
 from export.artifact import Layer, Network
-from export.cli import one_line_errors
-from export.config import Config, ConfigError, load_config, parse_config
-from export.file import save_network, save_record
+from export.config import Config, ConfigError, parse_config
 from export.network import NetworkConfig
 from model.network import Encoder
 
@@ -54,6 +45,17 @@ def convert(encoder: Encoder, record: dict | None = None) -> Network:
     return Network(encoder.network, tuple(layers), record or {})
 
 
+def load_state(path: Path):
+    """What a checkpoint holds, read without running any code; ConfigError if it is none."""
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file; train first") from error
+    except (OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError,
+            pickle.UnpicklingError, AssertionError, OverflowError, MemoryError) as error:
+        raise ConfigError(f"{path}: cannot be read as a checkpoint") from error
+
+
 def load_checkpoint(path: Path, config: Config) -> tuple[Encoder, dict]:
     """The encoder of `final.pt` or `checkpoint.pt` in evaluation mode, and its record.
 
@@ -64,13 +66,7 @@ def load_checkpoint(path: Path, config: Config) -> tuple[Encoder, dict]:
     ConfigError
         If there is no such file, or it is no checkpoint of this network.
     """
-    try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file; train first") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError,
-            pickle.UnpicklingError) as error:
-        raise ConfigError(f"{path}: cannot be read as a checkpoint") from error
+    state = load_state(path)
     if isinstance(state, dict) and "encoder" in state:
         record = {"epoch": state.get("epoch"), "curve": state.get("curve")}
         state = state["encoder"]
@@ -83,12 +79,13 @@ def load_checkpoint(path: Path, config: Config) -> tuple[Encoder, dict]:
         raise ConfigError(f"{config.name}: added real numbers have no integers to export; "
                           f"wanted residuals = \"gates\"")
     encoder = Encoder(config.network, config.train)
-    _check_fit(state, encoder.state_dict(), path)
+    check_fit(state, encoder.state_dict(), path)
     encoder.load_state_dict(state)
     return encoder.eval(), record
 
 
-def _check_fit(state: dict, wanted: dict, path: Path):
+def check_fit(state: dict, wanted: dict, path: Path):
+    """Refuses a state that is not of tensors of the wanted names and shapes."""
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ConfigError(f"{path}: is no checkpoint of this training")
     for name, values in wanted.items():
@@ -114,27 +111,3 @@ def _read_record(path: Path, config: Config) -> dict:
         # Precisions, pooling and padding do not show in the shapes of the checkpoint.
         raise ConfigError(f"{path}: training was of another network than the configuration's")
     return record
-
-
-@one_line_errors
-def main(
-    config: Annotated[Path, typer.Argument(help="design, a TOML file")],
-    checkpoint: Annotated[Path | None, typer.Option(
-        "-c", help="default: build/NAME/train/final.pt")] = None,
-    output: Annotated[Path | None, typer.Option("-o", help="default: weights/NAME.npz")] = None,
-):
-    """Converts a trained checkpoint to the integer network that the hardware runs."""
-    design = load_config(config)
-    source = checkpoint or Path("build") / design.name / "train" / "final.pt"
-    path = output or Path("weights") / f"{design.name}.npz"
-    encoder, record = load_checkpoint(source, design)
-    network = convert(encoder, {"training": record})
-    save_network(network, path)
-    save_record(network, path)
-    weights = sum(layer.weight.size for layer in network.layers)
-    typer.echo(f"{path}: {weights} weights, "
-               f"digest {network.digest[:16]}")
-
-
-if __name__ == "__main__":
-    typer.run(main)

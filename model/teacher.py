@@ -1,0 +1,234 @@
+"""A float network that labels images for the quantized ones: what is distilled.
+
+The shape is that of airbench (Jordan 2024, "94 % on CIFAR-10 in 3.29 seconds on a single GPU"):
+fixed 2x2 filters that whiten, then three blocks of two 3x3 convolutions; optimizer, loss and sizes
+are ours. It is trained on the images that are not held out. Its logits for a fixed set of views of
+each image are computed once: a student that sees one of these views finds its label in the table.
+"""
+
+import json
+import math
+import os
+import platform
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from export.checked import ConfigError
+from export.network import NetworkConfig
+from model.convert import load_state
+from model.train import load_tensors
+
+WIDTHS = 128, 384, 384
+BATCH = 250
+EPOCHS = 15
+LEARNING_RATE, WEIGHT_DECAY = 0.012, 0.1
+SHIFT, CUTOUT = 4, 12  # pixels of random translation, side of the hole in each training image
+# The table's views: flip, rows and columns of translation.
+VIEWS = [(flip, dy, dx) for flip in (False, True) for dy in (-2, 0, 2) for dx in (-2, 0, 2)]
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions, the first one pooled; each with a shift per channel and a GELU."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.shapes = (outputs, inputs, 3, 3), (outputs, outputs, 3, 3)
+        # A row per output channel, as the optimizer wants it.
+        self.weights = nn.ParameterList(
+            torch.randn(shape).div(math.sqrt(math.prod(shape[1:]))).flatten(1)
+            for shape in self.shapes)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(outputs) for _ in range(2))
+        for norm in self.norms:
+            norm.weight.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for k, (weight, shape, norm) in enumerate(zip(self.weights, self.shapes, self.norms,
+                                                      strict=True)):
+            x = F.conv2d(x, weight.view(shape), padding=1)
+            x = F.gelu(norm(F.max_pool2d(x, 2) if k == 0 else x))
+        return x
+
+
+class Teacher(nn.Module):
+    """Images (n, 3, 32, 32), 0 ... 255, to logits (n, classes)."""
+
+    def __init__(self, classes: int = 10, widths: tuple[int, int, int] = WIDTHS):
+        super().__init__()
+        self.register_buffer("whiten", torch.zeros(24, 3, 2, 2))
+        self.whiten_bias = nn.Parameter(torch.zeros(24))
+        self.blocks = nn.Sequential(*(Block(a, b) for a, b in
+                                      zip((24, *widths), widths, strict=False)))
+        self.head = nn.Parameter(torch.randn(classes, widths[-1]) / math.sqrt(widths[-1]))
+
+    @torch.no_grad()
+    def set_whitening(self, images: Tensor):
+        """Filters that make 2x2 patches of `images` white; each once as is and once negated."""
+        patches = F.unfold(images.float() / 255 - 0.5, 2).transpose(1, 2).reshape(-1, 12)
+        values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
+        filters = (vectors / (values + 5e-4).sqrt()).T.reshape(12, 3, 2, 2)
+        self.whiten.copy_(torch.cat([filters, -filters]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.gelu(F.conv2d(x / 255 - 0.5, self.whiten, self.whiten_bias))
+        x = self.blocks(x).amax((2, 3)).float()
+        return F.linear(x, self.head) / 4
+
+
+def move(images: Tensor, dy: Tensor, dx: Tensor, flip: Tensor) -> Tensor:
+    """Images (n, c, h, w), each translated with its border mirrored, and mirrored if `flip`."""
+    n, channels, height, width = images.shape
+    edge = int(max(dy.abs().max(), dx.abs().max()))
+    rows = (torch.arange(height) + dy[:, None]).clamp(-edge, height - 1 + edge)
+    cols = torch.arange(width) + dx[:, None]
+    cols = torch.where(flip[:, None], cols.flip(1), cols)
+    rows, cols = (torch.where(at < 0, -at, torch.where(at >= side, 2 * side - 2 - at, at))
+                  for at, side in ((rows, height), (cols, width)))
+    return images[torch.arange(n)[:, None, None, None], torch.arange(channels)[:, None, None],
+                  rows[:, None, :, None], cols[:, None, None, :]]
+
+
+def cut(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """A gray square of `side` pixels anywhere in each image (DeVries and Taylor 2017)."""
+    n, _, height, width = images.shape
+    inside = []
+    for size in (height, width):
+        first = torch.randint(0, size, (n, 1), generator=generator) - side // 2
+        at = torch.arange(size) - first
+        inside.append((at >= 0) & (at < side))
+    return images.masked_fill((inside[0][:, :, None] & inside[1][:, None, :])[:, None], 128)
+
+
+class Run:
+    """One training: network, optimizers, position; saved after every epoch."""
+
+    def __init__(self, folder: Path, images: Tensor, seed: int, epochs: int):
+        torch.manual_seed(seed)
+        self.folder, self.seed, self.epochs = folder, seed, epochs
+        self.teacher = Teacher().to(memory_format=torch.channels_last)
+        self.teacher.set_whitening(images[:5000])
+        parameters = [p for p in self.teacher.parameters() if p.requires_grad]
+        self.optimizers = [
+            torch.optim.Muon([p for p in parameters if p.ndim > 1], weight_decay=WEIGHT_DECAY,
+                             adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW([p for p in parameters if p.ndim < 2], weight_decay=0.0)]
+        self.epoch, self.curve, self.seconds = 0, [], 0.0
+
+    def save(self):
+        part = self.folder / "checkpoint.part"
+        torch.save({"teacher": self.teacher.state_dict(), "epoch": self.epoch,
+                    "optimizers": [each.state_dict() for each in self.optimizers],
+                    "curve": self.curve, "seconds": self.seconds}, part)
+        os.replace(part, self.folder / "checkpoint.pt")
+
+    def resume(self):
+        path = self.folder / "checkpoint.pt"
+        if not path.exists():
+            return
+        state = load_state(path)
+        self.teacher.load_state_dict(state["teacher"])
+        for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(values)
+        self.epoch, self.curve, self.seconds = state["epoch"], state["curve"], state["seconds"]
+
+    def train_epoch(self, forward, images: Tensor, labels: Tensor) -> float:
+        """One pass; order and augmentation depend on seed and epoch only."""
+        generator = torch.Generator().manual_seed(self.seed * 1000 + self.epoch)
+        order = torch.randperm(len(images), generator=generator)
+        # Each image is mirrored in every other epoch, beginning with a random one.
+        first = torch.rand(len(images), generator=torch.Generator().manual_seed(self.seed)) < 0.5
+        flips = first ^ bool(self.epoch % 2)
+        steps, total = len(images) // BATCH, 0.0
+        self.teacher.train()
+        for k in tqdm(range(steps), desc=f"epoch {self.epoch + 1}/{self.epochs}", leave=False):
+            pick = order[k * BATCH:(k + 1) * BATCH]
+            dy, dx = torch.randint(-SHIFT, SHIFT + 1, (2, BATCH), generator=generator)
+            x = cut(move(images[pick], dy, dx, flips[pick]), CUTOUT, generator)
+            x = x.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+            progress = (self.epoch + k / steps) / self.epochs
+            rate = LEARNING_RATE * min(progress / 0.1 + 0.01, (1 - progress) / 0.9)
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                loss = F.cross_entropy(forward(x).float(), labels[pick])
+            self.teacher.zero_grad()
+            loss.backward()
+            for optimizer in self.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                optimizer.step()
+            total += loss.item()
+        return total / steps
+
+
+@torch.no_grad()
+def logits(teacher: nn.Module, images: Tensor, batch: int = 500) -> Tensor:
+    """Logits float32 (n, classes) in evaluation mode."""
+    found = []
+    for x in images.split(batch):
+        x = x.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found.append(teacher(x).float())
+    return torch.cat(found)
+
+
+def train_teacher(folder: Path, images: Tensor, labels: Tensor, held: Tensor, held_labels: Tensor,
+                  *, seed: int = 1, epochs: int = EPOCHS, compiled: bool = False) -> dict:
+    """Trains to the end, or from where a killed run was, and returns the record.
+
+    Images are uint8 (n, 3, 32, 32). Writes `checkpoint.pt` after every epoch, at the end
+    `teacher.pt` (bfloat16) and `record.json`.
+
+    Raises
+    ------
+    ConfigError
+        If the loss is no number any more.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    run = Run(folder, images, seed, epochs)
+    run.resume()
+    forward = torch.compile(run.teacher) if compiled else run.teacher
+    while run.epoch < epochs:
+        start = time.perf_counter()
+        loss = run.train_epoch(forward, images, labels)
+        if not math.isfinite(loss):
+            raise ConfigError(f"{folder}: the loss of epoch {run.epoch + 1} is {loss}, wanted a "
+                              f"number to learn from; checkpoint.pt is of the epoch before")
+        run.seconds += time.perf_counter() - start
+        run.epoch += 1
+        run.teacher.eval()
+        right = (logits(run.teacher, held).argmax(1) == held_labels).float().mean().item()
+        run.curve.append([loss, right])
+        run.save()
+        tqdm.write(f"epoch {run.epoch}: loss {loss:.4f}, validation {right:.2%}, "
+                   f"{run.seconds / run.epoch:.0f} s per epoch")
+    state = {name: value.to(torch.bfloat16) if value.is_floating_point() else value
+             for name, value in run.teacher.state_dict().items()}
+    torch.save(state, folder / "teacher.pt")
+    record = {"seed": seed, "epochs": epochs, "widths": WIDTHS, "curve": run.curve,
+              "seconds": round(run.seconds), "validation": run.curve[-1][1],
+              "train_images": len(images), "torch": torch.__version__,
+              "python": platform.python_version(), "machine": platform.machine()}
+    (folder / "record.json").write_text(json.dumps(record, indent=1) + "\n")
+    return record
+
+
+def label_views(teacher: nn.Module, images: Tensor) -> np.ndarray:
+    """The teacher's logits float16 [views, n, classes] of every view in `VIEWS`."""
+    teacher.eval()
+    found = []
+    for flip, dy, dx in VIEWS:
+        shape = torch.ones(len(images), dtype=torch.long)
+        found.append(logits(teacher, move(images, dy * shape, dx * shape, shape == flip)))
+    return torch.stack(found).half().numpy()
+
+
+def train_on_cifar10(folder: Path, **how) -> dict:
+    """As :func:`train_teacher`, on the images that are not held out."""
+    size = NetworkConfig(height=32, width=32, channels=3, classes=10, layers=[
+        {"name": "a", "channels": 1, "weight_bits": 1, "code_bits": 1}])
+    data = [*load_tensors(size, "train"), *load_tensors(size, "validation")]
+    return train_teacher(folder, *data, **how)
