@@ -45,7 +45,8 @@ def test_yosys_returns_its_log_and_raises_its_error(tmp_path):
 def test_verilog_has_header_and_memory_file(folder, toy):
     text = (folder / "toy.v").read_text()
     assert text.startswith("// A toy\n// of two lines\n// Written by Amaranth ")
-    assert 'initial $readmemb("table.mem", table, 0, 4);' in text.replace("\\", "").replace(" ,", ",")
+    plain = text.replace("\\", "").replace(" ,", ",")
+    assert 'initial $readmemb("table.mem", table, 0, 4);' in plain
     assert memory_files(folder / "toy.v") == {"table.mem": len(toy.TABLE)}
     words = (folder / "table.mem").read_text().split()
     assert [int(word, 2) for word in words] == toy.TABLE

@@ -1,0 +1,229 @@
+"""The command from outside: help without torch, any folder, exit codes, one line for bad input."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sim.cli import app, main
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+COMMANDS = sorted(command.name or command.callback.__name__.replace("_", "-")
+                  for command in app.registered_commands)
+DESIGN = """
+[network]
+height = 12
+width = 12
+channels = 1
+classes = 4
+layers = [
+    {name = "a", channels = 8, weight_bits = 3, code_bits = 2, pool = true},
+    {name = "b", channels = 8, weight_bits = 2, code_bits = 2},
+]
+[array]
+rows = 4
+columns = 4
+words = 2
+[train]
+epochs = 2
+batch = 20
+learning_rate = 0.05
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").write_text(DESIGN)
+    return tmp_path
+
+
+def run(*arguments) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main([str(each) for each in arguments])
+    return stop.value.code
+
+
+def refused(capsys) -> str:
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and err.count("\n") == 1 and len(err) <= 310, err
+    return err.removeprefix("error: ").rstrip()
+
+
+def test_all_commands_are_here():
+    assert len(COMMANDS) == 15 and {"generate", "simulate", "estimate", "train-teacher"} < set(
+        COMMANDS)
+
+
+def test_help_needs_nothing_that_is_heavy(tmp_path):
+    code = """
+import sys
+for name in ("torch", "amaranth", "matplotlib", "cocotb", "numpy", "PIL"):
+    sys.modules[name] = None
+from sim.cli import main
+main(sys.argv[1:])
+"""
+    for command in [[], *([each] for each in COMMANDS)]:
+        done = subprocess.run([sys.executable, "-c", code, *command, "--help"], cwd=tmp_path,
+                              env=os.environ | {"PYTHONPATH": str(CONFIGS.parent)},
+                              capture_output=True, text=True)
+        assert done.returncode == 0 and "Usage: " in done.stdout, done.stderr
+
+
+def test_without_torch_training_says_what_it_needs(tmp_path):
+    code = "import sys; sys.modules['torch'] = None; from sim.cli import main; main(sys.argv[1:])"
+    done = subprocess.run([sys.executable, "-c", code, "train", CONFIGS / "tiny.toml"],
+                          cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(CONFIGS.parent)},
+                          capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "error: this command needs torch: pip install 'hexlane[train]'\n"
+
+
+def test_generate_from_any_folder(here, capsys):
+    """Weights beside the design, or in ../weights; output under this folder; then up to date."""
+    assert run("generate", CONFIGS / "tiny.toml") == 0
+    facts = json.loads(Path("build/tiny/engine.json").read_text())
+    assert facts["total_bits"] == 10277 and facts["descriptor"]["mode"] == 2
+    first = Path("build/tiny/engine.v").stat().st_mtime_ns
+    assert run("generate", CONFIGS / "tiny.toml") == 0
+    assert Path("build/tiny/engine.v").stat().st_mtime_ns == first
+    Path("build/tiny/tiles.mem").unlink()
+    assert run("generate", CONFIGS / "tiny.toml") == 0
+    assert Path("build/tiny/tiles.mem").exists()
+    assert "20,605 cycles per frame, 10,277 bits stored" in capsys.readouterr().out
+
+
+def test_random_weights_and_another_top(here, capsys):
+    assert run("generate", "mine.toml") == 2
+    assert refused(capsys).startswith("weights/mine.npz: no such file; train the network, name one")
+    assert run("generate", "mine.toml", "--weights", "random", "--seed", 3, "--top", "mine") == 0
+    names = sorted(path.name for path in Path("build/mine").iterdir())
+    assert names[:2] == ["mine.json", "mine.v"] and "mine_weights0.mem" in names
+    text = Path("build/mine/mine.v").read_text()
+    assert all(name.startswith("mine") for name in re.findall(r"^module \\?(\S+)", text, re.M))
+    assert run("generate", "mine.toml", "--weights", "random", "--top", "a b") == 2
+    assert refused(capsys) == "top must be a Verilog identifier, not 'a b'"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("simulator", ["verilator", "icarus"])
+def test_simulate_and_leave_a_waveform(here, capsys, simulator):
+    from sim.runner import missing
+    if reason := missing(simulator):
+        pytest.skip(reason)
+    assert run("simulate", "mine.toml", "--weights", "random", "--frames", 2, "--gaps", 2,
+               "--simulator", simulator) == 0
+    assert "2 frames equal to the golden model in every layer" in capsys.readouterr().out
+    assert run("simulate", "mine.toml", "--weights", "random", "--frames", 1, "--waves",
+               "--simulator", simulator) == 0
+    folder = Path("build/mine/waves") / simulator
+    listed = (folder / "signals.gtkw").read_text().splitlines()[1:]
+    assert {"engine.clk", "engine.epilogue.done"} < set(listed)
+    assert (folder / "signals.sucl").read_text().startswith("variable_add engine.")
+    if simulator == "icarus":
+        assert (folder / "engine.fst").stat().st_size > 10_000
+        return
+    # Every listed signal is in the waveform, with this range.
+    scope, found = [], set()
+    with (folder / "dump.vcd").open() as file:
+        for line in file:
+            words = line.split()
+            if words[:1] == ["$scope"]:
+                scope.append(words[2])
+            elif words[:1] == ["$upscope"]:
+                scope.pop()
+            elif words[:1] == ["$var"]:
+                found.add(".".join([*scope, "".join(words[4:-1])]))
+            elif words[:1] == ["$enddefinitions"]:
+                break
+    assert set(listed) <= found
+
+
+@pytest.mark.slow
+def test_simulate_names_the_first_difference(here, capsys):
+    assert run("simulate", "mine.toml", "--weights", "random", "--frames", 1) == 0
+    biases = Path("build/mine/biases.mem")
+    words = biases.read_text().splitlines()
+    words[0] = words[0][:-4] + ("0000" if words[0][-4:] != "0000" else "1111")
+    biases.write_text("\n".join(words) + "\n")
+    assert run("simulate", "mine.toml", "--weights", "random", "--frames", 1) == 1
+    assert re.match(r"build/mine: frame 0, a, channel 0, y \d+, x \d+: golden \d, Verilog \d "
+                    r"\(\d+ of 288 codes differ\)", refused(capsys))
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda: Path("bad.toml").write_text("a = " + "[" * 5000), "cannot be read as TOML"),
+    (lambda: Path("bad.toml").write_bytes(b"\xff"), "cannot be read as TOML"),
+    (lambda: Path("bad.toml").mkdir(), "cannot be read as TOML"),
+    (lambda: Path("bad.toml").write_text(DESIGN.replace("rows = 4", "rows = 1000")),
+     "array.rows: Input should be less than or equal to 128, not 1000"),
+])
+@pytest.mark.parametrize("command", ["generate", "estimate", "train"])
+def test_bad_designs_are_one_line(here, capsys, make, message, command):
+    make()
+    assert run(command, "bad.toml") == 2
+    assert message in refused(capsys)
+
+
+def test_outputs_that_cannot_be_written_are_one_line(here, capsys):
+    Path("file").write_text("mine")
+    assert run("generate", "mine.toml", "--weights", "random", "-o", "file/below") == 2
+    assert "cannot be written" in refused(capsys)
+    assert Path("file").read_text() == "mine"
+
+
+def test_a_failing_write_loses_nothing(here, capsys, monkeypatch):
+    assert run("generate", "mine.toml", "--weights", "random") == 0
+    before = {path.name: path.read_bytes() for path in Path("build/mine").iterdir()}
+    write = Path.write_text
+
+    def full(path, *arguments, **more):
+        if path.name == "engine.json":
+            raise OSError(28, "No space left on device")
+        return write(path, *arguments, **more)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    capsys.readouterr()
+    assert run("generate", "mine.toml", "--weights", "random", "--seed", 2) == 2
+    assert refused(capsys) == "build/mine: cannot be written: No space left on device"
+    assert {path.name: path.read_bytes() for path in Path("build/mine").iterdir()} == before
+
+
+@pytest.mark.slow
+def test_own_data_from_images_to_an_accuracy(here, monkeypatch, capsys):
+    """Four classes of gray 12x12 drawings in folders: trained, converted, evaluated."""
+    pytest.importorskip("torch")
+    rng = np.random.default_rng(1)
+    for split, count in (("train", 60), ("test", 20)):
+        for number, name in enumerate(("dots", "lines", "grid", "blank")):
+            folder = here / "data" / split / name
+            folder.mkdir(parents=True)
+            for k in range(count):
+                image = rng.integers(0, 40, (12, 12)).astype(np.uint8)
+                image[number % 2::2, ::1 + number // 2] += 180
+                Image.fromarray(image).save(folder / f"{k}.png")
+    monkeypatch.setenv("HEXLANE_DATA", str(here / "data"))
+    assert run("train", "mine.toml", "--no-compiled") == 0
+    assert run("convert", "mine.toml") == 0
+    assert run("evaluate", "mine.toml") == 0
+    found = re.search(r"test: 80 images, accuracy ([\d.]+) %?", capsys.readouterr().out)
+    assert json.loads(Path("build/mine/accuracy.json").read_text())["images"] == 80
+    assert found
+    assert run("train", CONFIGS / "tiny.toml") == 2
+    assert "0.png: wanted 32x32 pixels, got 12x12" in refused(capsys)
+
+
+def test_names_for_make(tmp_path):
+    """A configuration's name is never run as a command."""
+    done = subprocess.run(["make", "-n", "verilog", "CONFIG=a b & touch evil.toml"],
+                          cwd=CONFIGS.parent, capture_output=True, text=True)
+    assert "hexlane generate 'a b & touch evil.toml'" in done.stdout
+    done = subprocess.run(["make", "-n", "verilog", "CONFIG=a'; touch evil; '"],
+                          cwd=CONFIGS.parent, capture_output=True, text=True)
+    assert done.returncode == 2 and "CONFIG must not hold quotes" in done.stderr
