@@ -35,7 +35,7 @@ def parse(values, where: str, kind: type[BaseModel]):
         One line that names `where`, the field, what was wanted and what came.
     """
     if not isinstance(values, dict):
-        raise ConfigError(f"{where}: must be a table, not {values!r:.60}")
+        raise ConfigError(f"{where}: must be a table, not {shown(values)}")
     try:
         return kind(**values)
     except ValidationError as error:
@@ -44,12 +44,14 @@ def parse(values, where: str, kind: type[BaseModel]):
         raise ConfigError(f"{where}: {error}") from error
     said = first["msg"].removeprefix("Value error, ")
     own = first["type"] == "value_error"  # our own checks say what came
-    came = "" if own or isinstance(first["input"], dict) else f", not {_short(first['input'])}"
+    came = "" if own or isinstance(first["input"], dict) else f", not {shown(first['input'])}"
     field = ".".join(str(part) for part in first["loc"] if part not in ("conv", "sum"))
     raise ConfigError(": ".join(filter(None, (where, field, said))) + came)
 
 
-def _short(value) -> str:
-    if isinstance(value, int) and abs(value) >= 10**20:  # Python refuses to print huge ones
-        return "an integer of more than twenty digits"
-    return f"{value!r:.60}"
+def shown(value) -> str:
+    """The value as a message shows it."""
+    try:
+        return f"{value!r:.60}"
+    except ValueError:  # Python refuses to print huge integers
+        return f"a {type(value).__name__} with an integer of thousands of digits"

@@ -15,14 +15,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from export.checked import ConfigError, Frozen, Precision, count, parse
+from export.checked import ConfigError, Frozen, Precision, count, parse, shown
 from export.network import NetworkConfig
 
 # A pixel of eight bits enters the array as digits, most significant first: 2 + 3 + 3 bits, or
 # 2 + 2 + 2 + 2, or one by one, in the array's highest precision. This is how many.
 DIGITS_OF_PIXEL = {3: 3, 2: 4, 1: 8}
 FILE_LIMIT = 2**20  # bytes of a TOML file
-Positive = count(2**31)
+Positive, Natural = count(2**31), count(2**31, 0)
 
 
 class ArrayConfig(Frozen):
@@ -31,7 +31,8 @@ class ArrayConfig(Frozen):
     rows: count(128)
     columns: count(128)
     words: count(64)
-    precisions: Annotated[tuple[Precision, ...], Field(min_length=1, strict=False)] = (1, 2, 3)
+    precisions: Annotated[tuple[Precision, ...],
+                          Field(min_length=1, strict=False, fail_fast=True)] = (1, 2, 3)
     dense: bool = False  # five ternary weights are stored in 8 bits, three quinary ones in 7
 
     @model_validator(mode="after")
@@ -82,8 +83,8 @@ class TrainConfig(Frozen):
     """The training recipe; :mod:`model.train` says what it does with it."""
 
     epochs: Positive = 40  # of the quantized network
-    teacher_epochs: Annotated[int, Field(ge=0)] = 0  # of the float network before it
-    code_epochs: Annotated[int, Field(ge=0)] = 0  # of `epochs`, with codes but not weights rounded
+    teacher_epochs: Natural = 0  # of the float network before it
+    code_epochs: Natural = 0  # of `epochs`, with codes but not weights rounded
     distillation: Annotated[float, Field(ge=0, le=1)] = 0.0  # the teacher's share of the loss
     temperature: Annotated[float, Field(gt=0)] = 2.0
     batch: Positive = 250
@@ -91,15 +92,15 @@ class TrainConfig(Frozen):
     teacher_learning_rate: Annotated[float, Field(gt=0)] = 0.01
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    cutout: Annotated[int, Field(ge=0)] = 0  # side of the hole in each training image
+    cutout: Natural = 0  # side of the hole in each training image
     # Side of the squares that are trained on before the last `full_epochs`; 0: whole images.
     # A square of 24 takes 56 % of the time of 32.
-    crop: Annotated[int, Field(ge=0)] = 0
-    full_epochs: Annotated[int, Field(ge=0)] = 0
+    crop: Natural = 0
+    full_epochs: Natural = 0
     validate_every: Positive = 1  # epochs; exact float32 is slow
     # Whether codes that a mux merges begin in the middle of their range, not half-wave.
     centred_muxes: bool = False
-    seed: int = 1
+    seed: Natural = 1
     # For comparisons: thresholds of the weights' levels (histogram-equalized, fixed, learned); and,
     # which cannot be exported, a float batch normalization in place of the layer's shift, and real
     # numbers that are added in place of codes that are gated.
@@ -154,6 +155,8 @@ def load_config(path: str | Path) -> Config:
     values = {"name": path.stem, **read_toml(path)}
     if "engine" in values:
         engine = _table(values.pop("engine"), path)
+        if not isinstance(engine, dict):
+            raise ConfigError(f"{path}: engine: must be a table or a file, not {shown(engine)}")
         strange = [key for key in engine if key not in ("array", "target") or key in values]
         if strange:
             raise ConfigError(f"{path}: engine: must give array and target, once, "

@@ -9,7 +9,7 @@ network needs. Whatever cannot be used is refused.
 import contextlib
 import io
 import json
-import lzma
+import math
 import os
 import struct
 import zipfile
@@ -29,7 +29,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time that a zip file can name
 HEADER_LIMIT = 2**23  # bytes
 NPY_LIMIT = 1024  # bytes of an array's own header
 
-_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, ValueError, EOFError,
+_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, ValueError, EOFError,
            RuntimeError, MemoryError, OverflowError, OSError, LookupError, TypeError, SyntaxError,
            AttributeError, TokenError)
 
@@ -40,13 +40,12 @@ def save_network(network: Network, path: str | Path):
     Raises
     ------
     ConfigError
-        If the file cannot be written.
+        If the file cannot be written, or the record is no JSON.
     """
     header = {"format": FORMAT, "version": VERSION,
               "network": network.config.model_dump(mode="json"),
               "shifts": [layer.shift for layer in network.layers], "record": network.record}
-    text = json.dumps(header, sort_keys=True, indent=1).encode()
-    members = {"header": np.frombuffer(text, np.uint8), **network.arrays}
+    members = {"header": np.frombuffer(_json(header, path).encode(), np.uint8), **network.arrays}
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name, values in members.items():
@@ -56,8 +55,15 @@ def save_network(network: Network, path: str | Path):
 
 def save_record(network: Network, path: str | Path):
     """Writes the record alone as JSON beside the artifact `path`, for people to read."""
-    text = json.dumps(network.record, sort_keys=True, indent=1) + "\n"
-    write_whole(Path(path).with_suffix(".json"), text.encode())
+    path = Path(path).with_suffix(".json")
+    write_whole(path, (_json(network.record, path) + "\n").encode())
+
+
+def _json(values: dict, path: str | Path) -> str:
+    try:
+        return json.dumps(values, sort_keys=True, indent=1, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: record must be plain JSON: {error}") from error
 
 
 def write_whole(path: Path, content: bytes):
@@ -112,17 +118,31 @@ def load_network(path: str | Path) -> Network:
 def _read(archive: zipfile.ZipFile, name: str, limit: int) -> np.ndarray:
     """One array of at most `limit` bytes."""
     info = archive.getinfo(f"{name}.npy")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # Of the others, zipfile may decompress more than it was asked for, without a limit.
+        raise ConfigError(f"{name} must be stored or deflated, not packed in another way")
     if info.file_size > limit + NPY_LIMIT:
         raise ConfigError(f"{name} must have at most {limit} bytes, not {info.file_size}")
     with archive.open(info) as member:  # the size above is only what the file claims
         content = member.read(limit + NPY_LIMIT + 1)
     if len(content) > limit + NPY_LIMIT:
         raise ConfigError(f"{name} must have at most {limit} bytes, not more")
-    return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    file = io.BytesIO(content)
+    if (version := np.lib.format.read_magic(file)) != (1, 0):
+        raise ConfigError(f"{name} must be in version 1.0 of numpy's format, not {version}")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    if (size := math.prod(shape) * dtype.itemsize) > limit:  # numpy would reserve as much
+        raise ConfigError(f"{name} must have at most {limit} bytes, not {size}")
+    file.seek(0)
+    return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _no_number(name: str):
+    raise ConfigError(f"header: numbers must be finite, not {name}")
 
 
 def _parse_header(values: np.ndarray) -> dict:
-    header = json.loads(values.tobytes())
+    header = json.loads(values.tobytes(), parse_constant=_no_number)
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ConfigError(f"not a Hexlane file: its header does not name the format {FORMAT!r}")
     if header.get("version") != VERSION:

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from export.checked import Frozen, Name, Precision, count
+from export.checked import Frozen, Name, Precision, count, shown
 
 PIXELS = "pixels"  # the name of the network's input
 PIXEL_PEAK = 255
@@ -32,7 +32,7 @@ class _Operation(Frozen):
     """What convolutions and sums have in common; without `inputs` it reads the one before it."""
 
     name: Name
-    inputs: Annotated[tuple[Name, ...], Field(strict=False, max_length=64)] = ()
+    inputs: Annotated[tuple[Name, ...], Field(strict=False, max_length=64, fail_fast=True)] = ()
     channels: count(MAX_CHANNELS)
     weight_bits: Precision  # 1: binary, 2: ternary, 3: quinary
 
@@ -131,13 +131,14 @@ class NetworkConfig(Frozen):
     channels: count(64)
     pad: count(PIXEL_PEAK, 0) = 0
     operations: Annotated[tuple[Annotated[Operation, Field(discriminator="kind")], ...],
-                          Field(strict=False, min_length=2, max_length=MAX_OPERATIONS)]
+                          Field(strict=False, min_length=2, max_length=MAX_OPERATIONS,
+                                fail_fast=True)]
 
     @model_validator(mode="before")
     @classmethod
     def _written_out(cls, values):
         if not isinstance(values, dict):
-            raise ValueError(f"must be a table, not {values!r:.60}")
+            raise ValueError(f"must be a table, not {shown(values)}")
         if "layers" in values:
             if "operations" in values:
                 raise ValueError("layers is short for operations: give one of them, not both")
@@ -152,9 +153,13 @@ class NetworkConfig(Frozen):
             return operations
         found, before = [], PIXELS
         for each in operations:
-            if not isinstance(each, dict):
+            if isinstance(each, _Operation):
                 return operations
+            if not isinstance(each, dict):
+                raise ValueError(f"must be tables, not {shown(each)}")
             each = {"kind": "conv", **each}
+            if each["kind"] not in ("conv", "sum"):
+                raise ValueError(f"kind must be 'conv' or 'sum', not {shown(each['kind'])}")
             if not each.get("inputs"):
                 each["inputs"] = (before,)
             if each["kind"] == "conv":
@@ -241,7 +246,9 @@ def _write_out(values: dict) -> dict:
     layers, classes = values.pop("layers"), values.pop("classes", None)
     bits = values.pop("classifier_bits", 3)
     if not isinstance(layers, (list, tuple)) or not all(isinstance(each, dict) for each in layers):
-        raise ValueError(f"layers must be a list of tables, not {layers!r:.60}")
+        raise ValueError(f"layers must be a list of tables, not {shown(layers)}")
+    if len(layers) > MAX_OPERATIONS:
+        raise ValueError(f"layers must be at most {MAX_OPERATIONS}, not {len(layers)}")
     operations, before = [], PIXELS
     for layer in layers:
         layer = {"kind": "conv", **layer}
@@ -274,12 +281,12 @@ def _check(network: NetworkConfig):
         raise ValueError(f"names must differ from each other and from {PIXELS!r}, not {twice[0]!r}")
     maps, sums = {PIXELS}, set()
     for operation in network.operations:
-        select = operation.select if operation.kind == "conv" else None
-        for name in operation.reads:
-            kind, known = ("sums", sums) if name == select else ("maps", maps)
-            if name not in known:
+        read_sums = [operation.select] if operation.kind == "conv" and operation.select else []
+        read_maps = operation.reads[:len(operation.reads) - len(read_sums)]  # select comes last
+        for kind, read, known in (("maps", read_maps, maps), ("sums", read_sums, sums)):
+            if strange := [name for name in read if name not in known]:
                 raise ValueError(f"{operation.name}: must read {kind} of operations before it, "
-                                 f"not {name!r}")
+                                 f"not {strange[0]!r}")
         (maps if operation.kind == "conv" else sums).add(operation.name)
     first, last = network.operations[0], network.operations[-1]
     if first.inputs != (PIXELS,) or first.kind != "conv" or first.generator is not None:
@@ -327,8 +334,7 @@ def _check_operation(network: NetworkConfig, operation: Operation, inputs: list[
     if skip is not None and operation.channels % skip.channels:
         raise ValueError(f"{name}: its {operation.channels} channels must be a multiple of the "
                          f"skip's, not {skip.channels}")
-    if select is not None and (select.channels != operation.channels
-                               or network.by_name[operation.select].output != "select"):
-        raise ValueError(f"{name}: select must be a sum of {operation.channels} channels with "
-                         f"output \"select\", not {operation.select!r}")
+    if select is not None and select.channels != operation.channels:
+        raise ValueError(f"{name}: select must be a sum of {operation.channels} channels, not of "
+                         f"{select.channels}")
     return _shape_of(operation, inputs, skip, select)

@@ -84,9 +84,11 @@ def weight_words(program: Program, network: Network) -> list[np.ndarray]:
 
 def weight_images(program: Program, hardware: Hardware, network: Network) -> list[np.ndarray]:
     """Each segment's memory, bits uint8 [steps of the layers that have it, columns, width]."""
-    layers, edges = weight_words(program, network), hardware.weight_edges
-    return [np.concatenate([words[..., start:stop] for words in layers if words.shape[-1] > start])
-            for start, stop in pairwise(edges)]
+    layers, columns = weight_words(program, network), program.array.columns
+    return [np.concatenate([np.zeros((0, columns, stop - start), np.uint8),  # if none has it
+                            *(words[..., start:stop] for words in layers
+                              if words.shape[-1] > start)])
+            for start, stop in pairwise(hardware.weight_edges)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +123,7 @@ def pack(program: Program, hardware: Hardware, network: Network) -> Images:
             raise ConfigError(f"{op.name}: accumulator could overflow: wanted |bias| <= {limit},"
                               f" got {most}")
     return Images(
-        weights=[bits_to_ints(rows.reshape(len(rows), -1))
+        weights=[bits_to_ints(rows.reshape(len(rows), rows.shape[1] * rows.shape[2]))
                  for rows in weight_images(program, hardware, network)],
         biases=bias_words(program, hardware, network),
         tiles=[pack_fields(tile_fields(hardware), {"offset": first_word * op.slots})

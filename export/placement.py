@@ -55,7 +55,9 @@ def allocate(blocks: list[Block]) -> tuple[dict[str, int], int]:
     least = max((sum(region.size for block in blocks for region, _ in block
                      if region.born <= time <= region.dies) for time in times), default=0)
     by_time = sorted(blocks, key=lambda block: min(region.born for region, _ in block))
-    by_size = sorted(blocks, key=lambda block: -max(at + region.size for region, at in block))
+    # The pixels come first there too: their input starts at address 0.
+    by_size = sorted(blocks, key=lambda block: (
+        block[0][0].born >= 0, -max(at + region.size for region, at in block)))
     found = [result for result in (_alternate(by_time, least), _fill(by_time), _fill(by_size))
              if result is not None]
     return min(found, key=lambda result: result[1])

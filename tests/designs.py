@@ -1,33 +1,92 @@
-"""Designs for tests, from few words."""
+"""Small designs for tests, in the short forms that a TOML file has."""
 
+import random
+
+from export.checked import parse
 from export.config import Config, parse_config
-from export.cost import Cost
+from export.hardware import Hardware
 from export.network import NetworkConfig
+from export.program import Program
+
+ARRAYS = [(1, 1), (1, 4), (2, 3), (3, 4), (4, 4), (5, 2), (7, 1), (2, 8)]  # rows, columns
 
 
 def conv(name: str, channels: int, weight_bits: int, code_bits: int, **more) -> dict:
-    """A layer as a file has it."""
     return {"name": name, "channels": channels, "weight_bits": weight_bits,
             "code_bits": code_bits, **more}
 
 
-def network(layers: list[dict], *, height: int, width: int, channels: int = 3, classes: int = 2,
-            **more) -> NetworkConfig:
-    return NetworkConfig(height=height, width=width, channels=channels, classes=classes,
-                         layers=layers, **more)
+def total(name: str, channels: int, weight_bits: int, output: str = "class", **more) -> dict:
+    """A sum over all pixels."""
+    return {"kind": "sum", "name": name, "channels": channels, "weight_bits": weight_bits,
+            "output": output, **more}
 
 
-def design(layers: list[dict], rows: int, columns: int, words: int, *, precisions=(1, 2, 3),
-           dense: bool = False, height: int = 6, width: int = 5, channels: int = 3,
-           classes: int = 3, **more) -> Config:
+def network(layers: list[dict], *, height=6, width=5, channels=3, **more) -> NetworkConfig:
+    """`layers` and three classes, or else `classes`, or `operations` if `layers` is empty."""
+    return parse(_network(layers, height, width, channels, more), "network", NetworkConfig)
+
+
+def design(layers: list[dict], array: tuple, *, height=6, width=5, channels=3,
+           **more) -> Config:
+    """As :func:`network`; `array` is rows, columns, words, and maybe precisions and dense."""
+    names = ("rows", "columns", "words", "precisions", "dense")
     return parse_config({
-        "name": "test",
-        "network": {"height": height, "width": width, "channels": channels, "classes": classes,
-                    "layers": layers, **more},
-        "array": {"rows": rows, "columns": columns, "words": words,
-                  "precisions": list(precisions), "dense": dense}})
+        "name": "test", "network": _network(layers, height, width, channels, more),
+        "array": dict(zip(names, array, strict=False))})
 
 
-def cost(*layers_and_array, **more) -> Cost:
-    """A design's program on the smallest machine that runs it."""
-    return Cost.of(design(*layers_and_array, **more))
+def machine(config: Config) -> tuple[Program, Hardware]:
+    """The program of a design, and the smallest machine for it."""
+    program = Program(config)
+    return program, Hardware.of([program])
+
+
+def random_maps(seed: int) -> Config:
+    """Maps of few sizes, read in any order, one behind the other, merged, pooled, summed."""
+    rng = random.Random(seed)
+    rows, columns = rng.choice(ARRAYS)
+    height, width = rng.randint(2, 9), rng.randint(2, 9)
+    step = rng.choice([columns, columns, 3, 4, 5])
+    first = conv("c0", step * rng.choice([1, 2]), 3, rng.randint(1, 3), kernel=3)
+    found, sizes, channels = [first], {"c0": (height, width)}, {"c0": first["channels"]}
+    follows, behind = {}, set()
+    for k in range(1, rng.randint(3, 9)):
+        size = sizes[rng.choice(list(sizes)[-3:])]
+        fits = [name for name in sizes if sizes[name] == size]
+        inputs = [rng.choice(fits)]
+        for name in rng.sample(fits, rng.randint(0, len(fits))):  # mostly what can be placed
+            before = inputs[-1]
+            if name not in inputs and (follows.get(before) == name or rng.random() < 0.05 or (
+                    before not in follows and name not in behind)):
+                follows[before] = name
+                behind.add(name)
+                inputs.append(name)
+        wanted = step * rng.choice([1, 1, 2, 3])
+        layer = conv(f"c{k}", wanted, rng.randint(1, 3), rng.randint(1, 3), inputs=inputs,
+                     kernel=rng.choice([1, 3]), pool=min(size) > 1 and rng.random() < 0.2)
+        near = [name for name, at in sizes.items() if wanted % channels[name] == 0
+                and (at == size or (at[0] // 2, at[1] // 2) == size)]
+        if near and rng.random() < 0.6:
+            layer |= {"skip": rng.choice(near), "gate": rng.choice(["or", "mux", "mux_or"])}
+            if layer["gate"] != "or":
+                found.append(total(f"s{k}", wanted, 2, "select", inputs=[rng.choice(near)]))
+                layer["select"] = f"s{k}"
+        found.append(layer)
+        sizes[f"c{k}"] = (size[0] // 2, size[1] // 2) if layer["pool"] else size
+        channels[f"c{k}"] = wanted
+    last = found[-1]["name"]
+    found.append(total("end", rng.randint(2, 5), 1, inputs=[last]))
+    while True:  # without what nobody reads
+        read = {name for each in found for name in (
+            *each.get("inputs", ()), each.get("skip"), each.get("select"), "end")}
+        kept = [each for each in found if each["name"] in read]
+        if len(kept) == len(found):
+            return design([], (rows, columns, rng.randint(1, 3)), height=height, width=width,
+                          channels=rng.randint(1, 3), operations=found)
+        found = kept
+
+
+def _network(layers, height, width, channels, more) -> dict:
+    short = {"layers": layers, "classes": 3} if layers else {}
+    return {"height": height, "width": width, "channels": channels, **short, **more}

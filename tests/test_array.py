@@ -6,11 +6,12 @@ from amaranth.sim import Simulator
 
 from export.words import bits_to_ints, operands, pack_codes, pack_weights
 from hw.array import SystolicArray
-from tests.designs import conv, cost
+from tests.designs import conv, design, machine
 
 
 def hardware_of(rows, columns, words):
-    return cost([conv("a", 24, 3, 3)], rows, columns, words, height=4, width=4, channels=8).hardware
+    return machine(design([conv("a", 24, 3, 3)], (rows, columns, words), height=4, width=4,
+                          channels=8, classes=2))[1]
 
 
 @pytest.mark.parametrize("rows, columns, words", [(1, 1, 1), (4, 4, 2), (2, 5, 1), (5, 2, 4),

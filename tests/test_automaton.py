@@ -6,22 +6,19 @@ import numpy as np
 import pytest
 
 from export import automaton
-from export.config import ConfigError, parse_config
+from export.config import ConfigError
 from export.cost import Cost
 from export.file import load_network, save_network
+from export.pack import pack
 from export.program import Program
 from sim.samples import random_network
+from tests.designs import conv, design
 
 
-def design(mapping="half", bits=2, columns=4, inputs=4, generator=True, **layer):
+def generated(mapping="half", bits=2, columns=4, inputs=4, generator=True, **layer):
     made = {"generator": {"mapping": mapping, "outputs": 4, "inputs": inputs}} if generator else {}
-    return parse_config({
-        "name": "test",
-        "network": {"height": 4, "width": 4, "channels": 3, "classes": 3, "layers": [
-            {"name": "a", "channels": 10, "weight_bits": 3, "code_bits": 3},
-            {"name": "b", "channels": 9, "weight_bits": bits, "code_bits": 2, "kernel": 1,
-             **made, **layer}]},
-        "array": {"rows": 2, "columns": columns, "words": 2}})
+    second = conv("b", 9, bits, 2, **{"kernel": 1, **made, **layer})
+    return design([conv("a", 10, 3, 3), second], (2, columns, 2), height=4, width=4)
 
 
 @pytest.mark.parametrize("rule", [30, 45, 105, 110])
@@ -66,7 +63,7 @@ def test_rule_30_is_balanced_and_its_rows_are_hardly_alike(mapping, zeros):
 
 
 def test_artifact_keeps_the_seed_and_checks_the_weights(tmp_path):
-    network = random_network(design().network, 1)
+    network = random_network(generated().network, 1)
     save_network(network, tmp_path / "x.npz")
     loaded = load_network(tmp_path / "x.npz")
     assert loaded.digest == network.digest
@@ -83,9 +80,13 @@ def test_artifact_keeps_the_seed_and_checks_the_weights(tmp_path):
 def test_only_the_seed_is_stored():
     bits = {}
     for generator in (True, False):
-        cost = Cost.of(design(generator=generator))
+        config = generated(generator=generator)
+        cost = Cost.of(config)
+        images = pack(cost.program, cost.hardware, random_network(config.network, 1))
         bits[generator] = cost.stored_bits
         assert cost.weight_bits(cost.program.layers[1]) == (0 if generator else 3 * 3 * 4 * 8)
+        assert len(images.seeds) == generator
+        assert [len(rom) for rom in images.weights] == [depth for _, depth in cost.hardware.weights]
     assert bits[True]["seeds"] == 32 and bits[False]["seeds"] == 0
     assert bits[False]["weights"] - bits[True]["weights"] == 3 * 3 * 4 * 8
 
@@ -98,21 +99,23 @@ def test_only_the_seed_is_stored():
 ])
 def test_layers_that_cannot_be_generated_are_refused(change, message):
     with pytest.raises(ConfigError) as error:
-        design(**change)
+        generated(**change)
     assert str(error.value).startswith(f"configuration: network.operations.1: b: {message}")
 
 
 def test_blocks_must_be_those_of_the_array():
     with pytest.raises(ConfigError, match=r"^b: weights must be generated in blocks of 8 x 4 for "
                                           r"this array, not 4 x 4$"):
-        Program(design(columns=8))
+        Program(generated(columns=8))
 
 
-def test_the_first_layer_is_stored():
-    layer = {"name": "a", "channels": 4, "weight_bits": 2, "code_bits": 1, "kernel": 1,
-             "generator": {}}
-    with pytest.raises(ConfigError, match=r"a: the first operation must be a convolution "
-                                          r"of the pixels with stored weights"):
-        parse_config({"name": "x", "array": {"rows": 1, "columns": 1, "words": 1},
-                      "network": {"height": 2, "width": 2, "channels": 1, "classes": 2,
-                                  "layers": [layer]}})
+def test_inputs_must_fill_whole_words():
+    """Concatenated maps that leave operands free have no place in a generated word."""
+    layers = [conv("a", 6, 3, 3), conv("b", 8, 2, 3),
+              conv("c", 8, 2, 2, kernel=1, inputs=["a", "b"],
+                   generator={"outputs": 4, "inputs": 4})]
+    with pytest.raises(ConfigError, match=r"^c: generated weights need inputs that fill whole "
+                                          r"words of 4 operands, not \['a', 'b'\]$"):
+        Program(design(layers, (2, 4, 2)))
+    layers[0]["channels"] = 8
+    assert Program(design(layers, (2, 4, 2))).layers[2].source.channels == 16

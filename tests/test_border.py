@@ -4,15 +4,16 @@ import pytest
 from amaranth.sim import Simulator
 
 from hw.sequencer import Border
-from tests.designs import conv, cost
+from tests.designs import conv, design, machine
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 7])
 @pytest.mark.parametrize("height, width", [(1, 1), (1, 5), (5, 1), (3, 4), (4, 3)])
 def test_taps_inside_the_image(rows, height, width):
-    of = cost([conv("a", 1, 3, 3)], rows, 1, 1, height=height, width=width, channels=1)
-    dut = Border(of.hardware)
-    tiles = of.program.layers[0].pixel_tiles
+    program, hardware = machine(design([conv("a", 1, 3, 3)], (rows, 1, 1), height=height,
+                                       width=width, channels=1, classes=2))
+    dut = Border(hardware)
+    tiles = program.layers[0].pixel_tiles
 
     async def bench(ctx):
         ctx.set(dut.layer.last_x, width - 1)

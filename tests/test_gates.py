@@ -1,36 +1,25 @@
 """Logic-gated residuals in configuration, artifact, golden model and cycle model."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from export.artifact import Layer
-from export.config import ConfigError, parse_config
+from export.config import ConfigError
 from export.cost import Cost
-from export.file import load_network, save_network
 from export.network import ConvConfig, SumConfig
 from export.program import Program
 from sim import golden
 from sim.samples import random_images, random_network
+from tests.designs import conv, design, machine
 
 
-def design(*changes: dict, columns=4):
+def gated(*changes: dict, columns=4):
     """Four layers of 8, 8, 16, 16 channels on 6x6 pixels, and what `changes` says of the last."""
-    layers = [{"name": name, "channels": channels, "weight_bits": 2, "code_bits": 2}
+    layers = [conv(name, channels, 2, 2)
               for name, channels in zip("abcd", (8, 8, 16, 16), strict=True)]
     for layer, change in zip(reversed(layers), reversed(changes), strict=False):
         layer |= change
-    return parse_config({
-        "name": "test",
-        "network": {"height": 6, "width": 6, "channels": 3, "classes": 3, "layers": layers},
-        "array": {"rows": 4, "columns": columns, "words": 2}})
-
-
-def select_of(channels: int, skips: int, rng):
-    config = SumConfig(name="z", channels=channels, weight_bits=3, output="select")
-    return Layer(config, rng.integers(-2, 3, (channels, skips, 1, 1)).astype(np.int8),
-                 rng.integers(-9, 10, channels).astype(np.int32))
+    return design(layers, (4, columns, 2), height=6, width=6)
 
 
 @pytest.mark.parametrize("gate", ["or", "mux", "mux_or"])
@@ -38,14 +27,17 @@ def select_of(channels: int, skips: int, rng):
 @pytest.mark.parametrize("repeat, pooled", [(1, False), (2, False), (1, True), (3, True)])
 def test_gate_pixel_by_pixel(gate, bits, skip_bits, repeat, pooled):
     rng = np.random.default_rng([bits, skip_bits, repeat])
-    config = ConvConfig(name="x", channels=4 * repeat, weight_bits=2, code_bits=bits, skip="y",
-                        gate=gate, select=None if gate == "or" else "z")
-    select = select_of(4 * repeat, 4, rng)
+    selects = {"select": "z"} if gate != "or" else {}
+    config = ConvConfig(name="x", inputs=["w"], channels=4 * repeat, weight_bits=2, code_bits=bits,
+                        skip="y", gate=gate, **selects)
+    select = Layer(SumConfig(name="z", channels=4 * repeat, weight_bits=3, output="select"),
+                   rng.integers(-2, 3, (4 * repeat, 4, 1, 1)).astype(np.int8),
+                   rng.integers(-9, 10, 4 * repeat).astype(np.int32))
     codes = rng.integers(0, 2**bits, (5, 4 * repeat, 3, 2)).astype(np.uint8)
     skip = rng.integers(0, 2**skip_bits, (5, 4, 3 + 4 * pooled, 2 + 2 * pooled)).astype(np.uint8)
     if pooled:
         skip = skip[:, :, :7]  # the odd row is dropped
-    sums = None if gate == "or" else golden.summed(select, skip)
+    sums = golden.summed(select, skip) if config.selects else None
     out = golden.gate(config, codes, skip, skip_bits, sums)
     assert out.dtype == np.uint8 and out.max() < 2**bits
     for n, c, y, x in np.ndindex(out.shape):
@@ -57,9 +49,8 @@ def test_gate_pixel_by_pixel(gate, bits, skip_bits, repeat, pooled):
         if gate == "or":
             assert out[n, c, y, x] == code | other
             continue
-        total = select.bias[c] + sum(
+        total = int(select.bias[c]) + sum(
             int(select.weight[c, k, 0, 0]) * int(skip[n, k].sum()) for k in range(4))
-        assert sums[n, c] == total
         selected, not_selected = (code, other) if gate == "mux" else (code | other, code)
         assert out[n, c, y, x] == (selected if total >= 0 else not_selected)
 
@@ -67,64 +58,39 @@ def test_gate_pixel_by_pixel(gate, bits, skip_bits, repeat, pooled):
 @pytest.mark.parametrize("change, message", [
     ({"skip": "a"}, "network.operations.3: d: skip and gate come together, not alone"),
     ({"gate": "or"}, "network.operations.3: d: skip and gate come together, not alone"),
-    ({"gate": "or", "skip": "a", "select": "b"}, "network.operations.3: d: select must name a sum "
-     "if the gate has a mux, and only then, not 'b'"),
     ({"skip": "d", "gate": "or"}, "network: d: must read maps of operations before it, not 'd'"),
     ({"skip": "e", "gate": "mux"},
      "network: d_select: must read maps of operations before it, not 'e'"),
-    ({"skip": "a", "gate": "mux", "select": "b"},
-     "network: d: must read sums of operations before it, not 'b'"),
     ({"skip": "c", "gate": "or", "channels": 8},
      "network: d: its 8 channels must be a multiple of the skip's, not 16"),
 ])
 def test_a_skip_that_does_not_fit_is_refused(change, message):
     with pytest.raises(ConfigError) as error:
-        design(change)
+        gated(change)
     assert str(error.value).startswith(f"configuration: {message}")
 
 
 def test_a_skip_of_another_size_is_refused():
     with pytest.raises(ConfigError, match=r"d: skip must have 1x1 pixels, or twice as many rows "
                                           "and columns, not 6x6"):
-        design({"pool": True}, {"pool": True}, {"skip": "a", "gate": "or"})
+        gated({"pool": True}, {"pool": True}, {"skip": "a", "gate": "or"})
 
 
 def test_what_the_skip_memory_cannot_do_is_refused():
     with pytest.raises(ConfigError, match=r"^b: as a skip it must be pooled for all gates or for "
                                           "none, and not be pooled already$"):
-        Program(design({"skip": "b", "gate": "or", "pool": True}, {"skip": "b", "gate": "or"}))
+        Program(gated({"skip": "b", "gate": "or", "pool": True}, {"skip": "b", "gate": "or"}))
     with pytest.raises(ConfigError, match=r"^c: to be repeated, the skip's channels must fill the "
                                           "array's 5 columns, not 8$"):
-        Program(design({"skip": "b", "gate": "or"}, {}, columns=5))
-
-
-def test_artifact_keeps_and_checks_the_select_weights(tmp_path):
-    config = design({"skip": "a", "gate": "mux", "select_bits": 1}, {})
-    network = random_network(config.network, 1)
-    save_network(network, tmp_path / "x.npz")
-    loaded = load_network(tmp_path / "x.npz")
-    assert loaded.digest == network.digest
-    assert [layer.config.name for layer in network.layers] == [
-        "a", "c_select", "b", "c", "d", "classifier"]
-    select = network.by_name["c_select"]
-    np.testing.assert_array_equal(loaded.by_name["c_select"].weight, select.weight)
-    with pytest.raises(ConfigError, match=r"^c_select: weight must be one of -1, 1, not 0$"):
-        replace(select, weight=0 * select.weight)
-    with pytest.raises(ConfigError, match=r"^c_select: shift must be an integer from 0 to 0, not "):
-        replace(select, shift=1)
-    other = replace(select, weight=select.weight[:, :5].copy())
-    with pytest.raises(ConfigError, match=r"^c_select: weight must have 8 input channels, not 5$"):
-        replace(network, layers=(network.layers[0], other, *network.layers[2:]))
+        Program(gated({"skip": "b", "gate": "or"}, {}, columns=5))
 
 
 def test_a_gate_takes_no_cycles_but_for_what_a_mux_selects_by():
-    def cycles_of(cost):
-        return {layer.name: cost.layer_cycles(layer) for layer in cost.program.layers}
-
-    cycles = cycles_of(Cost.of(design()))
+    plain = Cost.of(gated())
+    cycles = {layer.name: plain.layer_cycles(layer) for layer in plain.program.layers}
     for gate in ("or", "mux", "mux_or"):
-        cost = Cost.of(design({"skip": "a", "gate": gate}, {"skip": "c", "gate": gate}))
-        found = cycles_of(cost)
+        cost = Cost.of(gated({"skip": "a", "gate": gate}, {"skip": "c", "gate": gate}))
+        found = {layer.name: cost.layer_cycles(layer) for layer in cost.program.layers}
         selects = {name: found.pop(name) for name in list(found) if name.endswith("_select")}
         assert found == cycles
         assert list(selects) == ([] if gate == "or" else ["c_select", "d_select"])
@@ -133,33 +99,42 @@ def test_a_gate_takes_no_cycles_but_for_what_a_mux_selects_by():
 
 def test_scores_are_wide_enough_for_what_a_mux_selects_by():
     """Sums over many large codes, in front of a small classifier, and the fold of their weights."""
-    hardware = Cost.of(parse_config({
-        "name": "test",
-        "network": {"height": 12, "width": 12, "channels": 1, "classes": 2, "layers": [
-            {"name": "a", "channels": 16, "weight_bits": 1, "code_bits": 3},
-            {"name": "b", "channels": 16, "weight_bits": 1, "code_bits": 1, "pool": True,
-             "skip": "a", "gate": "mux", "select_bits": 3},
-            {"name": "c", "channels": 4, "weight_bits": 1, "code_bits": 1, "pool": True}]},
-        "array": {"rows": 4, "columns": 4, "words": 1}})).hardware
+    _, hardware = machine(design(
+        [conv("a", 16, 1, 3),
+         conv("b", 16, 1, 1, pool=True, skip="a", gate="mux", select_bits=3),
+         conv("c", 4, 1, 1, pool=True)],
+        (4, 4, 1), height=12, width=12, channels=1, classes=2))
     assert 2 ** (hardware.score_bits - 1) > 2 * (2 * 7 * 16 * 144)
 
 
 def test_chained_blocks_share_one_region():
     """A region may be written over while its last reader goes through it."""
-    chain = Program(design({"channels": 8, "skip": "a", "gate": "or"},
-                           {"channels": 8, "skip": "b", "gate": "or"},
-                           {"channels": 8, "skip": "c", "gate": "or"}))
+    chain = Program(gated({"channels": 8, "skip": "a", "gate": "or"},
+                          {"channels": 8, "skip": "b", "gate": "or"},
+                          {"channels": 8, "skip": "c", "gate": "or"}))
     assert chain.skip_words == 2 * 36 * chain.array.units
-    nested = Program(design({"skip": "a", "gate": "or"}, {"channels": 8},
-                            {"channels": 8, "skip": "a", "gate": "or"}))
+    nested = Program(gated({"skip": "a", "gate": "or"}, {"channels": 8},
+                           {"channels": 8, "skip": "a", "gate": "or"}))
     assert nested.skip_words == 2 * 36 * nested.array.units
 
 
 def test_a_gate_changes_the_codes():
-    plain = random_network(design().network, 1)
+    plain = random_network(gated().network, 1)
     images = random_images(plain.config, 3, 1)
     before = golden.run(plain, images).codes["d"]
     for gate in ("or", "mux", "mux_or"):
-        config = design({"skip": "c", "gate": gate})
+        config = gated({"skip": "c", "gate": gate})
         after = golden.run(random_network(config.network, 1), images).codes["d"]
         assert (after != before).any()
+
+
+def test_gates_may_share_one_select():
+    """The bits of one sum, for two muxes; the program keeps one word per channel tile."""
+    config = gated({"skip": "b", "gate": "mux"}, {"skip": "c", "gate": "mux_or",
+                                                  "select": "c_select"})
+    program = Program(config)
+    assert [op.name for op in config.network.operations if op.kind == "sum"] == [
+        "c_select", "classifier"]
+    assert program.select_words == 4
+    bases = {layer.name: layer.select_base for layer in program.layers}
+    assert bases["c"] == bases["d"] == bases["c_select"]

@@ -1,22 +1,33 @@
 """The golden model against independent computations: loops over pixels, over taps, and torch."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from export.artifact import ALPHABET, Layer
+from export.artifact import ALPHABET, Layer, Network
 from export.config import ConfigError
 from export.network import ConvConfig, SumConfig
 from sim import golden
 from sim.samples import extreme_network, random_images, random_network
-from tests.designs import conv
-from tests.designs import network as network_of
+from tests.designs import conv, network, total
 
-MIXED = network_of([
-    conv("a", 8, 3, 3), conv("b", 6, 2, 2, groups=2, pool=True),
-    conv("c", 12, 1, 1, kernel=1, groups=3), conv("d", 4, 1, 3, inputs=["c", "b"], pool=True),
+MIXED = network([
+    conv("a", 8, 3, 3),
+    conv("b", 6, 2, 2, groups=2, pool=True),
+    conv("c", 12, 1, 1, kernel=1, groups=3),
+    conv("d", 4, 1, 3, pool=True),
     conv("e", 7, 2, 1)], height=7, width=9, classes=5, pad=128)
+
+# Concatenations in any order, one of them grouped across its parts, and sums of several maps.
+JOINED = network([], height=5, width=6, channels=2, operations=[
+    conv("a", 3, 3, 3),
+    conv("b", 5, 2, 1),
+    conv("c", 4, 3, 2, inputs=["b", "a"], groups=4, pool=True),
+    conv("d", 2, 1, 3, pool=True, inputs=["a", "b"]),
+    conv("e", 6, 3, 3, inputs=["c", "d"], groups=3),
+    total("class", 3, 3, inputs=["d", "e"])])
 
 # inputs, outputs, groups, kernel, height, width, pad
 SHAPES = [(1, 1, 1, 1, 1, 1, 0), (1, 1, 1, 3, 1, 1, 255), (3, 5, 1, 3, 4, 7, 128),
@@ -54,16 +65,22 @@ def conv_by_taps(layer, x, pad) -> np.ndarray:
 
 
 def run_by_pixels(network, image):
-    """Codes of every layer and scores of one image, in Python integers from the contract."""
+    """Codes and sums of every operation of one image, in Python integers from the contract."""
     shape = network.config
-    maps = {"pixels": [[[int(image[r, c, k]) for c in range(shape.width)]
-                        for r in range(shape.height)] for k in range(shape.channels)]}
-    for layer in network.layers[:-1]:
+    found = {"pixels": [[[int(image[r, c, k]) for c in range(shape.width)]
+                         for r in range(shape.height)] for k in range(shape.channels)]}
+    for layer in network.layers:
         config, weight = layer.config, layer.weight.tolist()
+        x = [plane for name in config.inputs for plane in found[name]]
         pad = shape.pad if config.inputs == ("pixels",) else 0
-        x = [plane for name in config.inputs for plane in maps[name]]
         height, width, edge = len(x[0]), len(x[0][0]), config.kernel // 2
         inputs, per_group = len(weight[0]), config.channels // config.groups
+        if config.kind == "sum":
+            sums = [sum(map(sum, plane)) for plane in x]
+            found[config.name] = [
+                sum(w[0][0] * s for w, s in zip(row, sums, strict=True)) + bias
+                for row, bias in zip(weight, layer.bias.tolist(), strict=True)]
+            continue
 
         def pixel(i, r, c, x=x, pad=pad, height=height, width=width):
             return x[i][r][c] if 0 <= r < height and 0 <= c < width else pad
@@ -80,14 +97,8 @@ def run_by_pixels(network, image):
             codes = [[[max(plane[r][c], plane[r + 1][c], plane[r][c + 1], plane[r + 1][c + 1])
                        for c in range(0, width - 1, 2)] for r in range(0, height - 1, 2)]
                      for plane in codes]
-        maps[config.name] = codes
-    last = network.layers[-1]
-    sums = [sum(map(sum, plane)) for name in last.config.inputs for plane in maps[name]]
-    scores = [sum(w * s for w, s in zip(row, sums, strict=True)) + bias
-              for row, bias in zip(last.weight[:, :, 0, 0].tolist(), last.bias.tolist(),
-                                   strict=True)]
-    del maps["pixels"]
-    return maps, scores
+        found[config.name] = codes
+    return found
 
 
 # ---- one layer
@@ -153,34 +164,52 @@ def test_pool_of_one_bit_is_an_or():
     assert golden.pool(codes).ravel().tolist() == [0] + [1] * 15
 
 
+def classifier_of(weight, bias) -> Layer:
+    config = SumConfig(name="classifier", channels=len(weight), weight_bits=3)
+    return Layer(config, np.array(weight, np.int8)[:, :, None, None], np.array(bias, np.int32))
+
+
+def test_sums_over_pixels_and_channels():
+    layer = classifier_of([[0, 0], [1, 2], [2, -1]], [0, -3, 9])
+    codes = np.array([[[[5, 5, 1]], [[6, 0, 7]]], [[[0, 0, 0]], [[1, 0, 0]]]], np.uint8)
+    sums = golden.summed(layer, codes)
+    assert sums.dtype == np.int32
+    assert sums.tolist() == [[0, 11 + 26 - 3, 22 - 13 + 9], [0, 2 - 3, -1 + 9]]
+
+
 def test_lowest_class_wins_a_tie():
-    config = SumConfig(name="a", channels=4, weight_bits=3)
-    layer = Layer(config, np.array([[0, 0], [1, 2], [2, 1], [1, 1]], np.int8)[:, :, None, None],
-                  np.array([0, -3, -3, -9], np.int32))
-    codes = np.array([[5, 5], [5, 6], [6, 5], [1, 1], [0, 0]], np.uint8).reshape(5, 2, 1, 1)
-    scores = golden.summed(layer, codes)
-    assert scores.dtype == np.int32
-    assert scores.tolist() == [[0, 12, 12, 1], [0, 14, 13, 2], [0, 13, 14, 2], [0, 0, 0, -7],
-                               [0, -3, -3, -9]]
-    assert golden.Trace({}, {"a": scores}).classes.tolist() == [1, 1, 2, 0, 0]
+    config = network([conv("a", 2, 3, 3, kernel=1)], height=1, width=1, channels=2, classes=4)
+    first = Layer(config.operations[0], np.eye(2, dtype=np.int8)[:, :, None, None],
+                  np.zeros(2, np.int32))
+    last = classifier_of([[0, 0], [1, 2], [2, 1], [1, 1]], [0, -3, -3, -9])
+    tied = Network(config, (first, replace(last, config=config.operations[1])))
+    images = np.array([[5, 5], [5, 6], [6, 5], [1, 1], [0, 0]], np.uint8).reshape(5, 1, 1, 2)
+    trace = golden.run(tied, images)
+    assert trace.scores.tolist() == [[0, 12, 12, 1], [0, 14, 13, 2], [0, 13, 14, 2], [0, 0, 0, -7],
+                                     [0, -3, -3, -9]]
+    assert trace.classes.tolist() == golden.predict(tied, images).tolist() == [1, 1, 2, 0, 0]
 
 
 def test_classifier_sums_over_many_pixels():
-    config = network_of([conv("a", 1, 3, 3, kernel=1)], height=200, width=300, channels=1)
+    config = network([conv("a", 1, 3, 3, kernel=1)], height=200, width=300, channels=1, classes=2)
     trace = golden.run(extreme_network(config, 2), np.zeros((1, 200, 300, 1), np.uint8))
     assert trace.scores.tolist() == [[2 * 7 * 60000] * 2]
 
 
 # ---- whole networks
 
+@pytest.mark.parametrize("config", [MIXED, JOINED], ids=["mixed", "joined"])
 @pytest.mark.parametrize("seed", range(3))
-def test_run_matches_loops_over_pixels(seed):
-    network = random_network(MIXED, seed)
-    images = random_images(MIXED, 2, seed + 100)
-    trace = golden.run(network, images)
+def test_run_matches_loops_over_pixels(config, seed):
+    made = random_network(config, seed)
+    images = random_images(config, 2, seed + 100)
+    trace = golden.run(made, images)
+    assert [*trace.codes, *trace.sums] == [each.name for each in config.operations]
     for n, image in enumerate(images):
-        maps, scores = run_by_pixels(network, image)
-        assert {name: codes[n].tolist() for name, codes in trace.codes.items()} == maps
+        wanted = run_by_pixels(made, image)
+        for name, values in (trace.codes | trace.sums).items():
+            assert values[n].tolist() == wanted[name], name
+        scores = wanted[config.operations[-1].name]
         assert trace.scores[n].tolist() == scores
         assert trace.classes[n] == scores.index(max(scores))
 
@@ -191,42 +220,40 @@ def test_trace_has_every_boundary():
         "a": (4, 8, 7, 9), "b": (4, 6, 3, 4), "c": (4, 12, 3, 4), "d": (4, 4, 1, 2),
         "e": (4, 7, 1, 2)}
     assert {codes.dtype for codes in trace.codes.values()} == {np.dtype(np.uint8)}
+    assert list(trace.sums) == ["classifier"]
     assert (trace.scores.dtype, trace.scores.shape) == (np.int32, (4, 5))
     assert (trace.classes.dtype, trace.classes.shape) == (np.int64, (4,))
 
 
 @pytest.mark.parametrize("value", [-2, -1, 1, 2])
 def test_extreme_sums(value):
-    network = extreme_network(MIXED, value)
-    maps = {"pixels": np.full((1, 3, 7, 9), 255, np.uint8)}
-    for layer in network.layers[:-1]:
-        config = layer.config
-        x = np.concatenate([maps[name] for name in config.inputs], 1)
-        pad, peak = (255, 255) if config.name == "a" else (0, network.config.peak(config))
-        weight = np.clip(value, min(ALPHABET[config.weight_bits]),
-                         max(ALPHABET[config.weight_bits]))
+    extreme = extreme_network(MIXED, value)
+    x, pad = np.full((1, 3, 7, 9), 255, np.uint8), 255
+    for layer in extreme.layers[:-1]:
+        peak = MIXED.peak(layer.config)
+        weight = np.clip(value, min(ALPHABET[layer.config.weight_bits]),
+                         max(ALPHABET[layer.config.weight_bits]))
         acc = golden.conv(layer, np.full_like(x, peak), pad)
-        inner = acc[:, :, 1:-1, 1:-1] if pad == 0 and config.kernel == 3 else acc
+        inner = acc[:, :, 1:-1, 1:-1] if pad == 0 and layer.config.kernel == 3 else acc
         assert (inner == weight * peak * layer.weight[0].size).all()
         codes = golden.activate(layer, golden.conv(layer, x, pad))
-        assert (codes == 2**config.code_bits - 1).all()
-        maps[config.name] = golden.pool(codes) if config.pool else codes
-    trace = golden.run(network, np.full((1, 7, 9, 3), 255, np.uint8))
+        assert (codes == 2**layer.config.code_bits - 1).all()
+        x, pad = golden.pool(codes) if layer.config.pool else codes, 0
+    trace = golden.run(extreme, np.full((1, 7, 9, 3), 255, np.uint8))
     assert (trace.scores == value * 7 * 2 * 1).all()  # seven channels of 1x2 pixels
     assert trace.classes.tolist() == [0]
 
 
 @pytest.mark.parametrize("working_set", [1, 50000, 2**30])
 def test_batches_do_not_show(monkeypatch, working_set):
-    network, images = random_network(MIXED, 2), random_images(MIXED, 7, 2)
-    whole = golden.run(network, images)
+    made, images = random_network(MIXED, 2), random_images(MIXED, 7, 2)
+    whole = golden.run(made, images)
     monkeypatch.setattr(golden, "WORKING_SET", working_set)
-    parts = golden.run(network, images)
-    assert whole.codes.keys() == parts.codes.keys()
+    parts = golden.run(made, images)
     for name, codes in whole.codes.items():
         np.testing.assert_array_equal(codes, parts.codes[name])
     np.testing.assert_array_equal(whole.scores, parts.scores)
-    np.testing.assert_array_equal(golden.predict(network, images), whole.classes)
+    np.testing.assert_array_equal(golden.predict(made, images), whole.classes)
 
 
 def test_no_images():

@@ -4,18 +4,16 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
-from export.hardware import Hardware
 from export.words import operands, pack_codes, to_memory_order
 from hw.pixels import PixelInput
 from sim.streams import pixel_words
-from tests.designs import conv, cost
+from tests.designs import conv, design, machine
 
 
-def program_of(channels, words, precisions, weight_bits=2):
-    of = cost([conv("a", 4, min(weight_bits, max(precisions)), 1)], 4, 2, words,
-              precisions=precisions, height=3, width=5, channels=channels, pad=201,
-              classifier_bits=min(max(precisions), 2))
-    return of.program
+def machine_of(channels, words, precisions):
+    bits = min(max(precisions), 2)
+    return machine(design([conv("a", 4, bits, 1)], (4, 2, words, precisions), height=3, width=5,
+                          channels=channels, classes=2, pad=201, classifier_bits=bits))
 
 
 def expected_memory(program, image):
@@ -48,9 +46,9 @@ def expected_memory(program, image):
     (3, 4, [1, 2, 3], 2), (1, 2, [1, 2, 3], 3), (3, 1, [3], 1), (9, 2, [1, 2, 3], 1),
     (2, 2, [1, 2], 3), (2, 2, [2], 3), (3, 1, [1], 1)])
 def test_digits_and_neighbours(channels, words, precisions, taps, granted):
-    program = program_of(channels, words, precisions)
+    program, hardware = machine_of(channels, words, precisions)
     assert program.layers[0].taps_per_word == taps
-    dut = PixelInput(Hardware.of([program]))
+    dut = PixelInput(hardware)
     images = np.random.default_rng(channels).integers(0, 256, (2, 3, 5, channels), np.uint8)
     memory, frames, cycles = {}, [], []
 

@@ -1,218 +1,223 @@
-"""Where maps lie: no two that live overlap, and nothing that is still to be read is written."""
+"""Where maps lie: random programs replayed word by word on their memories, and what is refused."""
 
 import random
 from itertools import pairwise
 
 import pytest
 
-from export.config import ConfigError, parse_config
-from export.cost import Cost
-from export.hardware import Hardware
+from export.config import ConfigError
 from export.network import PIXELS
 from export.placement import Region, allocate
 from export.program import Program
-from export.schedule import written_channels
 from export.words import operands
-from tests.designs import conv, design
-from tests.test_engine import random_concatenation, random_gates
+from tests.designs import ARRAYS, conv, design, random_maps
 
 
-def programs(make, count):
-    found = []
-    for seed in range(10 * count):
+class Replay:
+    """Goes through a program with nothing but its descriptors' addresses; asserts what it reads.
+
+    Activation memory: {address: (precision, {operand: (map, channel)})} for all banks at once, as
+    slots of a map are written and read alike. Skip and select memory: a tag per word.
+    """
+
+    def __init__(self, program: Program):
+        self.program, self.network = program, program.config.network
+        self.activations, self.skips, self.selects = {}, {}, {}
+        first, self.selected = program.layers[0], 0
+        self.pixels = range(first.in_base,
+                            first.in_base + first.digits * first.digit_words * first.slots)
+        assert first.in_base == 0 and self.pixels[-1] < program.activation_words
+        for op in program.layers:
+            read = self.read(op)
+            self.merge_and_keep(op)
+            if op.summed:
+                if op.operation.output == "select":
+                    self.select(op)
+                continue
+            written = self.write(op)
+            assert not written & read, f"{op.name} writes what it reads"
+            assert not written & set(self.pixels), f"{op.name} writes over the next frame's pixels"
+            assert max(written) < program.activation_words
+
+    def read(self, op) -> set[int]:
+        """Checks that every channel of the inputs is where the operation's words have it."""
+        taps, count = op.taps_per_word, operands(op.mode, self.program.array.words)
+        words = {first + k for first in op.first_words for k in range(op.words)}
+        assert max(words) < op.digit_words
+        addresses = {op.in_base + word * op.slots + slot for word in words
+                     for slot in range(op.slots)}
+        if op.operation.inputs == (PIXELS,):
+            return set(self.pixels)
+        assert max(addresses) < self.program.activation_words and taps == 1
+        channels = [(name, channel) for name in op.operation.inputs
+                    for channel in range(self.network.shapes[name].channels)]
+        for position, (name, channel) in zip(op.positions, channels, strict=True):
+            word, operand = divmod(position, count)
+            assert word in words
+            for slot in range(op.slots):
+                mode, values = self.activations[op.in_base + word * op.slots + slot]
+                assert (mode, values[operand]) == (op.mode, (name, channel, slot)), op.name
+        return addresses
+
+    def write(self, op) -> set[int]:
+        """Full tiles, so there may be more channels than the map has."""
+        array, count = self.program.array, operands(op.out_mode, self.program.array.words)
+        pixels = self.network.shapes[op.name].pixels
+        assert op.out_slots == -(-pixels // array.rows)
+        addresses = set()
+        for channel in range(op.channel_tiles * array.columns):
+            word, operand = divmod(channel, count)
+            for slot in range(op.out_slots):
+                address = op.out_base + word * op.out_slots + slot
+                mode, values = self.activations.get(address, (0, {}))
+                values = values if mode == op.out_mode else {}
+                self.activations[address] = op.out_mode, values | {
+                    operand: (op.name, channel, slot)}
+                addresses.add(address)
+        return addresses
+
+    def merge_and_keep(self, op):
+        """Unit by unit in the epilogue's order: a gate's word is read, then one is kept."""
+        if op.summed or not (op.operation.gate or op.keep):
+            return
+        units, width = self.program.array.units, op.source.width
+        gate, pooled = op.operation.gate, op.operation.pool or op.keep_pooled
+        skip = self.network.by_name[op.operation.skip] if gate else None
+        if gate:
+            skip_units = -(-skip.channels // self.program.array.columns) * units
+            assert op.rescale == op.operation.code_bits - skip.code_bits
+        source, target, kept = op.skip_base, op.keep_base, 0
+        for tile in range(op.channel_tiles):
+            if op.operation.select:
+                assert self.selects[op.select_base + tile] == (op.operation.select, tile)
+            for pixel in range(op.source.pixels):
+                y, x = divmod(pixel, width)
+                for unit in range(tile * units, (tile + 1) * units):
+                    if gate:
+                        assert self.skips[source] == (skip.name, unit % skip_units, pixel), op.name
+                        source += 1
+                        if source == op.skip_base + op.skip_size:
+                            source = op.skip_base
+                    if op.keep and (not pooled or (y % 2 and x % 2)):
+                        place = pixel if not pooled else y // 2 * (width // 2) + x // 2
+                        self.skips[target] = op.name, unit, place
+                        assert target < self.program.skip_words
+                        target, kept = target + 1, kept + 1
+        wanted = op.source.height // 2 * (width // 2) if pooled else op.source.pixels
+        assert kept == (op.channel_tiles * units * wanted if op.keep else 0)
+
+    def select(self, op):
+        assert op.select_base == self.selected
+        for tile in range(op.channel_tiles):
+            self.selects[self.selected] = op.name, tile
+            self.selected += 1
+        assert self.selected <= self.program.select_words
+
+
+def test_nothing_that_is_still_to_be_read_is_written():
+    """Of a few hundred random networks, which have all that placement has to cope with."""
+    placed, refused, seen = 0, 0, dict.fromkeys(["joined", "skips", "repeated", "pooled", "reused"],
+                                                0)
+    for seed in range(800):
         try:
-            found.append(Program(make(seed)))
+            program = Program(random_maps(seed))
         except ConfigError:
+            refused += 1
             continue
-        if len(found) == count:
-            break
-    return found
+        Replay(program)
+        placed += 1
+        network = program.config.network
+        seen["joined"] += any(len(each.inputs) > 1 for each in network.operations)
+        seen["skips"] += program.skip_words > 0
+        seen["repeated"] += any(each.skip and each.channels > network.by_name[each.skip].channels
+                                for each in network.convs)
+        seen["pooled"] += any(layer.keep_pooled for layer in program.layers)
+        kept = [layer for layer in program.layers if layer.keep]
+        seen["reused"] += any(a.keep_base == b.skip_base and b.keep and a is not b
+                              for a in kept for b in kept)
+    assert placed > 500, refused
+    assert min(seen.values()) > 30, seen
 
 
-def addresses_of(program, name, base, mode):
-    """What the epilogue writes of a map, word by word."""
-    shape = program.config.network.shapes[name]
-    slots = -(-shape.pixels // program.array.rows)
-    words = written_channels(shape.channels, program.array)
-    return range(base, base + -(-words // operands(mode, program.array.words)) * slots)
-
-
-def replay_activations(program):
-    """Runs the operations on a memory of names: each word knows who wrote it last, and in which
-    word of its map. Reads must find what they want."""
-    network = program.config.network
-    memory = {}
+@pytest.mark.parametrize("seed", range(40))
+def test_a_chain_needs_no_more_than_its_largest_two_neighbours(seed):
+    rng = random.Random(seed)
+    rows, columns = rng.choice(ARRAYS)
+    layers = [conv(f"c{k}", rng.randint(1, 30), rng.randint(1, 3), rng.randint(1, 3),
+                   pool=rng.random() < 0.2) for k in range(rng.randint(1, 9))]
+    program = Program(design(layers, (rows, columns, rng.randint(1, 3)), height=64, width=65))
     first = program.layers[0]
-    for address in range(first.digits * first.digit_words * first.slots):
-        memory[address] = PIXELS, address
-    for layer in program.layers:
-        address = layer.in_base
-        for k, name in enumerate(layer.operation.inputs):
-            if name == PIXELS:
-                wanted = [(PIXELS, n) for n in range(layer.digit_words * layer.slots)]
-            else:
-                channels = network.shapes[name].channels
-                words = -(-channels // operands(layer.mode, program.array.words))
-                wanted = [(name, n) for n in range(words * layer.slots)]
-            found = [memory.get(address + n) for n in range(len(wanted))]
-            assert found == wanted, f"{layer.name} reads {name}"
-            inputs = layer.operation.inputs[:k + 1]
-            if inputs != layer.operation.inputs:
-                # Where the next one lies follows from the operands of its channels.
-                position = layer.positions[sum(network.shapes[each].channels for each in inputs)]
-                word, rest = divmod(position, operands(layer.mode, program.array.words))
-                assert rest == 0
-                address = layer.in_base + word * layer.slots
-        if not layer.summed:
-            for n, address in enumerate(addresses_of(program, layer.name, layer.out_base,
-                                                     layer.out_mode)):
-                assert address < program.activation_words
-                memory[address] = layer.name, n
-        assert all(memory[n] == (PIXELS, n) for n in range(
-            first.digits * first.digit_words * first.slots)), "the next frame's pixels"
+    pixels = first.digits * first.digit_words * first.slots
+    sizes = [-(-op.channel_tiles * columns // operands(op.out_mode, program.array.words))
+             * op.out_slots for op in program.layers if not op.summed]
+    wanted = max(sum(pair) for pair in pairwise([0, *sizes]))
+    assert program.activation_words == pixels + wanted
+    Replay(program)
 
 
-def replay_skips(program):
-    """Unit by unit: a gate reads a word, then the same pixel's codes may be kept."""
-    memory = {}
-    for layer in program.layers:
-        if layer.summed:
-            continue
-        network, array = program.config.network, program.array
-        units = written_channels(layer.channels, array) // array.unit
-        skip = layer.operation.skip if layer.operation.gate else None
-        pixels, width = layer.source.pixels, layer.source.width
-        kept, read = 0, 0
-        for _tile in range(units // array.units):
-            for pixel in range(pixels):
-                for _ in range(array.units):
-                    if skip:
-                        address = layer.skip_base + read % layer.skip_size
-                        assert memory.get(address) == (skip, read % layer.skip_size), layer.name
-                        read += 1
-                    y, x = divmod(pixel, width)
-                    whole = y // 2 * 2 + 1 < layer.source.height and x // 2 * 2 + 1 < width
-                    pooled = layer.operation.pool or layer.keep_pooled
-                    if layer.keep and (not pooled or (y % 2 and x % 2 and whole)):
-                        assert layer.keep_base + kept < program.skip_words
-                        memory[layer.keep_base + kept] = layer.name, kept
-                        kept += 1
-        if layer.keep:
-            readers = [each for each in network.convs if each.skip == layer.name]
-            assert kept == units * network.source(readers[0]).pixels
+def test_a_map_that_is_kept_for_long_lies_apart():
+    """`a` is read again at the end, so three maps are alive for a while, and no more."""
+    program = Program(design([
+        conv("a", 4, 2, 2), conv("b", 4, 2, 2), conv("c", 4, 2, 2), conv("d", 4, 2, 2),
+        conv("e", 4, 2, 2, inputs=["d", "a"])], (4, 4, 2), height=8, width=8))
+    Replay(program)
+    first, size = program.layers[0], 16
+    assert program.activation_words == first.digits * first.digit_words * first.slots + 3 * size
 
 
-@pytest.mark.parametrize("make", [random_concatenation, random_gates])
-def test_everything_that_is_read_is_there(make):
-    found = programs(make, 400)
-    assert len(found) == 400
-    for program in found:
-        replay_activations(program)
-        replay_skips(program)
+def region(name, size, born, dies, **more):
+    return [(Region(name, size, born, dies, **more), 0)]
 
 
-def chain(sizes):
-    return [[(Region(str(k), size, k, k + 1), 0)] for k, size in enumerate(sizes)]
+def test_what_is_never_alive_together_shares_its_words():
+    _, words = allocate([region("a", 5, 0, 1), region("b", 7, 2, 3), region("c", 3, 4, 4)])
+    assert words == 7
+    _, words = allocate([region("a", 5, 0, 2), region("b", 7, 2, 3)])
+    assert words == 12
 
 
-def test_a_chain_needs_no_more_than_its_largest_neighbours():
-    rng = random.Random(1)
-    for _ in range(300):
-        sizes = [rng.randint(1, 50) for _ in range(rng.randint(2, 12))]
-        _, depth = allocate(chain(sizes))
-        assert depth == max(a + b for a, b in pairwise(sizes))
+def test_a_region_is_written_over_from_its_start_only():
+    """While its last reader goes through it once; not if it starts over."""
+    _, words = allocate([region("a", 5, 0, 2, once=True), region("b", 5, 2, 3)])
+    assert words == 5
+    _, words = allocate([region("a", 5, 0, 2), region("b", 5, 2, 3)])
+    assert words == 10
+    old, new = Region("a", 5, 0, 2, once=True), Region("b", 5, 2, 3)
+    assert [base for base in range(10) if not new.clashes(base, old, 5)] == [0, 1, 2, 3, 4, 5]
+    assert [base for base in range(12) if not old.clashes(5, new, base)] == [0, 1, 2, 3, 4, 5,
+                                                                             10, 11]
 
 
-def test_a_map_may_take_the_place_of_one_that_is_read_once_but_not_before_it():
-    old, new = Region("a", 10, 0, 1, once=True), Region("b", 10, 1, 2)
-    assert not old.clashes(4, new, 4) and not new.clashes(4, old, 4)
-    assert not old.clashes(4, new, 0)
-    assert old.clashes(4, new, 5) and new.clashes(5, old, 4)
-    twice = Region("a", 10, 0, 1)
-    assert twice.clashes(4, new, 4)
+def test_nothing_needs_nothing():
+    assert allocate([]) == ({}, 0)
 
 
-@pytest.mark.parametrize("layers, message", [
-    ([conv("a", 4, 3, 3), conv("b", 4, 2, 2), conv("c", 4, 2, 2),
-      conv("d", 4, 2, 2, inputs=["a", "b"]), conv("e", 4, 2, 2, inputs=["a", "c"]),
-      conv("f", 4, 2, 2, inputs=["d", "e"])],
-     "e: a lies before b already, for another reader, and cannot lie before c too"),
-    ([conv("a", 4, 3, 3), conv("b", 4, 2, 2), conv("c", 4, 2, 2),
-      conv("d", 4, 2, 2, inputs=["a", "c"]), conv("e", 4, 2, 2, inputs=["b", "c"]),
-      conv("f", 4, 2, 2, inputs=["d", "e"])],
-     "c: as an input it can lie behind one other map only"),
-    ([conv("a", 4, 3, 3), conv("b", 4, 2, 2), conv("c", 4, 2, 2, inputs=["a", "b"]),
-      conv("d", 4, 2, 2, inputs=["b", "a"]), conv("e", 4, 2, 2, inputs=["c", "d"])],
+def maps(*inputs: list[str]):
+    """Three maps, then one more of each list of them."""
+    parts = [conv(name, 4, 2, 2, inputs=["pixels" if name == "a" else "a"]) for name in "abc"]
+    last = [conv(f"r{k}", 4, 2, 2, inputs=names) for k, names in enumerate(inputs)]
+    for k in range(1, len(last)):
+        last[k] |= {"skip": f"r{k - 1}", "gate": "or"}
+    return design([*parts, *last], (2, 4, 2))
+
+
+@pytest.mark.parametrize("inputs, message", [
+    ([["a", "b"], ["a", "c"]], "r1: a lies before b already, for another reader, and cannot lie "
+                               "before c too"),
+    ([["a", "c"], ["b", "c"]], "c: as an input it can lie behind one other map only"),
+    ([["a", "b"], ["b", "a"], ["c"]],
+     "inputs that lie behind each other in a circle cannot be placed"),
+    ([["a", "b"], ["b", "c"], ["c", "a"]],
      "inputs that lie behind each other in a circle cannot be placed"),
 ])
-def test_maps_that_cannot_lie_so_are_refused(layers, message):
-    with pytest.raises(ConfigError, match=f"^{message}$"):
-        Program(design(layers, 2, 4, 2))
+def test_maps_that_cannot_lie_behind_each_other_are_refused(inputs, message):
+    with pytest.raises(ConfigError) as caught:
+        Program(maps(*inputs))
+    assert str(caught.value) == message
 
 
-# ---- machines
-
-def two():
-    return (Program(design([conv("a", 8, 3, 3, pool=True), conv("b", 5, 1, 1)], 4, 4, 2,
-                           classes=7)),
-            Program(design([conv("a", 4, 2, 2), conv("b", 12, 2, 2, skip="a", gate="mux")],
-                           4, 4, 2)))
-
-
-def test_a_machine_holds_each_of_its_programs():
-    one, other = two()
-    both = Hardware.of([one, other])
-    for program in (one, other):
-        both.check(program)
-        alone = Hardware.of([program])
-        for name in ("tiles", "activation_words", "skip_words", "acc_bits", "total_bits",
-                     "classes", "slots", "words", "channel_tiles", "pool_width"):
-            assert getattr(both, name) >= getattr(alone, name), name
-        assert both.gates >= alone.gates and both.formats >= alone.formats
-        assert set(both.weight_edges) >= set(alone.weight_edges)
-    assert both.classes == 7 and both.gates == {"mux"}
-    assert Hardware.of([other, one]) == both
-
-
-def test_weights_of_a_common_machine_are_cut_at_the_edges_of_both():
-    """Steps of at least so many bits, per program; the deeper one counts."""
-    one, other = two()
-    both = Hardware.of([one, other])
-    for bits, depth in both.weights:
-        assert depth == max(sum(layer.weight_steps for layer in program.layers
-                                if layer.stored_bits >= bits) for program in (one, other))
-
-
-@pytest.mark.parametrize("make, message", [
-    (lambda: design([conv("a", 8, 3, 3, pool=True), conv("b", 5, 1, 1)], 4, 4, 2, classes=9),
-     "test: does not fit the machine: channel tiles of all operations: needs 7, has 6"),
-    (lambda: design([conv("a", 8, 3, 3, pool=True), conv("b", 5, 1, 1)], 4, 4, 2, classes=8),
-     "test: does not fit the machine: classes: needs 8, has 7"),
-    (lambda: design([conv("a", 4, 3, 3, kernel=1), conv("b", 4, 1, 1, skip="a", gate="or")],
-                    4, 4, 2, height=2, width=2), "test: does not fit the machine: .*needs .*"),
-    (lambda: design([conv("a", 8, 3, 3)], 4, 4, 1),
-     "test: does not fit the machine: array: needs .*words=1 .*, has .*words=2 .*"),
-    (lambda: design([conv("a", 8, 3, 3)], 4, 4, 2, pad=3),
-     r"test: does not fit the machine: pixel format: needs .*pad=3.*, has .*pad=0.*"),
-])
-def test_a_program_that_does_not_fit_is_refused(make, message):
-    hardware = Hardware.of([two()[0]])
-    with pytest.raises(ConfigError, match=f"^{message}$") as error:
-        hardware.check(Program(make()))
-    assert len(str(error.value)) <= 300
-
-
-def test_programs_of_different_arrays_make_no_machine():
-    one = Program(design([conv("a", 8, 3, 3)], 4, 4, 2))
-    other = Program(design([conv("a", 8, 3, 3)], 4, 4, 1))
-    with pytest.raises(ConfigError, match=r"^programs of one machine must have the same array, "):
-        Hardware.of([one, other])
-
-
-def test_costs_are_those_of_the_machine():
-    """Descriptors are as wide as the machine's, cycles are the program's own."""
-    one, other = two()
-    alone, shared = Cost(one, Hardware.of([one])), Cost(one, Hardware.of([one, other]))
-    assert alone.frame_cycles == shared.frame_cycles
-    assert shared.stored_bits["program"] > alone.stored_bits["program"]
-    assert parse_config(one.config.model_dump()) == one.config
+@pytest.mark.parametrize("inputs", [
+    [["a", "b"], ["a", "b"], ["c"]], [["a", "b", "c"], ["b", "c"], ["a", "b"], ["c"]],
+    [["c", "b", "a"], ["b", "a"], ["a"]], [["b", "c"], ["a"]]])
+def test_maps_that_lie_behind_each_other_for_all_readers_are_placed(inputs):
+    Replay(Program(maps(*inputs)))

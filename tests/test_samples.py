@@ -6,12 +6,12 @@ import pytest
 from export.network import NetworkConfig
 from sim.golden import conv, run
 from sim.samples import extreme_network, random_images, random_network
+from tests.designs import network
 
 
 def config_of(size=8, channels=3, **layer) -> NetworkConfig:
-    names = ("a", "b", "c")
-    return NetworkConfig(height=size, width=size, channels=channels, classes=4,
-                         layers=[{"name": name, "channels": 12, **layer} for name in names])
+    return network([{"name": name, "channels": 12, **layer} for name in "abc"],
+                   height=size, width=size, channels=channels, classes=4)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3])
@@ -49,11 +49,13 @@ def test_random_images():
 def test_extreme_networks(value, weights):
     for bits, weight in zip((1, 2, 3), weights, strict=True):
         config = config_of(weight_bits=bits, code_bits=bits)
-        network = extreme_network(config, value)
-        assert all((layer.weight == weight).all() for layer in network.layers[:-1])
+        extreme = extreme_network(config, value)
+        *convs, classifier = extreme.layers
+        assert all((layer.weight == weight).all() for layer in convs)
+        assert (classifier.weight == max(-2, min(2, value))).all()
         for images in (np.zeros((1, 8, 8, 3), np.uint8), np.full((1, 8, 8, 3), 255, np.uint8)):
-            trace = run(network, images)
+            trace = run(extreme, images)
             assert all((codes == 2**bits - 1).all() for codes in trace.codes.values())
         peak = 12 * 9 * (2**bits - 1)
-        sums = conv(network.layers[1], trace.codes["a"], 0)
-        assert (sums[:, :, 1:-1, 1:-1] == weight * peak).all()
+        assert (conv(extreme.layers[1], trace.codes["a"], 0)[:, :, 1:-1, 1:-1]
+                == weight * peak).all()

@@ -1,0 +1,155 @@
+"""The engine's ROM words: each field reads back as what the operation needs, in its own bits."""
+
+import pytest
+from amaranth.lib import data
+
+from export.config import ConfigError
+from export.descriptor import (
+    FIELDS,
+    GATES,
+    RESCALES,
+    layer_fields,
+    layer_word,
+    pack_fields,
+    tile_fields,
+)
+from export.hardware import Hardware
+from export.pack import pack
+from export.program import Program
+from hw.descriptor import bias_layout, layer_layout, tile_layout
+from sim.samples import random_network
+from tests.designs import conv, design, machine, random_maps
+
+MADE = [design([conv("a", 8, 2, 3, pool=True),
+                conv("b", 8, 2, 1, kernel=1, generator={"outputs": 4, "inputs": 4}),
+                conv("c", 8, 1, 2, kernel=1, skip="b", gate="or",
+                     generator={"outputs": 4, "inputs": 12, "mapping": "binary"})],
+               (4, 4, 2), height=9, width=7, pad=200),
+        design([conv("a", 3, 2, 2)], (1, 1, 1, (2,)), classifier_bits=2, pad=7),
+        design([conv("a", 3, 1, 1)], (3, 2, 2, (1,)), classifier_bits=1, height=1, width=1)]
+
+
+def placed():
+    """Programs of every kind with their machines."""
+    for config in [*MADE, *map(random_maps, range(60))]:
+        try:
+            program = Program(config)
+        except ConfigError:
+            continue
+        yield program, Hardware.of([program])
+
+
+def unpacked(fields: dict[str, int], word: int) -> dict[str, int]:
+    values = {}
+    for name, bits in fields.items():
+        values[name], word = word % 2**bits, word >> bits
+    assert word == 0, "bits beyond the last field"
+    return values
+
+
+def wanted(hardware: Hardware, op, layer) -> dict[str, int]:
+    """What the engine must know of an operation, said once more."""
+    operation, rows, maps = op.operation, hardware.array.rows, not op.summed
+    row_slots, row_banks = op.source.width // rows, op.source.width % rows
+    kernel_columns = [-1, 0, 1] if operation.kernel == 3 else [0]
+    if op.taps_per_word > 1:
+        kernel_columns = [-1, 0] if op.taps_per_word == 2 else [0]
+    edges = [0, *(bits for bits, _ in hardware.weights)]
+    formats = sorted((each.rule, each.mapping, each.mode) for each in hardware.generators)
+    made = operation.generator
+    values = {
+        "mode": op.mode, "weight_bits": op.weight_bits,
+        "segments": sum(0 < edge <= op.stored_bits for edge in edges),
+        "result": 0 if maps else {"select": 1, "class": 2}[operation.output],
+        "last": not maps and operation.output == "class", "pool": maps and operation.pool,
+        "code_bits": operation.code_bits if maps else 1, "out_mode": op.out_mode,
+        "both_rows": operation.kernel == 3, "left": -1 in kernel_columns,
+        "right": 1 in kernel_columns, "shift": layer.shift,
+        "pad": hardware.pixels.pad if operation.inputs == ("pixels",) else 0,
+        "last_digit": (hardware.pixels.digits if operation.inputs == ("pixels",) else 1) - 1,
+        "tail": op.tail, "last_x": op.source.width - 1, "last_y": op.source.height - 1,
+        "last_word": op.words - 1,
+        "last_channel_tile": -(-op.channels // hardware.array.columns) - 1,
+        "last_pixel_tile": -(-op.source.pixels // rows) - 1,
+        "slots": -(-op.source.pixels // rows), "out_slots": op.out_slots,
+        "digit_stride": op.digit_words * op.slots, "in_base": op.in_base, "out_base": op.out_base,
+        "up_slots": -(-op.source.width // rows), "up_rot": (rows - row_banks) % rows,
+        "down_slots": row_slots, "down_rot": row_banks,
+        "gate": GATES.index(operation.gate) if maps else 0, "rescale": RESCALES.index(op.rescale),
+        "skip_base": op.skip_base, "skip_end": op.skip_base + op.skip_size, "keep": op.keep,
+        "keep_pooled": op.keep_pooled, "keep_base": op.keep_base, "select_base": op.select_base,
+        "generator": 1 + formats.index((made.rule, made.mapping, op.mode)) if made else 0,
+        "seed": op.seed}
+    return {name: int(value) for name, value in values.items()}
+
+
+def test_every_field_reads_back():
+    """Of a few dozen programs, each on its own machine; every field is there in one of them."""
+    seen, different = set(), {}
+    for program, hardware in placed():
+        network = random_network(program.config.network, 1)
+        images = pack(program, hardware, network)
+        fields = layer_fields(hardware)
+        for op, layer, word in zip(program.layers, network.layers, images.layers, strict=True):
+            said = wanted(hardware, op, layer)
+            assert unpacked(fields, word) == {name: said[name] for name in fields}, op.name
+            assert word == layer_word(hardware, op, layer)
+            for name in said.keys() - fields.keys():  # what the machine lacks is not needed
+                assert said[name] == 0, name
+            seen |= fields.keys()
+            for name in fields:
+                different.setdefault(name, set()).add(said[name])
+    assert seen == {field.name for field in FIELDS}
+    assert not [name for name, values in different.items() if len(values) < 2]
+
+
+def test_tiles_say_where_their_words_start():
+    for program, hardware in placed():
+        tiles = pack(program, hardware, random_network(program.config.network, 1)).tiles
+        offsets = [unpacked(tile_fields(hardware), word)["offset"] for word in tiles]
+        assert offsets == [first * op.slots for op in program.layers for first in op.first_words]
+    config = design([conv("a", 8, 2, 2), conv("b", 8, 2, 2, groups=4)], (2, 2, 1))
+    program, hardware = machine(config)
+    tiles = pack(program, hardware, random_network(config.network, 1)).tiles
+    assert [word for word in tiles if word]  # a later tile reads another group
+
+
+def test_layouts_have_the_packers_widths():
+    for _, hardware in placed():
+        for layout, fields in ((layer_layout(hardware), layer_fields(hardware)),
+                               (tile_layout(hardware), tile_fields(hardware))):
+            found, position = dict(iter(layout)), 0
+            assert list(found) == list(fields)
+            for name, bits in fields.items():
+                assert (found[name].offset, found[name].width) == (position, bits), name
+                position += bits
+            assert layout.size == position
+        assert bias_layout(hardware).size == hardware.array.columns * hardware.score_bits
+
+
+def test_constants_of_the_layout_are_the_packed_word():
+    """Amaranth reads the fields of a packed word as the table means them."""
+    program, hardware = machine(MADE[0])
+    network = random_network(program.config.network, 1)
+    for op, layer in zip(program.layers, network.layers, strict=True):
+        said = {name: value for name, value in wanted(hardware, op, layer).items()
+                if name in layer_fields(hardware)}
+        assert data.Const(layer_layout(hardware), layer_word(hardware, op, layer)) == (
+            layer_layout(hardware).const(said))
+
+
+@pytest.mark.parametrize("value, message", [
+    (4, r"^b: wanted 0 \.\.\. 3, got 4$"), (-1, r"^b: wanted 0 \.\.\. 3, got -1$")])
+def test_a_value_that_does_not_fit_is_refused(value, message):
+    assert pack_fields({"a": 3, "b": 2}, {"a": 5, "b": 3}) == 0b11101
+    with pytest.raises(ConfigError, match=message):
+        pack_fields({"a": 3, "b": 2}, {"a": 5, "b": value})
+
+
+def test_a_machine_without_gates_or_generators_has_no_fields_for_them():
+    plain = layer_fields(machine(MADE[1])[1]).keys()
+    assert {field.name for field in FIELDS} - plain == {
+        "gate", "rescale", "skip_base", "skip_end", "keep", "keep_pooled", "keep_base",
+        "select_base", "generator", "seed"}
+    assert {field.name for field in FIELDS} == layer_fields(machine(MADE[0])[1]).keys()
+    assert all(field.text for field in FIELDS)

@@ -1,0 +1,224 @@
+"""One machine for several programs: what it must have, and what is refused."""
+
+from dataclasses import fields, replace
+from typing import get_type_hints
+
+import numpy as np
+import pytest
+
+from export.checked import MESSAGE
+from export.config import ConfigError
+from export.hardware import Hardware
+from export.pack import pack
+from export.program import Program
+from hw.engine import Engine
+from sim import golden
+from sim.samples import random_images, random_network
+from sim.streams import simulate
+from tests.designs import conv, design, machine, random_maps
+
+TEXTS = {name: hint.__metadata__[0]
+         for name, hint in get_type_hints(Hardware, include_extras=True).items()}
+SIZES = {"height": 6, "width": 5}
+
+# Words of 4 bits, pooling, generated weights, but no gate.
+PLAIN = design([conv("a", 8, 1, 1), conv("b", 20, 1, 1, pool=True),
+                conv("c", 8, 2, 1, kernel=1, generator={"outputs": 4, "inputs": 6})],
+               (2, 4, 2), classifier_bits=1, classes=7, **SIZES)
+# Wider words, gates of every kind, two selects.
+GATED = design([conv("a", 4, 3, 3), conv("b", 8, 2, 2, skip="a", gate="mux"),
+                conv("c", 8, 3, 1, skip="b", gate="or"),
+                conv("d", 8, 2, 2, inputs=["c", "b"], skip="b", gate="mux_or")],
+               (2, 4, 2), **SIZES)
+
+
+@pytest.fixture(scope="module")
+def programs():
+    return Program(PLAIN), Program(GATED)
+
+
+@pytest.fixture(scope="module")
+def common(programs):
+    return Hardware.of(programs)
+
+
+def holds(there, wanted) -> bool:
+    """Whether a capacity is at least another, by its kind."""
+    if isinstance(wanted, frozenset):
+        return there >= wanted
+    if isinstance(wanted, int):
+        return there >= wanted
+    if isinstance(wanted, tuple):  # each width that a program cuts its words at, and what is read
+        return all(dict(there).get(bits, 0) >= depth for bits, depth in wanted)
+    return there == wanted
+
+
+def test_a_common_machine_has_what_each_needs_and_no_more(programs, common):
+    needs = [Hardware.of([program]) for program in programs]
+    for each in fields(Hardware):
+        there, wanted = getattr(common, each.name), [getattr(need, each.name) for need in needs]
+        assert all(holds(there, value) for value in wanted), each.name
+        if isinstance(there, int):
+            assert there == max(wanted)
+        if isinstance(there, frozenset):
+            assert there == wanted[0] | wanted[1]
+    assert any(getattr(needs[0], each.name) != getattr(needs[1], each.name)
+               for each in fields(Hardware))
+    assert Hardware.of(programs[::-1]) == common
+    assert Hardware.of([programs[0], programs[1], programs[0]]) == common
+    for program in programs:
+        common.check(program)
+
+
+def test_words_of_weights_are_counted_by_their_bits(programs, common):
+    """At each width, as many words as one program reads of those that are at least so wide."""
+    wanted = {}
+    for bits in {layer.stored_bits for program in programs for layer in program.layers} - {0}:
+        wanted[bits] = max(sum(layer.weight_steps for layer in program.layers
+                               if layer.stored_bits >= bits) for program in programs)
+    assert dict(common.weights) == wanted
+    assert common.weight_edges == [0, *sorted(wanted)]
+    assert len(wanted) > 2
+
+
+def smaller(value):
+    """What is just not enough."""
+    if isinstance(value, frozenset):
+        return frozenset(sorted(value)[1:])
+    if isinstance(value, int):
+        return value - 1
+    if isinstance(value, tuple):
+        return (*value[:-1], (value[-1][0], value[-1][1] - 1))
+    return None
+
+
+@pytest.mark.parametrize("name", [
+    each.name for each in fields(Hardware) if each.name not in ("array", "pixels")])
+def test_a_program_that_does_not_fit_is_refused(programs, common, name):
+    """By the capacity's name, with what it needs and what is there."""
+    there = smaller(getattr(common, name))
+    tight, refused = replace(common, **{name: there}), 0
+    for program in programs:
+        need = getattr(Hardware.of([program]), name)
+        if holds(there, need):
+            tight.check(program)
+            continue
+        with pytest.raises(ConfigError) as caught:
+            tight.check(program)
+        message, refused = str(caught.value), refused + 1
+        assert message.startswith(f"test: does not fit the machine: {TEXTS[name]}: needs ")
+        assert len(message) <= MESSAGE and "\n" not in message
+        if isinstance(need, int):
+            assert message.endswith(f": needs {need}, has {there}")
+        with pytest.raises(ConfigError, match="does not fit the machine"):
+            pack(program, tight, random_network(program.config.network, 1))
+    assert refused
+
+
+def test_nothing_is_said_as_none():
+    program, hardware = machine(GATED)
+    with pytest.raises(ConfigError, match=r"gates: needs mux, mux_or, or, has none$"):
+        replace(hardware, gates=frozenset()).check(program)
+    with pytest.raises(ConfigError, match=r"rescalings of a skip: needs -1, 0, has 0$"):
+        replace(hardware, rescales=frozenset([0])).check(program)
+
+
+def test_words_of_another_width_do_not_fit():
+    """Even if there is more room: the memory's segments end elsewhere."""
+    program, hardware = machine(GATED)
+    (bits, depth), *rest = hardware.weights
+    with pytest.raises(ConfigError, match=r"words of weights, by their bits: needs \(\("):
+        replace(hardware, weights=((bits + 1, 10 * depth), *rest)).check(program)
+
+
+@pytest.mark.parametrize("array", [(3, 4, 2), (2, 8, 2), (2, 4, 1), (2, 4, 2, (1, 3)),
+                                   (2, 4, 2, (1, 2, 3), True)])
+def test_different_arrays_are_refused(array):
+    other = Program(design([conv("a", 8, 1, 1)], array, **SIZES))
+    with pytest.raises(ConfigError, match=r"^programs of one machine must have the same array, "
+                                          r"not rows=2 columns=4 words=2 .* and rows="):
+        Hardware.of([Program(PLAIN), other])
+    with pytest.raises(ConfigError, match=r"does not fit the machine: array: needs rows="):
+        machine(PLAIN)[1].check(other)
+
+
+@pytest.mark.parametrize("changes", [{"height": 7}, {"width": 6}, {"channels": 2}, {"pad": 1}])
+def test_different_pixels_are_refused(changes):
+    other = Program(design([conv("a", 8, 1, 1)], (2, 4, 2), **SIZES | changes))
+    with pytest.raises(ConfigError, match=r"^programs of one machine must have the same pixel "
+                                          r"format, not PixelFormat\(.*\) and PixelFormat\("):
+        Hardware.of([Program(PLAIN), other])
+
+
+def test_pixels_that_are_stored_in_another_way_are_refused():
+    """Ternary weights have neighbours in one word, binary ones cannot."""
+    one, other = (Program(design([conv("a", 8, bits, 1)], (2, 4, 2), channels=2, **SIZES))
+                  for bits in (1, 2))
+    with pytest.raises(ConfigError, match=r"the same pixel format, not .*taps_per_word=1.* and "
+                                          r".*taps_per_word=2"):
+        Hardware.of([one, other])
+
+
+def test_both_programs_run_on_the_common_machine(programs, common):
+    """Every code, score and class; its memories hold the images of each."""
+    for program in programs:
+        made = random_network(program.config.network, 1)
+        images = pack(program, common, made)
+        assert len(images.weights) == len(common.weights)
+        for rom, (_, depth) in zip(images.weights, common.weights, strict=True):
+            assert len(rom) <= depth
+        assert len(images.biases) == len(images.tiles) <= common.tiles
+        assert len(images.layers) == len(program.layers) <= common.operations
+        assert len(images.seeds) <= common.seeds
+        frames = random_images(program.config.network, 2, 3)
+        run = simulate(Engine(common, images), program, frames)
+        trace = golden.run(made, frames)
+        for frame in range(len(frames)):
+            for name, codes in run.codes.codes(frame).items():
+                np.testing.assert_array_equal(codes, trace.codes[name][frame], name)
+        assert run.classes == trace.classes.tolist()
+        assert run.scores == trace.scores.max(1).tolist()
+
+
+def test_a_program_without_wide_words_leaves_their_memory_empty():
+    narrow = Program(design([conv("a", 8, 2, 3)], (2, 4, 2), classifier_bits=2, **SIZES))
+    wide = Program(design([conv("a", 8, 3, 3)], (2, 4, 2), **SIZES))
+    common = Hardware.of([narrow, wide])
+    images = pack(narrow, common, random_network(narrow.config.network, 1))
+    assert [len(rom) for rom in images.weights] == [
+        sum(layer.weight_steps for layer in narrow.layers), 0]
+    assert common.weight_edges == [0, 8, 12]
+
+
+def test_random_programs_share_machines():
+    """Of those with one array and pixel format, each packs for the machine of all."""
+    groups, checked = {}, 0
+    for seed in range(300):
+        try:
+            program = Program(random_maps(seed))
+        except ConfigError:
+            continue
+        hardware = Hardware.of([program])
+        groups.setdefault((repr(hardware.array), hardware.pixels.channels), []).append(program)
+    for group in groups.values():
+        sized = {}
+        for program in group:
+            sized.setdefault(Hardware.of([program]).pixels, []).append(program)
+        for same in sized.values():
+            if len(same) < 2:
+                continue
+            common = Hardware.of(same)
+            for program in same:
+                images = pack(program, common, random_network(program.config.network, 1))
+                assert len(images.weights) == len(common.weights)
+                checked += 1
+    assert checked > 5
+
+
+def test_what_follows(common):
+    assert common.bias_bits == common.acc_bits + 3
+    assert common.score_bits == max(common.total_bits, common.bias_bits)
+    assert common.side == 6 and common.gated
+    assert common.seed_bits == 4 * 6 * 2
+    assert not machine(PLAIN)[1].gated
+    assert machine(GATED)[1].seed_bits == 0
