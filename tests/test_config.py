@@ -264,7 +264,7 @@ def test_a_file_of_more_than_a_megabyte_is_not_read(tmp_path):
     assert refused(path) == "cannot be read as TOML: must have at most 1048576 bytes"
 
 
-@pytest.mark.parametrize("name", ["a\nb.toml", "a b.toml", "-a.toml", "a" * 200 + ".toml"])
+@pytest.mark.parametrize("name", ["a\nb.toml", "a b.toml", "-a.toml", "a" * 120 + ".toml"])
 def test_a_file_whose_name_is_no_name(tmp_path, name):
     path = tmp_path / name
     path.write_text(f"[network]\n{NETWORK}\n{ENGINE}")
