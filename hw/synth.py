@@ -13,7 +13,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from export.area import estimate
 from export.config import Config, ConfigError
+from export.cost import Cost
 from hw.ice40 import logic_cells
 from hw.tools import run_yosys
 
@@ -138,6 +140,7 @@ def report(config: Config, folder: Path) -> dict:
         "family": config.target.family,
         "device": device.name,
         **sizes,
+        "estimated": estimate(Cost.of(config).hardware, config.target.family).cells,
         "fits": all(sizes[site] <= limit for site, limit in device.sites.items()),
         **{key: engine[key] for key in copied},
         **accuracy_fields(folder / "accuracy.json", engine),
@@ -149,16 +152,19 @@ def report(config: Config, folder: Path) -> dict:
 def show(result: dict, console: Console):
     """Prints the sizes beside those of the device, and the verdict."""
     device = DEVICES[result["family"]]
-    table = Table("", "used", f"of {device.name}", title=f"{result['name']}: {result['command']}",
-                  title_justify="left", min_width=52)
+    table = Table("", "used", f"of {device.name}", "estimated",
+                  title=f"{result['name']}: {result['command']}", title_justify="left",
+                  min_width=52)
     for column in table.columns[1:]:
         column.justify = "right"
     table.add_row("LUT4", f"{result['lut4']:,}", "")
     table.add_row("carry cells", f"{result['carry']:,}", "")
-    table.add_row("registers", f"{result['ff']:,}", "")
-    for site, label in (("logic", "logic cells"), ("block_ram", "block RAMs")):
+    about = result["estimated"]
+    table.add_row("registers", f"{result['ff']:,}", "", f"{about['ff']:,}")
+    for site, label, guess in (("logic", "logic cells", "lut4"),
+                               ("block_ram", "block RAMs", "block_ram")):
         used, limit = result[site], device.sites[site]
-        table.add_row(label, f"{used:,}", f"{used / limit:.0%} of {limit:,}")
+        table.add_row(label, f"{used:,}", f"{used / limit:.0%} of {limit:,}", f"{about[guess]:,}")
     table.add_row("DSP blocks", f"{result['dsp']:,}", "")
     console.print(table)
     fits = "[green]fits[/]" if result["fits"] else "[red]does not fit[/]"

@@ -102,9 +102,9 @@ def generate(config: Design, output: Folder = None, weights: Weights = None, see
 def estimate(config: Design):
     """Prints cycles, stored bits, memories and estimated area, from the configuration alone."""
     from rich.console import Console
-    from sim.estimate import tables
 
     from export.config import load_config
+    from sim.estimate import tables
     for table in tables(load_config(config)):
         Console().print(table)
 

@@ -10,13 +10,15 @@ from export.cost import Cost
 def tables(config: Config) -> list[Table]:
     """Cycles and weight bits by operation; then bits, speed and area."""
     cost = Cost.of(config)
-    layers = Table(title=f"{config.name}: operations", title_justify="left")
-    for column in ("operation", "words", "input", "channels", "weight bits", "cycles", "array use"):
-        layers.add_column(column, justify="left" if column == "operation" else "right")
+    layers = Table(title=f"{config.name}: operations, bits of weights, use of the array",
+                   title_justify="left")
+    for column in ("operation", "words", "input", "channels", "weights", "cycles", "use"):
+        layers.add_column(column, justify="left" if column == "operation" else "right",
+                          no_wrap=True)
     for layer in cost.program.layers:
         source = layer.source
         layers.add_row(layer.name, f"{layer.mode} bit",
-                       f"{source.channels} x {source.height} x {source.width}",
+                       f"{source.channels}x{source.height}x{source.width}",
                        str(layer.channels), f"{cost.weight_bits(layer):,}",
                        f"{cost.layer_cycles(layer):,}", f"{cost.array_use(layer):.1%}")
     totals = Table("", "", show_header=False, title="totals", title_justify="left")

@@ -1,0 +1,140 @@
+"""About what area a machine takes: a model fitted to designs that were synthesised.
+
+Processing elements are most of an engine and very regular: their cells are linear in words and
+accumulator bits, for each set of precisions. What is around them is fitted to whole engines (least
+squares of the relative error): the rotation of the rows, unpacking per column, scores per column,
+memories in distributed RAM, a constant. Block RAMs are counted by the rules that Yosys maps
+memories with. `hexlane synth` prints the estimate beside what Yosys makes; `tests/engines.json` has
+the engines of the fit, which `python -m tests.fit_area` repeats.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from math import ceil, log2
+
+from export.descriptor import layer_fields, tile_fields
+from export.hardware import Hardware
+
+# Cells of a processing element: per word, per accumulator bit, constant; by precisions.
+ELEMENTS = {
+    ("ecp5", "lut4"): {
+        (1,): (15.7, 3.0, -1.0),
+        (1, 2): (16.9, 2.9, 3.2),
+        (1, 2, 3): (28.1, 3.0, 2.0),
+        (1, 3): (28.1, 3.0, 2.0),
+        (2,): (16.8, 3.0, -2.5),
+        (2, 3): (27.5, 3.0, -1.5),
+        (3,): (26.9, 3.0, -4.5),
+    },
+    ("ecp5", "ff"): {
+        (1,): (19.3, 2.0, 9.0),
+        (1, 2): (19.9, 2.0, 10.5),
+        (1, 2, 3): (25.9, 2.0, 17.0),
+        (1, 3): (25.9, 2.0, 17.0),
+        (2,): (19.9, 2.0, 10.5),
+        (2, 3): (25.9, 2.0, 17.0),
+        (3,): (25.9, 2.0, 15.0),
+    },
+    ("ice40", "lut4"): {
+        (1,): (34.9, 3.1, 3.3),
+        (1, 2): (34.7, 3.0, 6.0),
+        (1, 2, 3): (50.4, 3.0, 13.5),
+        (1, 3): (50.4, 3.0, 13.5),
+        (2,): (34.1, 3.0, 3.5),
+        (2, 3): (49.7, 3.0, 12.0),
+        (3,): (49.1, 3.0, 5.5),
+    },
+    ("ice40", "ff"): {
+        (1,): (19.3, 2.0, 9.0),
+        (1, 2): (19.9, 2.0, 10.5),
+        (1, 2, 3): (25.9, 2.0, 17.0),
+        (1, 3): (25.9, 2.0, 17.0),
+        (2,): (19.9, 2.0, 10.5),
+        (2, 3): (25.9, 2.0, 17.0),
+        (3,): (25.9, 2.0, 15.0),
+    },
+}
+# Weights of what is around them, in the order of `_around`.
+AROUND = {
+    ("ecp5", "lut4"): (1.905, 9.428, 0.261, 2.931, 1428.736),
+    ("ecp5", "ff"): (0.623, 0.967, 0.116, 11.606, 265.645),
+    ("ice40", "lut4"): (1.775, 7.91, 11.651, 0.0, 1214.319),
+    ("ice40", "ff"): (6.187, 0.0, 0.015, 13.432, 0.0),
+}
+ERRORS = {
+    "ecp5": "fitted to 16 engines; error of one that is left out: logic 6"
+            " % (rms), 13 % (most), registers 5 %, 8 %; block RAMs within 2",
+    "ice40": "fitted to 7 engines; error of one that is left out: logic 5 "
+            "% (rms), 9 % (most), registers 7 %, 16 %; block RAMs within 1",
+}
+DEVICES = {"ecp5": "LFE5U-85F", "ice40": "iCE40UP5K"}
+BLOCKS = {  # words and bits of a block RAM
+    "ecp5": ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1)),
+    "ice40": ((256, 16), (512, 8), (1024, 4), (2048, 2))}
+SMALL_ROM, DISTRIBUTED = 64, 256  # words; up to these, memories are no block RAM
+
+
+@dataclass(frozen=True)
+class Area:
+    """Estimated cells: `lut4` (LUT4 and two per carry cell; on iCE40 logic cells), `ff`,
+    `block_ram`."""
+
+    device: str
+    cells: dict[str, int]
+    error: str
+
+
+def estimate(hardware: Hardware, family: str) -> Area:
+    """The area of a machine on a device of `family`, "ecp5" or "ice40"."""
+    array = hardware.array
+    size = array.words, hardware.acc_bits, 1
+    cells = {}
+    for kind in ("lut4", "ff"):
+        element = sum(a * b for a, b in zip(ELEMENTS[family, kind][array.precisions], size,
+                                            strict=True))
+        around = sum(a * b for a, b in zip(AROUND[family, kind],
+                                           _around(hardware, family, kind), strict=True))
+        cells[kind] = round(array.rows * array.columns * element + around)
+    blocks, _ = _memories(hardware, family)
+    return Area(DEVICES[family], {**cells, "block_ram": blocks}, ERRORS[family])
+
+
+def _around(hardware: Hardware, family: str, kind: str) -> tuple[float, ...]:
+    array = hardware.array
+    bits, widest = 6 * array.words, hardware.weight_edges[-1]
+    columns = array.columns * hardware.score_bits
+    if kind == "ff":  # pixels on their way, skew of rows and columns, scores
+        return (array.rows * bits, array.rows**2 * bits / 2,
+                array.columns * (widest + bits * (array.columns + 1) / 2), columns, 1)
+    rotation = array.rows * bits * max(1, ceil(log2(max(2, array.rows))))
+    return rotation, array.columns * widest, columns, _memories(hardware, family)[1], 1
+
+
+def _memories(hardware: Hardware, family: str) -> tuple[int, int]:
+    """Block RAMs, and cells of distributed RAM (16 words of 4 bits)."""
+    array, edges = hardware.array, hardware.weight_edges
+    read_only = [(depth, (stop - start) * array.columns) for (start, stop), (_, depth) in zip(
+        pairwise(edges), hardware.weights, strict=True)]
+    read_only += [(hardware.tiles, hardware.score_bits * array.columns),
+                  (hardware.tiles, sum(tile_fields(hardware).values())),
+                  (hardware.operations, sum(layer_fields(hardware).values())),
+                  (hardware.seeds, hardware.seed_bits)]
+    written = [(hardware.activation_words, 2 * array.words)] * (3 * array.rows)
+    written += [(hardware.skip_words, 3 * array.unit), (hardware.select_words, array.columns),
+                (hardware.pool_width * array.units, 3 * array.unit)]
+    blocks = distributed = 0
+    for depth, width in read_only:
+        if depth > SMALL_ROM:
+            blocks += _blocks(depth, width, family)
+    for depth, width in written:
+        cells = ceil(width / 4) * ceil(depth / 16)
+        if family == "ecp5" and depth <= DISTRIBUTED and cells <= 32 * _blocks(depth, width,
+                                                                                family):
+            distributed += cells
+        elif depth * width > 128:
+            blocks += _blocks(depth, width, family)
+    return blocks, distributed
+
+
+def _blocks(depth: int, width: int, family: str) -> int:
+    return min(ceil(depth / words) * ceil(width / bits) for words, bits in BLOCKS[family])

@@ -1,0 +1,50 @@
+"""The estimate of area against engines that were synthesised."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from export.area import AROUND, ELEMENTS, ERRORS, estimate
+from export.config import load_config
+from export.cost import Cost
+from tests.fit_area import DATA, around, elements, engines
+
+
+@pytest.fixture(scope="module")
+def data():
+    return json.loads(DATA.read_text())
+
+
+@pytest.mark.parametrize("family", ["ecp5", "ice40"])
+def test_the_tables_are_the_fit(data, family):
+    found = elements(data)
+    for kind, most in zip(("lut4", "ff"), re.findall(r"(\d+) %, ?(\d+) %|(\d+) % \(rms\), (\d+) %",
+                                                     ERRORS[family]), strict=True):
+        table = {key: tuple(value) for key, value in found[family, kind].items()}
+        assert ELEMENTS[family, kind] == table
+        weights, errors = around(data, family, kind, table)
+        assert AROUND[family, kind] == tuple(weights)
+        rms, largest = (int(each) for each in most if each)
+        assert np.sqrt(np.square(errors).mean()) <= (rms + 0.5) / 100
+        assert np.abs(errors).max() <= (largest + 0.5) / 100
+
+
+@pytest.mark.parametrize("family, least", [("ecp5", 12), ("ice40", 6)])
+def test_estimates_are_near(data, family, least):
+    found = engines(data, family)
+    assert len(found) >= least
+    for hardware, cells in found:
+        area = estimate(hardware, family)
+        assert area.cells["lut4"] == pytest.approx(cells["lut4"], rel=0.1)
+        assert area.cells["ff"] == pytest.approx(cells["ff"], rel=0.12)
+        assert abs(area.cells["block_ram"] - cells["block_ram"]) <= 2
+
+
+def test_a_full_size_engine_is_not_far_outside():
+    """As `make synth` measured it."""
+    area = estimate(Cost.of(load_config("configs/megabit.toml")).hardware, "ecp5")
+    assert area.cells["lut4"] == pytest.approx(24_626, rel=0.1)
+    assert area.cells["ff"] == pytest.approx(22_781, rel=0.1)
+    assert area.cells["block_ram"] == pytest.approx(110, rel=0.1)
