@@ -58,14 +58,14 @@ ELEMENTS = {
 AROUND = {
     ("ecp5", "lut4"): (1.905, 9.428, 0.261, 2.931, 1428.736),
     ("ecp5", "ff"): (0.623, 0.967, 0.116, 11.606, 265.645),
-    ("ice40", "lut4"): (1.775, 7.91, 11.651, 0.0, 1214.319),
+    ("ice40", "lut4"): (2.751, 8.235, 11.939, 0.0, 1131.911),
     ("ice40", "ff"): (6.187, 0.0, 0.015, 13.432, 0.0),
 }
 ERRORS = {
     "ecp5": "fitted to 16 engines; error of one that is left out: logic 6"
             " % (rms), 13 % (most), registers 5 %, 8 %; block RAMs within 2",
-    "ice40": "fitted to 7 engines; error of one that is left out: logic 5 "
-            "% (rms), 9 % (most), registers 7 %, 16 %; block RAMs within 1",
+    "ice40": "fitted to 7 engines; error of one that is left out: logic 6 "
+            "% (rms), 12 % (most), registers 7 %, 16 %; block RAMs within 1",
 }
 DEVICES = {"ecp5": "LFE5U-85F", "ice40": "iCE40UP5K"}
 BLOCKS = {  # words and bits of a block RAM

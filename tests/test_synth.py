@@ -7,7 +7,6 @@ import pytest
 
 from export.config import load_config
 from hw import synth
-from hw.ice40 import logic_cells
 from hw.verilog import write_verilog
 from sim.cli import main
 
@@ -107,34 +106,3 @@ def test_a_yosys_that_fails_is_told_in_one_line(folder, capsys):
     line = refused(capsys)
     assert "Yosys failed: " in line and f"all of it is in {folder / 'synth.log'}" in line
     assert "syntax error" in (folder / "synth.log").read_text()
-
-
-def cell(kind, **wires):
-    outputs = ("O", "Q", "CO")
-    return {"type": kind, "connections": {name: [bit] for name, bit in wires.items()},
-            "port_directions": {name: "output" if name in outputs else "input" for name in wires}}
-
-
-def test_logic_cells_of_an_ice40():
-    """By hand: what shares a cell, and what cannot."""
-    def count(*cells, ports=()):
-        return logic_cells({"cells": {str(k): each for k, each in enumerate(cells)},
-                            "ports": {"p": {"bits": list(ports)}}})
-
-    lut = cell("SB_LUT4", I0=1, I1=2, I2=3, I3=4, O=10)
-    register = cell("SB_DFFE", D=10, C=90, E=91, Q=11)
-    assert count(lut) == count(register) == 1
-    assert count(lut, register) == 1  # the LUT drives the register alone
-    assert count(lut, register, ports=[10]) == 2  # ... or a port too,
-    assert count(lut, register, cell("SB_LUT4", I0=10, O=12)) == 3  # ... or another LUT,
-    assert count(lut, cell("SB_DFFE", D=5, C=90, E=10, Q=11)) == 2  # ... or no data input
-    carry = cell("SB_CARRY", I0=2, I1=3, CI="0", CO=20)
-    assert count(carry) == 1
-    assert count(lut, carry) == 1  # inputs on I1 and I2
-    assert count(lut, cell("SB_CARRY", I0=2, I1=5, CI="0", CO=20)) == 2
-    second = cell("SB_LUT4", I0="0", I1=6, I2=7, I3=20, O=13)
-    chained = cell("SB_CARRY", I0=6, I1=7, CI=20, CO=21)
-    assert count(lut, carry, second, chained) == 2
-    assert count(lut, carry, chained) == 2
-    assert count(cell("SB_LUT4", I1=6, I2=7, I3=8, O=13),
-                 cell("SB_CARRY", I0=6, I1=7, CI=8, CO=21)) == 2  # the way into the chain
