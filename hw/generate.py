@@ -6,7 +6,6 @@ they are: ports, parameters, memory map, cycles per layer, and the hash of what 
 
 import hashlib
 import json
-import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -130,8 +129,6 @@ def generate(config: Config, network: Network, folder: Path,
     ConfigError
         If the network is not the configured one or does not fit the array.
     """
-    if not re.fullmatch(r"[A-Za-z_]\w*", top):
-        raise ConfigError(f"top must be a Verilog identifier, not {top!r:.60}")
     program = Program(config)
     hardware = hardware or Hardware.of([program])
     engine = Engine(hardware, pack(program, hardware, network))
@@ -147,6 +144,9 @@ def generate(config: Config, network: Network, folder: Path,
         f"configuration sha256 {facts['hash']['config']}",
         f"weights sha256 {facts['hash']['weights']}",
     ]
-    write_verilog(engine, folder, top, header, prefix="" if top == TOP else f"{top}_",
-                  beside={f"{top}.json": json.dumps(facts, indent=1) + "\n"})
+    try:
+        write_verilog(engine, folder, top, header, memory_prefix="" if top == TOP else f"{top}_",
+                      beside={f"{top}.json": json.dumps(facts, indent=1) + "\n"})
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be written: {error.strerror}") from error
     return facts

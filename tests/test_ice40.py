@@ -9,7 +9,7 @@ from export.file import load_network
 from hw.generate import generate
 from hw.ice40 import logic_cells
 from hw.synth import DEVICES, synthesise
-from hw.tools import run_yosys
+from hw.yosys import run_yosys
 
 # Each has one cell that drives a one, and most have one that drives a zero.
 CELLS = {

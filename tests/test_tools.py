@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import subprocess
@@ -5,18 +6,22 @@ import sys
 from pathlib import Path
 
 import pytest
-from amaranth import Module, Signal
-from amaranth.lib import data, wiring
-from amaranth.lib.wiring import In, Out
 
-from export.config import ConfigError
+from export.config import ConfigError, parse_config
 from hw import verilog
-from hw.tools import lint, run_yosys
+from hw.generate import generate
+from hw.tools import lint
 from hw.verilog import memory_files, write_verilog
+from hw.yosys import YosysError, run_yosys
 from sim.runner import missing, run_bench
+from sim.samples import random_network
 
 HERE = Path(__file__).parent
 HEADER = ["A toy", "of two lines"]
+SMALL = {"name": "small",
+         "network": {"height": 2, "width": 2, "channels": 1, "classes": 2, "layers": [
+             {"name": "first", "channels": 2, "weight_bits": 2, "code_bits": 2}]},
+         "array": {"rows": 1, "columns": 2, "words": 1, "precisions": [2, 3]}}
 
 
 @pytest.fixture
@@ -32,21 +37,28 @@ def folder(toy, tmp_path):
     return tmp_path / "toy"
 
 
+@pytest.fixture(scope="module")
+def small():
+    config = parse_config(SMALL)
+    return config, random_network(config.network, 1)
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
 def test_yosys_returns_its_log_and_raises_its_error(tmp_path):
     assert "Yosys" in run_yosys("log Yosys here", tmp_path)
-    with pytest.raises(RuntimeError, match="No such command: nonsense"):
-        run_yosys("nonsense", tmp_path)
+    with pytest.raises(YosysError, match="No such command: nonsense") as caught:
+        run_yosys("log first\nnonsense", tmp_path)
+    assert caught.value.reason.startswith("No such command: nonsense")
+    assert "first" in caught.value.log
 
 
 def test_verilog_has_header_and_memory_file(folder, toy):
     text = (folder / "toy.v").read_text()
     assert text.startswith("// A toy\n// of two lines\n// Written by Amaranth ")
-    plain = text.replace("\\", "").replace(" ,", ",")
-    assert 'initial $readmemb("table.mem", table, 0, 4);' in plain
+    assert 'initial $readmemb("table.mem", \\table , 0, 4);' in text
     assert memory_files(folder / "toy.v") == {"table.mem": len(toy.TABLE)}
     words = (folder / "table.mem").read_text().split()
     assert [int(word, 2) for word in words] == toy.TABLE
@@ -87,63 +99,20 @@ def test_memory_files_of_an_earlier_design_go(folder, toy):
     assert sorted(contents(folder)) == ["notes.mem", "table.mem", "toy.v"]
 
 
-def test_nothing_but_its_own_memory_files_ever_goes(folder, toy):
-    victim = folder.parent / "victim.txt"
-    victim.write_text("mine")
-    (folder / "notes.txt").write_text("mine")
-    for name in ("../victim.txt", "notes.txt", str(victim)):
-        product = folder / "toy.v"
-        product.write_text(f'reg [7:0] m [4:0];\n  initial $readmemb("{name}", m, 0, 4);\n'
-                           f' [4:0];\n  initial $readmemb("{name}", m);\n')
-        assert memory_files(product) == {}
+def test_only_memory_files_beside_the_verilog_are_removed(folder, toy):
+    kept = ["../victim.mem", "victim.txt", "sub/victim.mem", str(folder.parent / "absolute.mem")]
+    (folder / "sub").mkdir()
+    for name in kept:
+        (folder / name).write_text("precious\n")
+    product = folder / "toy.v"
+    text = product.read_text()
+    for name in [*kept, "..", "."]:
+        product.write_text(text.replace("table.mem", name))
+        with pytest.raises(ConfigError, match=r"toy\.v: wanted memory files beside it, got '"):
+            memory_files(product)
         write_verilog(toy.Toy(), folder, "toy", HEADER)
-    assert victim.read_text() == (folder / "notes.txt").read_text() == "mine"
-
-
-def test_what_a_killed_run_left_goes(folder, toy):
-    (folder / ".part-x").mkdir()
-    (folder / ".part-x" / "design.v").write_text("half")
-    write_verilog(toy.Toy(), folder, "toy", HEADER)
-    assert sorted(contents(folder)) == ["table.mem", "toy.v"]
-
-
-def test_a_header_cannot_leave_its_comment(toy, tmp_path):
-    product = write_verilog(toy.Toy(), tmp_path, "toy", ["a\nmodule evil; endmodule", "b\\"])
-    lines = product.read_text().splitlines()
-    assert lines[:2] == ["// a module evil; endmodule", "// b/"]
-
-
-def test_a_prefix_leads_the_memory_files(toy, tmp_path):
-    write_verilog(toy.Toy(), tmp_path, "mine", prefix="mine_", beside={"mine.json": "{}"})
-    assert sorted(contents(tmp_path)) == ["mine.json", "mine.v", "mine_table.mem"]
-    text = (tmp_path / "mine.v").read_text()
-    assert set(re.findall(r"^module (\w+)", text, re.MULTILINE)) == {
-        "mine", "mine__last", "mine__step"}
-
-
-def test_no_name_looks_like_a_bit_select(toy, tmp_path):
-    class Arrays(wiring.Component):
-        i: In(data.ArrayLayout(3, 4))
-        o: Out(data.ArrayLayout(3, 4))
-
-        def elaborate(self, platform):
-            m = Module()
-            inner = Signal(data.ArrayLayout(data.StructLayout({"a": 1, "b": 2}), 4))
-            m.d.sync += inner.eq(self.i)
-            m.d.comb += self.o.eq(inner)
-            return m
-
-    text = write_verilog(Arrays(), tmp_path, "arrays").read_text()
-    assert not re.search(r"\\\S*\[", text) and "inner" in text
-
-
-def test_memory_file_ranges_draw_no_warning(folder):
-    if reason := missing("icarus"):
-        pytest.skip(reason)
-    subprocess.run(["iverilog", "-g2012", "-o", "toy.vvp", "toy.v"], cwd=folder, check=True)
-    ran = subprocess.run(["vvp", "-n", "toy.vvp"], cwd=folder, check=True, capture_output=True,
-                         text=True, timeout=30)
-    assert "WARNING" not in ran.stdout + ran.stderr
+        assert product.read_text() == text
+    assert all((folder / name).read_text() == "precious\n" for name in kept)
 
 
 def test_memories_of_the_same_name_get_files_of_their_own():
@@ -156,13 +125,132 @@ def test_memories_of_the_same_name_get_files_of_their_own():
 def test_failing_write_leaves_the_folder_as_it_was(folder, toy, monkeypatch):
     before = contents(folder)
 
-    def fail(script, cwd, log=None):
+    def fail(script, cwd):
         raise RuntimeError("no Yosys")
 
     monkeypatch.setattr(verilog, "run_yosys", fail)
     with pytest.raises(RuntimeError, match="no Yosys"):
         write_verilog(toy.Toy([1, 2]), folder, "toy")
     assert contents(folder) == before
+
+
+@pytest.mark.parametrize("moves", range(1, 7))
+def test_write_that_fails_while_it_moves_files_leaves_the_folder_as_it_was(
+        toy, tmp_path, monkeypatch, moves):
+    """Three files move out and three in, after the memory file got its name."""
+    write_verilog(toy.Toy(), tmp_path, "toy", HEADER, beside={"toy.json": "1"})
+    before = contents(tmp_path)
+    replace, left = os.replace, [moves]
+
+    def fail(source, target):
+        left[0] -= 1
+        if left[0] == -1:
+            raise OSError("disk full")
+        replace(source, target)
+
+    monkeypatch.setattr(verilog.os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_verilog(toy.Toy([1, 2]), tmp_path, "toy", beside={"toy.json": "2"})
+    assert contents(tmp_path) == before
+    left[0] = 8
+    write_verilog(toy.Toy([1, 2]), tmp_path, "toy", beside={"toy.json": "2"})
+    assert contents(tmp_path)["toy.json"] == b"2"
+    assert contents(tmp_path)["table.mem"] != before["table.mem"]
+
+
+def test_folder_in_the_place_of_a_file_is_an_error(folder, toy):
+    (folder / "table.mem").unlink()
+    (folder / "table.mem").mkdir()
+    text = (folder / "toy.v").read_bytes()
+    with pytest.raises(ConfigError, match=r"table\.mem: wanted a file to write, got a folder$"):
+        write_verilog(toy.Toy([1, 2]), folder, "toy")
+    assert (folder / "toy.v").read_bytes() == text
+    assert (folder / "table.mem").is_dir()
+
+
+def test_what_a_killed_write_left_goes(folder, tmp_path, toy):
+    before = contents(folder)
+    script = f"""
+import os, signal, sys
+sys.path[:0] = [{str(HERE)!r}, {str(HERE.parent)!r}]
+from pathlib import Path
+from hw import verilog
+from toy import Toy
+verilog.run_yosys = lambda script, cwd: os.kill(os.getpid(), signal.SIGKILL)
+verilog.write_verilog(Toy(), Path({str(folder)!r}), "toy", {HEADER!r})
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
+    left, = folder.glob(".part-*")
+    assert (left / "design.il").exists()
+    other = folder / f".part-of_another-{os.getppid()}"  # still at work
+    other.mkdir()
+    write_verilog(toy.Toy(), folder, "toy", HEADER)
+    assert list(folder.glob(".part-*")) == [other]
+    other.rmdir()
+    assert contents(folder) == before
+
+
+def test_header_is_a_comment_whatever_it_says(toy, tmp_path):
+    header = ["'\nmodule evil; endmodule", "\r`include \"x\" \u2028 \x00 \u00e9", "ends in \\"]
+    path = write_verilog(toy.Toy(), tmp_path, "toy", header)
+    text = path.read_bytes()
+    assert text.startswith(b"// '\\nmodule evil; endmodule\n"
+                           b"// \\r`include \"x\" \\u2028 \\x00 \\xe9\n"
+                           b"// ends in \\\\\n// Written by Amaranth ")
+    assert text.isascii()
+    lint(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["", "../toy", "a b", "a\nb", "1a", "a__b", "_a", "a" * 65,
+                                  "module"])
+def test_name_that_cannot_be_a_module_is_refused(toy, tmp_path, name):
+    with pytest.raises(ConfigError, match=r"^top module: [^\n]{1,200}$"):
+        write_verilog(toy.Toy(), tmp_path / "toy", name)
+    assert sorted(path.name for path in tmp_path.rglob("*")) in ([], ["toy"])
+
+
+def test_no_name_looks_like_a_bit_select(folder, small, tmp_path):
+    generate(*small, tmp_path / "small")
+    for text in ((folder / "toy.v").read_text(), (tmp_path / "small" / "engine.v").read_text()):
+        names = re.findall(r"\\(\S+) ", text)
+        assert names
+        assert [name for name in names if "[" in name] == []
+
+
+def test_two_engines_go_into_one_design(small, tmp_path):
+    generate(*small, tmp_path)
+    plain = contents(tmp_path)
+    memories = {name for name in plain if name.endswith(".mem")}
+    assert memories >= {"weights0.mem", "biases.mem"}
+    generate(*small, tmp_path, top="left")
+    both = contents(tmp_path)
+    assert set(both) - set(plain) == {"left.v", "left.json", *(f"left_{m}" for m in memories)}
+    assert plain.items() <= both.items()
+    assert all(both[f"left_{memory}"] == plain[memory] for memory in memories)
+    assert set(memory_files(tmp_path / "left.v")) == {f"left_{memory}" for memory in memories}
+    assert json.loads(both["left.json"]) == json.loads(plain["engine.json"]) | {"top": "left"}
+    modules = [re.findall(rb"^module (\w+)\(", both[name], re.MULTILINE)
+               for name in ("engine.v", "left.v")]
+    assert [module.replace(b"engine", b"left") for module in modules[0]] == modules[1]
+    run_yosys("read_verilog engine.v left.v", tmp_path)  # fails where a module comes twice
+
+
+def test_failing_generate_loses_nothing(small, tmp_path, monkeypatch):
+    generate(*small, tmp_path)
+    before = contents(tmp_path)
+    monkeypatch.setattr(verilog, "run_yosys", lambda script, cwd: run_yosys("nonsense", cwd))
+    with pytest.raises(YosysError):
+        generate(*small, tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_icarus_has_nothing_to_say_about_memory_files(folder):
+    if reason := missing("icarus"):
+        pytest.skip(reason)
+    for command in (["iverilog", "-Wall", "-o", "toy.vvp", "toy.v"], ["vvp", "toy.vvp"]):
+        done = subprocess.run(command, cwd=folder, check=True, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        assert "readmem" not in done.stdout
 
 
 def test_merging_gives_unique_plain_names():

@@ -64,6 +64,8 @@ class Toy(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        # Amaranth declares its elements too, under names like that of a bit select.
+        parts = Signal(data.ArrayLayout(4, 2))
         m.submodules.table = table = Memory(shape=8, depth=len(self.table), init=self.table)
         m.submodules.history = history = Memory(shape=8, depth=DEPTH, init=[])
         m.submodules.step_0 = first = Step()
@@ -77,7 +79,7 @@ class Toy(wiring.Component):
         taken = self.i.valid & self.i.ready
         m.d.comb += [
             self.i.ready.eq(self.o.ready), self.o.valid.eq(self.i.valid),
-            first.a.eq(self.i.payload), second.a.eq(first.y),
+            parts.eq(self.i.payload), first.a.eq(Cat(parts)), second.a.eq(first.y),
             self.o.p.sum.eq(second.y + entry.data),
             self.o.p.tag.eq(TAG),  # a constant part beside one that a process drives
             self.o.p.oldest.eq(oldest.data), self.o.p.last.eq(Cat(last.q for last in before)),
