@@ -1,6 +1,7 @@
 """The whole engine in Amaranth's simulator: every code of every layer, and every cycle."""
 
 import random
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -48,6 +49,12 @@ def check(config, network, images, hardware=None, **how):
     assert run.cycles == [[cost.layer_cycles(layer) for layer in program.layers]] * len(images)
 
 
+def few(seeds, count: int) -> list:
+    """The first `count` seeds; most of them are slow tests."""
+    return [pytest.param(seed, marks=[] if k < 2 else pytest.mark.slow)
+            for k, seed in enumerate(islice(seeds, count))]
+
+
 def random_design(seed: int):
     """Layer shapes, precisions and array sizes that have nothing to do with each other."""
     rng = random.Random(seed)
@@ -79,7 +86,7 @@ def packable(seeds):
         yield seed
 
 
-@pytest.mark.parametrize("seed", list(packable(range(48)))[:36])
+@pytest.mark.parametrize("seed", few(packable(range(48)), 36))
 def test_random_networks(seed):
     config = random_design(seed)
     check(config, random_network(config.network, seed), random_images(config.network, 2, seed),
@@ -129,7 +136,7 @@ def gated(seeds):
             continue
 
 
-@pytest.mark.parametrize("seed", list(gated(range(80)))[:30])
+@pytest.mark.parametrize("seed", few(gated(range(80)), 30))
 def test_random_gates(seed):
     config = random_gates(seed)
     check(config, random_network(config.network, seed), random_images(config.network, 2, seed),
@@ -179,7 +186,7 @@ def concatenating(seeds):
             yield seed
 
 
-@pytest.mark.parametrize("seed", list(concatenating(range(200)))[:36])
+@pytest.mark.parametrize("seed", few(concatenating(range(200)), 36))
 def test_random_concatenations(seed):
     config = random_concatenation(seed)
     check(config, random_network(config.network, seed), random_images(config.network, 2, seed),

@@ -402,6 +402,7 @@ def test_truncated_file_is_refused(saved):
         refused(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flip", [0x01, 0xff])
 def test_damaged_file_is_refused_or_harmless(made, saved, flip):
     data = saved.read_bytes()

@@ -159,6 +159,7 @@ def test_pixels_that_are_stored_in_another_way_are_refused():
         Hardware.of([one, other])
 
 
+@pytest.mark.slow
 def test_both_programs_run_on_the_common_machine(programs, common):
     """Every code, score and class; its memories hold the images of each."""
     for program in programs:

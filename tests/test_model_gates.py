@@ -189,6 +189,7 @@ def test_calibration_takes_a_select_s_statistics_from_the_images_too():
     assert ((mixed > 0) & (mixed < 1)).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gate, least", [(None, 0), ("or", 0.5), ("mux", 0.5), ("mux_or", 0.375)])
 def test_two_blocks_learn_with_gates_what_they_cannot_without(gate, least):
     """Eight colours through one bit: two can be told apart, unless there is a way around."""

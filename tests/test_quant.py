@@ -184,6 +184,7 @@ def test_pooling_gives_the_gradient_to_every_maximum():
     assert windows.equal(2.0 * (values == values.amax((-1, -2), keepdim=True)))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the compiler has many
 def test_fused_functions_give_the_same_as_plain_ones(monkeypatch):
     acc = sums().bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()

@@ -64,7 +64,7 @@ def tensor(images):
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @torch.no_grad()
 def test_classes_of_all_test_images_and_the_accuracy(cifar10, reference, request):
     images, labels = cifar10

@@ -306,6 +306,7 @@ def test_lint_wants_verilog(tmp_path):
         lint(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("simulator", ["verilator", "icarus"])
 def test_bench_passes_and_fails(folder, tmp_path, simulator):
     if reason := missing(simulator):

@@ -46,6 +46,7 @@ def images(monkeypatch):
     return pixels, labels
 
 
+@pytest.mark.slow
 def test_it_learns_and_exports_exactly(images, tmp_path):
     config = design(epochs=12)
     record = train.train(config, tmp_path, compiled=False)
@@ -57,6 +58,7 @@ def test_it_learns_and_exports_exactly(images, tmp_path):
     assert np.mean(trace.classes == images[1][-100:]) == pytest.approx(record["validation"])
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_where_it_was(images, tmp_path, monkeypatch):
     config = design(epochs=3)
     whole = train.train(config, tmp_path / "whole", compiled=False)
@@ -80,6 +82,7 @@ def test_a_killed_run_resumes_where_it_was(images, tmp_path, monkeypatch):
     np.testing.assert_allclose(resumed["curve"], whole["curve"], rtol=0.02)
 
 
+@pytest.mark.slow
 def test_a_float_teacher_comes_first_and_the_rest_starts_from_it(images, tmp_path, monkeypatch):
     config = design(epochs=3)
     recipe = config.train.model_copy(update={"teacher_epochs": 4, "code_epochs": 1,
@@ -103,6 +106,7 @@ def test_a_float_teacher_comes_first_and_the_rest_starts_from_it(images, tmp_pat
     assert np.mean(trace.classes == images[1][-100:]) == pytest.approx(record["validation"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [{"steps": "mean"}, {"steps": "learned"},
                                   {"normalization": "batch"}, {"residuals": "add"}])
 def test_rules_for_comparison_learn_too(images, tmp_path, rule):
@@ -134,6 +138,7 @@ def test_a_loss_that_is_no_number_ends_the_training(images, tmp_path, monkeypatc
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["epoch"] == 1
 
 
+@pytest.mark.slow
 def test_gates_and_generated_weights_learn(images, tmp_path):
     values = design(epochs=6).model_dump()
     values["network"] = {"height": 32, "width": 32, "channels": 3, "classes": 10, "layers": [
@@ -187,6 +192,7 @@ def test_cutout_puts_a_square_of_padding_into_each_image():
     assert not (train.augment(image, torch.Generator().manual_seed(1), 7, crop=32) == 7).any()
 
 
+@pytest.mark.slow
 def test_last_epochs_see_whole_images_and_some_are_validated(images, tmp_path, monkeypatch):
     recipe = {"crop": 24, "full_epochs": 1, "cutout": 5, "validate_every": 2, "teacher_epochs": 1}
     config = design(epochs=3)
