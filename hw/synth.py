@@ -139,7 +139,7 @@ def report(config: Config, folder: Path) -> dict:
                           f"earlier configuration, not of {config.name!r}")
     device = DEVICES[config.target.family]
     sizes = synthesise(folder, device)
-    copied = ("cycles_per_frame", "array_use",
+    copied = ("cycles_per_frame", "array_use", "frames_per_second", "clock_mhz",
               "weight_bits", "bias_bits", "program_bits", "seed_bits", "total_bits")
     return {
         "name": config.name,

@@ -167,6 +167,13 @@ def synth(config: Design, output: Folder = None):
 
 
 @app.command()
+def report(designs: Annotated[list[Path], typer.Argument(help="designs that `synth` mapped")]):
+    """Prints a table of what `synth` reported of designs, in Markdown."""
+    from sim.report import table
+    typer.echo(table([Path("build") / design.stem for design in designs]))
+
+
+@app.command()
 def lint(designs: Annotated[list[Path], typer.Argument(
         help="designs, which are generated, or folders of generated ones")]):
     """Checks generated Verilog with Verilator and Yosys."""

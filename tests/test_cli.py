@@ -57,7 +57,7 @@ def refused(capsys) -> str:
 
 
 def test_all_commands_are_here():
-    assert len(COMMANDS) == 15 and {"generate", "simulate", "estimate", "train-teacher"} < set(
+    assert len(COMMANDS) == 16 and {"generate", "simulate", "estimate", "train-teacher"} < set(
         COMMANDS)
 
 

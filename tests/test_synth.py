@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from export.config import load_config
+from export.config import ConfigError, load_config
 from hw import synth
 from hw.verilog import write_verilog
 from sim.cli import main
+from sim.report import table
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-ENGINE = {"cycles_per_frame": 10, "array_use": 0.5, "weight_bits": 40, "bias_bits": 3,
+ENGINE = {"frames_per_second": 2.5, "clock_mhz": 50.0, "cycles_per_frame": 10,
+          "array_use": 0.5, "weight_bits": 40, "bias_bits": 3,
           "program_bits": 4, "seed_bits": 1, "total_bits": 48,
           "hash": {"weights": "abc"}, "measured": None}
 
@@ -106,3 +108,15 @@ def test_a_yosys_that_fails_is_told_in_one_line(folder, capsys):
     line = refused(capsys)
     assert "Yosys failed: " in line and f"all of it is in {folder / 'synth.log'}" in line
     assert "syntax error" in (folder / "synth.log").read_text()
+
+
+def test_a_table_of_reports(folder, capsys):
+    assert run(folder) == 0
+    found = json.loads((folder / "report.json").read_text())
+    head, _, row = table([folder]).splitlines()
+    assert row.startswith("| `cifar10` (LFE5U-85F) |  | 48 | 10 | 2.5 | ")
+    assert f"| {found['logic']:,} (0%) | {found['block_ram']} (0%) |" in row
+    assert head.count("|") == row.count("|")
+    (folder / "report.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"report\.json: is no report; `hexlane synth` writes it"):
+        table([folder])
