@@ -1,0 +1,81 @@
+"""The float network that labels images: views, resuming, its file."""
+
+import numpy as np
+import pytest
+
+from export.config import ConfigError
+
+torch = pytest.importorskip("torch")
+teacher = pytest.importorskip("model.teacher")
+
+
+def images(count, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
+
+
+def test_views_move_and_mirror():
+    x, zero = images(2), torch.zeros(2, dtype=torch.long)
+    same = teacher.move(x, zero, zero, zero == 1)
+    assert same.equal(x)
+    moved = teacher.move(x, zero + 3, zero - 2, zero == 1)
+    assert moved[:, :, :29, 2:].equal(x[:, :, 3:, :30])
+    assert moved[:, :, 29:, 2:].equal(x[:, :, [30, 29, 28], :30])  # the border is a mirror
+    assert teacher.move(x, zero, zero, zero == 0).equal(x.flip(3))
+    assert len(set(teacher.VIEWS)) == 18
+
+
+def test_the_hole_is_a_square_of_gray():
+    x = torch.zeros(50, 1, 32, 32, dtype=torch.uint8)
+    cut = teacher.cut(x, 12, torch.Generator().manual_seed(1))
+    assert set(cut.unique().tolist()) == {0, 128}
+    sizes = (cut == 128).sum((1, 2, 3))
+    assert sizes.max() == 144 and sizes.min() >= 36
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(teacher, "WIDTHS", (8, 8, 8))
+    monkeypatch.setattr(teacher, "BATCH", 20)
+    monkeypatch.setattr(teacher.Teacher.__init__, "__defaults__", (10, (8, 8, 8)))
+    x, y = images(60), torch.arange(60) % 10
+    x[:, :, :16] = (25 * y)[:, None, None, None].to(torch.uint8)
+    return x, y, x[:20], y[:20]
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_and_the_file_is_the_network(small, tmp_path, monkeypatch):
+    whole = teacher.train_teacher(tmp_path / "whole", *small, epochs=4)
+    assert whole["curve"][-1][0] < whole["curve"][0][0]
+    epoch, stop = teacher.Run.train_epoch, RuntimeError("killed")
+
+    def until_two(run, *data):
+        if run.epoch == 2:
+            raise stop
+        return epoch(run, *data)
+
+    monkeypatch.setattr(teacher.Run, "train_epoch", until_two)
+    with pytest.raises(RuntimeError, match="killed"):
+        teacher.train_teacher(tmp_path / "killed", *small, epochs=4)
+    monkeypatch.setattr(teacher.Run, "train_epoch", epoch)
+    again = teacher.train_teacher(tmp_path / "killed", *small, epochs=4)
+    np.testing.assert_allclose(again["curve"], whole["curve"], rtol=0.02)
+    loaded, record = teacher.load_teacher(tmp_path / "whole" / "teacher.npz")
+    assert record == whole | {"widths": [8, 8, 8]}
+    state = torch.load(tmp_path / "whole" / "checkpoint.pt", weights_only=True)["teacher"]
+    original = teacher.Teacher()
+    original.load_state_dict(state)
+    a, b = (teacher.logits(each.eval(), small[0]) for each in (original, loaded))
+    assert (a - b).abs().max() < 0.1 * a.std() + 0.05
+    table = teacher.label_views(loaded, small[0][:4])
+    assert table.shape == (18, 4, 10) and table.dtype == np.float16
+    unmoved = teacher.VIEWS.index((False, 0, 0))
+    np.testing.assert_allclose(table[unmoved], b[:4], atol=0.02)
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"PK\x03\x04"])
+def test_a_file_that_is_no_teacher(tmp_path, content):
+    path = tmp_path / "x.npz"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"x\.npz: is no teacher: "):
+        teacher.load_teacher(path)
