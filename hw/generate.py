@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from amaranth.hdl import Shape
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 
 from export.artifact import Network
 from export.config import Config, ConfigError
@@ -20,6 +20,8 @@ from export.hardware import Hardware
 from export.pack import pack
 from export.program import Program
 from hw.engine import Engine
+from hw.epilogue import probe_layout
+from hw.head import result_layout
 from hw.verilog import memory_files, write_verilog
 
 TOP = "engine"
@@ -36,6 +38,8 @@ def describe(engine: Engine, program: Program, network: Network, top: str = TOP)
         "measured": network.record.get("measured"),  # accuracy, as kept with the weights
         "hash": {"config": config.digest, "weights": network.digest, "generator": generator_hash()},
         "ports": ports(engine.signature),
+        "result": layout(result_layout(hardware)),
+        "probe": layout(probe_layout(hardware)),
         "parameters": {
             "rows": array.rows, "columns": array.columns, "words": array.words,
             "precisions": list(array.precisions), "accumulator_bits": hardware.acc_bits,
@@ -75,6 +79,12 @@ def describe(engine: Engine, program: Program, network: Network, top: str = TOP)
         "activation_memory_bits": memory["activations"],
         "skip_memory_bits": memory["skips"],
     }
+
+
+def layout(fields: data.StructLayout) -> dict:
+    """Place, bits and signedness of each field of a port."""
+    return {name: {"lowest_bit": field.offset, "bits": field.width,
+                   "signed": Shape.cast(field.shape).signed} for name, field in fields}
 
 
 def generator_hash() -> str:

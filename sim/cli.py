@@ -5,7 +5,6 @@ What is heavy to import, or may not be installed, is imported by the command tha
 
 import os
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,18 +15,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import typer
 
 from export.checked import MESSAGE, ConfigError
+from sim import cli_train
+from sim.options import Design, Folder, Seed, Weights, load_design
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True,
                   help="Hardware generator for very-low-bit convolutional networks.")
-
-Design = Annotated[Path, typer.Argument(help="design, a TOML file", show_default=False)]
-Weights = Annotated[str | None, typer.Option(
-    help="integer network, a .npz file, or 'random'; default: weights/NAME.npz here, beside the "
-         "design, or in ../weights of its folder")]
-Seed = Annotated[int, typer.Option(min=0, help="of random weights and images")]
-Folder = Annotated[Path | None, typer.Option("-o", "--output", help="folder; default: build/NAME")]
-Device = Annotated[str, typer.Option(help="cpu or cuda; default: cuda if there is one")]
-
+app.add_typer(cli_train.app)
 
 def main(arguments: list[str] | None = None):
     """Runs a command; exit code 2 and one line for bad input, 1 for a tool or a result that fails.
@@ -43,35 +36,6 @@ def main(arguments: list[str] | None = None):
     except RuntimeError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
-
-
-def load_design(config: Path, weights: str | None, seed: int = 1):
-    """A configuration, its network, and the file that the network came from (None: random)."""
-    from export.config import load_config
-    from export.file import load_network
-    design = load_config(config)
-    if weights == "random":
-        from sim.samples import random_network
-        return design, random_network(design.network, seed), None
-    name = f"{design.name}.npz"
-    places = [Path("weights") / name, config.parent / name, config.parent.parent / "weights" / name]
-    path = Path(weights) if weights else next((p for p in places if p.is_file()), places[0])
-    if not weights and not path.is_file():
-        raise ConfigError(f"{path}: no such file; train the network, name one with --weights, or "
-                          f"take --weights random")
-    network = load_network(path)
-    if network.config != design.network:
-        raise ConfigError(f"{path}: is of another network than {config}")
-    return design, network, path
-
-
-def _model(name: str):
-    """A module that needs torch."""
-    try:
-        return import_module(f"model.{name}")
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"this command needs {error.name}: pip install 'hexlane[train]'"
-                          ) from error
 
 
 def _generate(config: Path, weights: str | None, seed: int, output: Path | None, top: str):
@@ -229,93 +193,6 @@ def evaluate(config: Design, weights: Weights = None, seed: Seed = 1,
         network = replace(network, record=network.record | {"measured": result})
         save_network(network, path)
         save_record(network, path)
-
-
-@app.command()
-def train(config: Design,
-          output: Annotated[Path | None, typer.Option("-o", help="default: build/NAME/train")]
-          = None,
-          device: Device = "",
-          compiled: Annotated[bool, typer.Option(help="use torch.compile")] = True,
-          limit: Annotated[int | None, typer.Option(
-              min=1, help="only so many training images")] = None):
-    """Trains the design's network, resuming a run that was stopped."""
-    from export.config import load_config
-    design = load_config(config)
-    record = _model("train").train_alone_or_together(
-        design, output or Path("build") / design.name / "train", device=device, compiled=compiled,
-        limit=limit)
-    if record:
-        typer.echo(f"validation accuracy {record['validation']:.2%} after "
-                   f"{len(record['curve'])} epochs, {record['seconds']} s")
-
-
-@app.command()
-def convert(config: Design,
-            checkpoint: Annotated[Path | None, typer.Option(
-                "-c", help="default: build/NAME/train/final.pt")] = None,
-            output: Annotated[Path | None, typer.Option(
-                "-o", help="default: weights/NAME.npz")] = None):
-    """Converts a trained checkpoint to the integer network that the hardware runs."""
-    from export.config import load_config
-    from export.file import save_network, save_record
-    design, model = load_config(config), _model("convert")
-    path = output or Path("weights") / f"{design.name}.npz"
-    encoder, record = model.load_checkpoint(
-        checkpoint or Path("build") / design.name / "train" / "final.pt", design)
-    network = model.convert(encoder, {"training": record})
-    save_network(network, path)
-    save_record(network, path)
-    typer.echo(f"{path}: {sum(layer.weight.size for layer in network.layers)} weights, "
-               f"digest {network.digest[:16]}")
-
-
-@app.command()
-def plots(config: Design, weights: Weights = None,
-          output: Annotated[Path, typer.Option("-o", help="folder")] = Path("docs/img")):
-    """Draws the training curve and the weights' levels of a trained network."""
-    design, network, _ = load_design(config, weights)
-    for path in _model("plots").draw(network, design.name, output):
-        typer.echo(path)
-
-
-@app.command()
-def train_teacher(seed: Seed = 1,
-                  epochs: Annotated[int, typer.Option(min=1)] = 15,
-                  output: Annotated[Path, typer.Option("-o", help="folder")]
-                  = Path("build/teacher")):
-    """Trains a float network for CIFAR-10 that labels images for others, resuming a stopped run."""
-    record = _model("teacher").train_on_cifar10(output, seed=seed, epochs=epochs)
-    typer.echo(f"validation accuracy {record['validation']:.2%} after {record['epochs']} epochs, "
-               f"{record['seconds']} s")
-
-
-@app.command()
-def sensitivity(config: Design,
-                checkpoint: Annotated[Path | None, typer.Option(
-                    "-c", help="of a training with a teacher; default: "
-                               "build/NAME/train/checkpoint.pt")] = None):
-    """Measures what the precision of each layer's weights costs, and chooses precisions."""
-    from rich.console import Console
-
-    from export.config import load_config
-    design = load_config(config)
-    Console().print(_model("sensitivity").table(
-        design, checkpoint or Path("build") / design.name / "train" / "checkpoint.pt"))
-
-
-@app.command()
-def ablate(names: Annotated[list[str] | None, typer.Argument(help="variants; default: all")] = None,
-           seeds: Annotated[int, typer.Option(min=1, help="runs of each, seeds 1, 2, ...")] = 1,
-           folder: Annotated[Path, typer.Option("-o", help="where the runs are kept")]
-           = Path("build/ablation"),
-           device: Device = "",
-           show: Annotated[bool, typer.Option("--show", help="train nothing")] = False):
-    """Trains small variants that are not trained yet and prints the tables."""
-    model = _model("ablate")
-    if not show:
-        model.run(names or list(model.VARIANTS), seeds, folder, device)
-    typer.echo(model.tables(model.results(folder)))
 
 
 @app.command()

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sim import cli_train
 from sim.cli import app, main
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 COMMANDS = sorted(command.name or command.callback.__name__.replace("_", "-")
-                  for command in app.registered_commands)
+                  for command in [*app.registered_commands, *cli_train.app.registered_commands])
 DESIGN = """
 [network]
 height = 12
@@ -90,6 +91,9 @@ def test_generate_from_any_folder(here, capsys):
     assert run("generate", CONFIGS / "tiny.toml") == 0
     facts = json.loads(Path("build/tiny/engine.json").read_text())
     assert facts["total_bits"] == 10277 and facts["descriptor"]["mode"] == 2
+    assert facts["result"] == {"class": {"lowest_bit": 0, "bits": 4, "signed": False},
+                               "score": {"lowest_bit": 4, "bits": 18, "signed": True}}
+    assert facts["ports"]["result__payload"]["bits"] == 22
     first = Path("build/tiny/engine.v").stat().st_mtime_ns
     assert run("generate", CONFIGS / "tiny.toml") == 0
     assert Path("build/tiny/engine.v").stat().st_mtime_ns == first
@@ -97,6 +101,17 @@ def test_generate_from_any_folder(here, capsys):
     assert run("generate", CONFIGS / "tiny.toml") == 0
     assert Path("build/tiny/tiles.mem").exists()
     assert "20,605 cycles per frame, 10,277 bits stored" in capsys.readouterr().out
+
+
+def test_a_training_setting_regenerates_nothing(here):
+    assert run("generate", "mine.toml", "--weights", "random") == 0
+    first = Path("build/mine/engine.v").stat().st_mtime_ns
+    Path("mine.toml").write_text(DESIGN.replace("epochs = 2", "epochs = 3"))
+    assert run("generate", "mine.toml", "--weights", "random") == 0
+    assert Path("build/mine/engine.v").stat().st_mtime_ns == first
+    Path("mine.toml").write_text(DESIGN.replace("rows = 4", "rows = 3"))
+    assert run("generate", "mine.toml", "--weights", "random") == 0
+    assert Path("build/mine/engine.v").stat().st_mtime_ns > first
 
 
 def test_random_weights_and_another_top(here, capsys):

@@ -1,0 +1,108 @@
+"""The commands of :mod:`sim.cli` that train; they need torch."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from export.checked import ConfigError
+from sim.options import Design, Device, Seed, Weights, load_design
+
+app = typer.Typer()
+
+
+def _model(name: str):
+    """A module that needs torch."""
+    try:
+        return import_module(f"model.{name}")
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"this command needs {error.name}: pip install 'hexlane[train]'"
+                          ) from error
+
+
+@app.command()
+def train(config: Design,
+          output: Annotated[Path | None, typer.Option("-o", help="default: build/NAME/train")]
+          = None,
+          device: Device = "",
+          compiled: Annotated[bool, typer.Option(help="use torch.compile")] = True,
+          limit: Annotated[int | None, typer.Option(
+              min=1, help="only so many training images")] = None):
+    """Trains the design's network, resuming a run that was stopped."""
+    from export.config import load_config
+    design = load_config(config)
+    record = _model("train").train_alone_or_together(
+        design, output or Path("build") / design.name / "train", device=device, compiled=compiled,
+        limit=limit)
+    if record:
+        typer.echo(f"validation accuracy {record['validation']:.2%} after "
+                   f"{len(record['curve'])} epochs, {record['seconds']} s")
+
+
+@app.command()
+def convert(config: Design,
+            checkpoint: Annotated[Path | None, typer.Option(
+                "-c", help="default: build/NAME/train/final.pt")] = None,
+            output: Annotated[Path | None, typer.Option(
+                "-o", help="default: weights/NAME.npz")] = None):
+    """Converts a trained checkpoint to the integer network that the hardware runs."""
+    from export.config import load_config
+    from export.file import save_network, save_record
+    design, model = load_config(config), _model("convert")
+    path = output or Path("weights") / f"{design.name}.npz"
+    encoder, record = model.load_checkpoint(
+        checkpoint or Path("build") / design.name / "train" / "final.pt", design)
+    network = model.convert(encoder, {"training": record})
+    save_network(network, path)
+    save_record(network, path)
+    typer.echo(f"{path}: {sum(layer.weight.size for layer in network.layers)} weights, "
+               f"digest {network.digest[:16]}")
+
+
+@app.command()
+def plots(config: Design, weights: Weights = None,
+          output: Annotated[Path, typer.Option("-o", help="folder")] = Path("docs/img")):
+    """Draws the training curve and the weights' levels of a trained network."""
+    design, network, _ = load_design(config, weights)
+    for path in _model("plots").draw(network, design.name, output):
+        typer.echo(path)
+
+
+@app.command()
+def train_teacher(seed: Seed = 1,
+                  epochs: Annotated[int, typer.Option(min=1)] = 15,
+                  output: Annotated[Path, typer.Option("-o", help="folder")]
+                  = Path("build/teacher")):
+    """Trains a float network for CIFAR-10 that labels images for others, resuming a stopped run."""
+    record = _model("teacher").train_on_cifar10(output, seed=seed, epochs=epochs)
+    typer.echo(f"validation accuracy {record['validation']:.2%} after {record['epochs']} epochs, "
+               f"{record['seconds']} s")
+
+
+@app.command()
+def sensitivity(config: Design,
+                checkpoint: Annotated[Path | None, typer.Option(
+                    "-c", help="of a training with a teacher; default: "
+                               "build/NAME/train/checkpoint.pt")] = None):
+    """Measures what the precision of each layer's weights costs, and chooses precisions."""
+    from rich.console import Console
+
+    from export.config import load_config
+    design = load_config(config)
+    Console().print(_model("sensitivity").table(
+        design, checkpoint or Path("build") / design.name / "train" / "checkpoint.pt"))
+
+
+@app.command()
+def ablate(names: Annotated[list[str] | None, typer.Argument(help="variants; default: all")] = None,
+           seeds: Annotated[int, typer.Option(min=1, help="runs of each, seeds 1, 2, ...")] = 1,
+           folder: Annotated[Path, typer.Option("-o", help="where the runs are kept")]
+           = Path("build/ablation"),
+           device: Device = "",
+           show: Annotated[bool, typer.Option("--show", help="train nothing")] = False):
+    """Trains small variants that are not trained yet and prints the tables."""
+    model = _model("ablate")
+    if not show:
+        model.run(names or list(model.VARIANTS), seeds, folder, device)
+    typer.echo(model.tables(model.results(folder)))

@@ -1,0 +1,36 @@
+"""What the commands share: arguments, options, and how a design and its weights are found."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from export.checked import ConfigError
+
+Design = Annotated[Path, typer.Argument(help="design, a TOML file", show_default=False)]
+Weights = Annotated[str | None, typer.Option(
+    help="integer network, a .npz file, or 'random'; default: weights/NAME.npz here, beside the "
+         "design, or in ../weights of its folder")]
+Seed = Annotated[int, typer.Option(min=0, help="of random weights and images")]
+Folder = Annotated[Path | None, typer.Option("-o", "--output", help="folder; default: build/NAME")]
+Device = Annotated[str, typer.Option(help="cpu or cuda; default: cuda if there is one")]
+
+
+def load_design(config: Path, weights: str | None, seed: int = 1):
+    """A configuration, its network, and the file that the network came from (None: random)."""
+    from export.config import load_config
+    from export.file import load_network
+    design = load_config(config)
+    if weights == "random":
+        from sim.samples import random_network
+        return design, random_network(design.network, seed), None
+    name = f"{design.name}.npz"
+    places = [Path("weights") / name, config.parent / name, config.parent.parent / "weights" / name]
+    path = Path(weights) if weights else next((p for p in places if p.is_file()), places[0])
+    if not weights and not path.is_file():
+        raise ConfigError(f"{path}: no such file; train the network, name one with --weights, or "
+                          f"take --weights random")
+    network = load_network(path)
+    if network.config != design.network:
+        raise ConfigError(f"{path}: is of another network than {config}")
+    return design, network, path
