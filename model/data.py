@@ -3,18 +3,22 @@
 `HEXLANE_DATA` names a folder that holds one of
 
 * `{train,test}_images.npy` (uint8 [N, H, W, C]) and `{train,test}_labels.npy` (integers [N]),
-* `{train,test}/CLASS/` with PNG or JPEG images, classes in the order of their names,
+* `{train,test}/CLASS/` with PNG or JPEG images, classes in the order of their names in `train`,
 * `cifar-10-python.tar.gz`, which is downloaded to `build/data` if nothing is named and the network
   takes its images. A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
 
-A file `classes.txt` may name the classes, one per line.
+The last tenth of the training images is held out for validation. Arrays are taken in the order that
+they have, so it must be a random one. A file `classes.txt` may name the classes, one per line.
 """
 
 import hashlib
 import os
 import pickle
+import shutil
 import tarfile
 import urllib.request
+import warnings
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +31,12 @@ ARCHIVE = "cifar-10-python.tar.gz"
 URL = f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}"
 MD5 = "c58f30108f718f92721af3b95e74349a"
 CIFAR10 = (32, 32, 3), 10
+# SHA-256 of the test labels, one byte each.
+TEST_LABELS = "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5"
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer",
            "dog", "frog", "horse", "ship", "truck")
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+FILE_LIMIT = 2**26  # bytes of an image file
 
 
 def holdout(count: int) -> int:
@@ -51,7 +58,7 @@ def load_images(network: NetworkConfig, split: str) -> tuple[np.ndarray, np.ndar
     if (folder / f"{name}_images.npy").exists():
         images, labels = (_array(folder / f"{name}_{kind}.npy") for kind in ("images", "labels"))
     elif (folder / name).is_dir():
-        images, labels = _from_classes(folder / name, size)
+        images, labels = _from_classes(folder / name, _class_folders(folder), network)
     elif (size, network.classes) == CIFAR10:
         images, labels = _from_archive(folder, name, named)
     else:
@@ -73,13 +80,21 @@ def load_images(network: NetworkConfig, split: str) -> tuple[np.ndarray, np.ndar
 def class_names(network: NetworkConfig) -> list[str]:
     """Names of the classes as far as the data says them, else their numbers."""
     folder, _ = _folder()
-    names = []
     if (folder / "classes.txt").is_file():
-        names = (folder / "classes.txt").read_text(errors="replace").split("\n")[:network.classes]
-    elif (folder / "train").is_dir():
-        names = sorted(path.name for path in (folder / "train").iterdir() if path.is_dir())
+        names = (folder / "classes.txt").read_text(errors="replace").split("\n")
+        names = [name.strip() for name in names[:network.classes]]
+    elif (folder / "test_labels.npy").is_file():
+        labels = _array(folder / "test_labels.npy")
+        # Other data may have as many images of the same size and as many classes.
+        plain = np.issubdtype(labels.dtype, np.integer)
+        digest = hashlib.sha256(labels.astype(np.uint8).tobytes()).hexdigest() if plain else ""
+        names = list(CLASSES) if digest == TEST_LABELS else []
+    elif (folder / "train").is_dir() or (folder / "test").is_dir():
+        names = _class_folders(folder)
     elif ((network.height, network.width, network.channels), network.classes) == CIFAR10:
         names = list(CLASSES)
+    else:
+        names = []
     return names if len(names) == network.classes else [str(k) for k in range(network.classes)]
 
 
@@ -87,7 +102,10 @@ def read_image(path: Path, size: tuple[int, int, int]) -> np.ndarray:
     """Pixels uint8 [H, W, C] of a PNG or JPEG file that has this size; ConfigError if not."""
     height, width, channels = size
     try:
-        with Image.open(path, formats=[FORMATS.get(path.suffix.lower(), "PNG")]) as image:
+        if not path.is_file() or path.stat().st_size > FILE_LIMIT:
+            raise ConfigError(f"{path}: wanted an image file of at most {FILE_LIMIT} bytes")
+        with warnings.catch_warnings(action="ignore"), \
+                Image.open(path, formats=[FORMATS.get(path.suffix.lower(), "PNG")]) as image:
             if image.size != (width, height):
                 raise ConfigError(f"{path}: wanted {width}x{height} pixels, "
                                   f"got {image.width}x{image.height}")
@@ -96,8 +114,7 @@ def read_image(path: Path, size: tuple[int, int, int]) -> np.ndarray:
             pixels = np.asarray(image.convert("RGB" if channels == 3 else "L"))
     except ConfigError:
         raise
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, EOFError,
-            OverflowError, LookupError, TypeError) as error:
+    except Exception as error:  # a damaged file may raise anything
         raise ConfigError(f"{path}: cannot be read as an image: {error}") from error
     pixels = pixels.reshape(height, width, -1)
     if pixels.shape != size:
@@ -113,22 +130,45 @@ def _folder() -> tuple[Path, bool]:
 
 def _array(path: Path) -> np.ndarray:
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, TypeError, LookupError,
-            MemoryError) as error:
+        values = np.load(path, allow_pickle=False)
+    except Exception as error:  # a damaged file may raise anything
         raise ConfigError(f"{path}: cannot be read as an array: {error}") from error
+    if not isinstance(values, np.ndarray):
+        raise ConfigError(f"{path}: wanted one array, got an archive of arrays")
+    return values
 
 
-def _from_classes(folder: Path, size: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    images, labels = [], []
-    for number, kind in enumerate(sorted(path for path in folder.iterdir() if path.is_dir())):
-        files = sorted(path for path in kind.iterdir() if path.suffix.lower() in FORMATS)
-        images += [read_image(file, size) for file in files]
+def _class_folders(folder: Path) -> list[str]:
+    """Names of the classes, those of `train` if it is there."""
+    split = folder / "train" if (folder / "train").is_dir() else folder / "test"
+    return sorted(path.name for path in split.iterdir()
+                  if path.is_dir() and not path.name.startswith("."))
+
+
+def _from_classes(folder: Path, names: list[str], network: NetworkConfig
+                  ) -> tuple[np.ndarray, np.ndarray]:
+    if len(names) != network.classes:
+        raise ConfigError(f"{folder}: wanted a folder for each of {network.classes} classes, "
+                          f"got {len(names)}")
+    here = {path.name for path in folder.iterdir() if path.is_dir()}
+    if strange := sorted(name for name in here - set(names) if not name.startswith(".")):
+        raise ConfigError(f"{folder / strange[0]}: is none of the classes in train")
+    images, labels, places = [], [], []
+    for number, name in enumerate(names):
+        if name not in here:
+            continue
+        files = sorted(path for path in (folder / name).iterdir()
+                       if path.suffix.lower() in FORMATS)
+        images += [read_image(file, (network.height, network.width, network.channels))
+                   for file in files]
         labels += [number] * len(files)
+        places += [(k + 0.5) / len(files) for k in range(len(files))]
     if not images:
         raise ConfigError(f"{folder}: wanted a folder of PNG or JPEG images for each class, "
                           f"found none")
-    return np.stack(images), np.array(labels)
+    # Classes alternate, so that any part, the held-out one too, has its share of each.
+    order = np.argsort(places, kind="stable")
+    return np.stack(images)[order], np.array(labels)[order]
 
 
 _ARRAYS = frozenset({("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"),
@@ -153,8 +193,10 @@ def _from_archive(folder: Path, split: str, named: bool) -> tuple[np.ndarray, np
         folder.mkdir(parents=True, exist_ok=True)
         part = archive.with_suffix(".part")
         try:
-            urllib.request.urlretrieve(URL, part)
-        except OSError as error:
+            with urllib.request.urlopen(URL, timeout=60) as source, part.open("wb") as file:
+                shutil.copyfileobj(source, file)
+        except (OSError, HTTPException) as error:
+            part.unlink(missing_ok=True)
             raise ConfigError(f"{URL}: download failed: {error}; set HEXLANE_DATA to a folder "
                               f"with the data") from error
         part.rename(archive)

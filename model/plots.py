@@ -22,6 +22,8 @@ def curve(record: dict) -> plt.Figure:
     except KeyError as error:
         raise ConfigError(f"the artifact's record has no {error}: convert a finished "
                           f"training") from error
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        raise ConfigError(f"the artifact's record is of no training: {error}") from error
     figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
     epochs = np.arange(1, len(loss) + 1)
     validated = ~np.isnan(accuracy)

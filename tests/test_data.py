@@ -1,8 +1,12 @@
 """Images and labels from folders and arrays, and the one line that each mistake gets."""
 
+import hashlib
 import io
+import os
+import shutil
 import struct
 import zlib
+from http.client import IncompleteRead
 
 import numpy as np
 import pytest
@@ -38,10 +42,12 @@ def test_folders_of_images(folder):
     classes(folder)
     images, labels = load_images(NETWORK, "test")
     assert (images.shape, images.dtype) == ((6, 12, 10, 1), np.uint8)
-    assert labels.tolist() == [0, 0, 1, 1, 2, 2]
-    assert images[:, 0, 0, 0].tolist() == [0, 1, 60, 61, 120, 121]
-    train, held = (load_images(NETWORK, split)[0] for split in ("train", "validation"))
-    assert (len(train), len(held)) == (54, 6)  # the last tenth
+    assert labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert images[:, 0, 0, 0].tolist() == [0, 60, 120, 1, 61, 121]
+    (train, _), (held, kinds) = (load_images(NETWORK, split) for split in ("train", "validation"))
+    assert (len(train), len(held)) == (54, 6)  # the last tenth, of every class
+    assert held[:, 0, 0, 0].tolist() == [18, 78, 138, 19, 79, 139]
+    assert kinds.tolist() == [0, 1, 2, 0, 1, 2]
     assert class_names(NETWORK) == ["ant", "bee", "cow"]
 
 
@@ -87,7 +93,7 @@ def test_damaged_array(folder, content):
 
 
 def test_nothing_is_downloaded_for_other_images(folder, monkeypatch):
-    monkeypatch.setattr("urllib.request.urlretrieve", lambda *_: pytest.fail("downloads"))
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: pytest.fail("downloads"))
     with pytest.raises(ConfigError, match=r"holds neither train_images\.npy nor train/CLASS/ with "
                                           r"images of 12x10x1"):
         load_images(NETWORK, "train")
@@ -98,6 +104,58 @@ def test_nothing_is_downloaded_for_other_images(folder, monkeypatch):
     cifar = load_config("configs/tiny.toml").network
     with pytest.raises(ConfigError, match=r"HEXLANE_DATA holds neither train_images\.npy nor"):
         load_images(cifar, "train")
+
+
+def test_a_failing_download_leaves_nothing(tmp_path, monkeypatch):
+    class Source(io.BytesIO):
+        def read(self, *_):
+            raise IncompleteRead(b"")
+
+    monkeypatch.delenv("HEXLANE_DATA", raising=False)
+    cifar = load_config("configs/tiny.toml").network
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: Source())
+    with pytest.raises(ConfigError, match=r"download failed: IncompleteRead.*; set HEXLANE_DATA"):
+        load_images(cifar, "test")
+    assert not any((tmp_path / "build/data").iterdir())
+
+
+def test_classes_are_those_of_the_training_images(folder):
+    """A class without test images moves no label; files and hidden folders are no classes."""
+    classes(folder)
+    shutil.rmtree(folder / "test/ant")
+    (folder / "train/.hidden").mkdir()
+    (folder / "test/notes.txt").write_text("")
+    images, labels = load_images(NETWORK, "test")
+    assert labels.tolist() == [1, 2, 1, 2] and images[0, 0, 0, 0] == 60
+    draw(folder / "test/dog/0.png", 0)
+    with pytest.raises(ConfigError, match=r"test/dog: is none of the classes in train$"):
+        load_images(NETWORK, "test")
+    more = network_of([conv("a", 4, 3, 1)], height=12, width=10, channels=1, classes=4)
+    with pytest.raises(ConfigError, match=r"wanted a folder for each of 4 classes, got 3$"):
+        load_images(more, "train")
+    assert class_names(more) == ["0", "1", "2", "3"]
+
+
+def test_only_cifar10_has_its_names(folder, monkeypatch):
+    cifar = load_config("configs/tiny.toml").network
+    assert class_names(cifar)[0] == "airplane"
+    labels = np.arange(10000) % 10
+    np.save(folder / "test_labels.npy", labels)
+    assert class_names(cifar) == list("0123456789")
+    monkeypatch.setattr("model.data.TEST_LABELS",
+                        hashlib.sha256(labels.astype(np.uint8).tobytes()).hexdigest())
+    assert class_names(cifar)[9] == "truck"
+    (folder / "classes.txt").write_text("".join(f"kind {k}\r\n" for k in range(10)))
+    assert class_names(cifar)[9] == "kind 9"
+
+
+def test_archive_of_arrays(folder):
+    arrays(folder)
+    np.savez(folder / "x.npz", np.zeros(3))
+    (folder / "x.npz").rename(folder / "train_images.npy")
+    with pytest.raises(ConfigError, match=r"train_images\.npy: wanted one array, got an archive"):
+        load_images(NETWORK, "train")
 
 
 def chunk(kind, data):
@@ -123,6 +181,8 @@ def eps():
     (png(10, 12)[:60], "cannot be read as an image: "),
     (png(10, 12, body=b"not deflated"), "cannot be read as an image: "),
     (png(60000, 60000), "wanted 10x12 pixels, got 60000x60000|cannot be read as an image"),
+    (png(10000, 10000), "wanted 10x12 pixels, got 10000x10000"),
+    (bytes(2**26 + 1), "wanted an image file of at most 67108864 bytes"),
     (png(12, 10), "wanted 10x12 pixels, got 12x10"),
     (png(10, 12, 16, 0, zlib.compress(b"\0" * 252)), "wanted 8 bits a channel, got I;16"),
 ])
@@ -132,6 +192,36 @@ def test_image_that_cannot_be_used(tmp_path, content, message):
     with pytest.raises(ConfigError, match=message) as error:
         read_image(path, (12, 10, 1))
     assert len(str(error.value)) <= 300 and str(error.value).startswith(str(path))
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_image_that_is_no_file(tmp_path, make):
+    make(tmp_path / "x.png")
+    with pytest.raises(ConfigError, match="wanted an image file"):
+        read_image(tmp_path / "x.png", (12, 10, 1))
+
+
+def test_damage_anywhere(tmp_path):
+    """Bytes changed anywhere, with checksums that are right: pixels or a refusal."""
+    rng, refused = np.random.default_rng(1), 0
+    file = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (12, 10), np.uint8)).convert("P").save(
+        file, "PNG", transparency=b"\0\1\2", icc_profile=b"x" * 50, dpi=(72, 72))
+    whole = np.frombuffer(file.getvalue(), np.uint8)
+    for _ in range(300):
+        data = whole.copy()
+        data[rng.integers(8, len(data), 2)] = rng.integers(0, 256, 2)
+        text, at = data[:8].tobytes(), 8
+        while at + 12 <= len(data):
+            size = int.from_bytes(data[at:at + 4].tobytes())
+            text += chunk(data[at + 4:at + 8].tobytes(), data[at + 8:at + 8 + size].tobytes())
+            at += 12 + size
+        (tmp_path / "x.png").write_bytes(text)
+        try:
+            assert read_image(tmp_path / "x.png", (12, 10, 1)).shape == (12, 10, 1)
+        except ConfigError:
+            refused += 1
+    assert 50 < refused < 300
 
 
 def test_colour_or_gray_as_the_network_wants(tmp_path):
