@@ -1,7 +1,7 @@
 """Checkpoint to integer network. A `record.json` beside the checkpoint goes into its record."""
 
 import json
-import pickle
+import warnings
 from pathlib import Path
 
 import torch
@@ -48,11 +48,11 @@ def convert(encoder: Encoder, record: dict | None = None) -> Network:
 def load_state(path: Path):
     """What a checkpoint holds, read without running any code; ConfigError if it is none."""
     try:
-        return torch.load(path, weights_only=True, map_location="cpu")
+        with warnings.catch_warnings(action="ignore"):
+            return torch.load(path, weights_only=True, map_location="cpu")
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file; train first") from error
-    except (OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError,
-            pickle.UnpicklingError, AssertionError, OverflowError, MemoryError) as error:
+    except Exception as error:  # a damaged file may raise anything
         raise ConfigError(f"{path}: cannot be read as a checkpoint") from error
 
 
@@ -79,13 +79,13 @@ def load_checkpoint(path: Path, config: Config) -> tuple[Encoder, dict]:
         raise ConfigError(f"{config.name}: added real numbers have no integers to export; "
                           f"wanted residuals = \"gates\"")
     encoder = Encoder(config.network, config.train)
-    check_fit(state, encoder.state_dict(), path)
-    encoder.load_state_dict(state)
+    fill(encoder, state, path)
     return encoder.eval(), record
 
 
-def check_fit(state: dict, wanted: dict, path: Path):
-    """Refuses a state that is not of tensors of the wanted names and shapes."""
+def fill(encoder: Encoder, state: dict, path: Path):
+    """Loads a state; ConfigError if it is not of tensors of the encoder's names and shapes."""
+    wanted = encoder.state_dict()
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ConfigError(f"{path}: is no checkpoint of this training")
     for name, values in wanted.items():
@@ -94,8 +94,12 @@ def check_fit(state: dict, wanted: dict, path: Path):
         if state[name].shape != values.shape:
             raise ConfigError(f"{path}: does not match the configuration: {name} must be "
                               f"{list(values.shape)}, not {list(state[name].shape)}")
-    if strange := sorted(set(state) - set(wanted)):
+        if state[name].dtype != values.dtype or state[name].is_meta:
+            raise ConfigError(f"{path}: {name} must hold {values.dtype}, not {state[name].dtype} "
+                              f"on {state[name].device}")
+    if strange := sorted(map(str, set(state) - set(wanted))):
         raise ConfigError(f"{path}: does not match the configuration: {strange[0]} is unknown")
+    encoder.load_state_dict(state)
 
 
 def _read_record(path: Path, config: Config) -> dict:

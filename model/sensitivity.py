@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from export.config import Config, ConfigError
 from export.words import operands, stored_bits
-from model.convert import check_fit, load_state
+from model.convert import fill, load_state
 from model.network import Encoder, calibrate
 from model.train import QUICK, load_tensors
 
@@ -90,8 +90,7 @@ def table(design: Config, checkpoint: Path) -> Table:
     if not isinstance(state, dict) or not isinstance(state.get("teacher"), dict):
         raise ConfigError(f"{checkpoint}: is no checkpoint of a training whose teacher is done")
     encoder = Encoder(design.network, design.train)
-    check_fit(state["teacher"], encoder.state_dict(), checkpoint)
-    encoder.load_state_dict(state["teacher"])
+    fill(encoder, state["teacher"], checkpoint)
     encoder.quantize(weights=False, codes=False)
     images, _ = load_tensors(design.network, "train")
     increase = measure(encoder, images[:QUICK], *load_tensors(design.network, "validation"))

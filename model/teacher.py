@@ -25,7 +25,7 @@ from export.checked import ConfigError
 from export.file import write_whole
 from export.network import NetworkConfig
 from model.convert import load_state
-from model.train import load_tensors
+from model.train import load_position, load_tensors, resuming
 
 WIDTHS = 128, 384, 384
 BATCH = 250
@@ -134,10 +134,9 @@ class Run:
         if not path.exists():
             return
         state = load_state(path)
-        self.teacher.load_state_dict(state["teacher"])
-        for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(values)
-        self.epoch, self.curve, self.seconds = state["epoch"], state["curve"], state["seconds"]
+        with resuming(path):
+            self.teacher.load_state_dict(state["teacher"])
+            load_position(self, state)
 
     def train_epoch(self, forward, images: Tensor, labels: Tensor) -> float:
         """One pass; order and augmentation depend on seed and epoch only."""
@@ -188,8 +187,11 @@ def train_teacher(folder: Path, images: Tensor, labels: Tensor, held: Tensor, he
     Raises
     ------
     ConfigError
-        If the loss is no number any more.
+        If there are fewer images than a batch has, a checkpoint cannot be resumed, or the loss is
+        no number any more.
     """
+    if len(images) < BATCH:
+        raise ConfigError(f"wanted at least {BATCH} training images, got {len(images)}")
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(folder, images, seed, epochs)
     run.resume()

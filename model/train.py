@@ -13,9 +13,9 @@ import copy
 import json
 import math
 import os
-import pickle
 import platform
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from export.config import Config, ConfigError
 from export.network import NetworkConfig
+from model.convert import load_state
 from model.data import load_images
 from model.network import Encoder, calibrate
 from model.quant import Fused
@@ -86,6 +87,25 @@ def _atomic_save(values, path: Path):
     os.replace(path.with_suffix(".part"), path)
 
 
+@contextmanager
+def resuming(path: Path):
+    """Turns whatever a checkpoint that does not fit raises into a :class:`ConfigError`."""
+    try:
+        yield
+    except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
+        said = (str(error) or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"{path}: cannot be resumed with this configuration; move it away "
+                          f"to start anew: {said}") from error
+
+
+def load_position(run, state: dict):
+    """Optimizers, epoch and curve of a checkpoint."""
+    for optimizer, values in zip(run.optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(values)
+    run.epoch, run.seconds = int(state["epoch"]), float(state["seconds"])
+    run.curve = [[loss, right] for loss, right in state["curve"]]
+
+
 class Run:
     """One training run: model, optimizer, position; everything that a resume needs."""
 
@@ -135,17 +155,12 @@ class Run:
         path = self.folder / "checkpoint.pt"
         if not path.exists():
             return
-        try:
-            state = torch.load(path, weights_only=True, map_location=self.device)
+        state = load_state(path)
+        with resuming(path):
             self.encoder.load_state_dict(state["encoder"])
             if state["teacher"]:
                 self.teacher = self._frozen_copy(state["teacher"])
-        except (RuntimeError, pickle.UnpicklingError, KeyError, EOFError) as error:
-            raise ConfigError(f"{path}: cannot be resumed with this configuration; move it away "
-                              f"to start anew: {str(error).splitlines()[0]}") from error
-        for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(values)
-        self.epoch, self.curve, self.seconds = state["epoch"], state["curve"], state["seconds"]
+            load_position(self, state)
 
     def begin_phase(self, images: Tensor):
         """Rounds what this epoch rounds; where the teacher's epochs end, keeps it."""
@@ -225,13 +240,18 @@ def train(config: Config, folder: Path, *, device: str = "cpu", compiled: bool =
     """Trains to the end (or from where a killed run was) and returns the record.
 
     `limit` takes only that many training images, for trying a recipe out.
+
+    Raises
+    ------
+    ConfigError
+        If the images do not fit, a checkpoint cannot be resumed, or the loss is no number.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     images, labels = (each[:limit] for each in load_tensors(config.network, "train", device))
     held, held_labels = load_tensors(config.network, "validation", device)
     if len(images) < config.train.batch:
         raise ConfigError(f"train.batch must be at most the {len(images)} training images, "
                           f"not {config.train.batch}")
+    folder.mkdir(parents=True, exist_ok=True)
     Fused.enabled = compiled
     run = Run(config, folder, device)
     run.resume()
@@ -283,7 +303,10 @@ def train(config: Config, folder: Path, *, device: str = "cpu", compiled: bool =
 
 def train_alone_or_together(config: Config, folder: Path, *, device: str = "", **how) -> dict:
     """:func:`train`, in one process or as one of those that `torchrun` starts."""
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device or found
+    if device not in ("cpu", found):
+        raise ConfigError(f"device must be cpu, or cuda where there is one, not {device!r:.60}")
     if "LOCAL_RANK" in os.environ:
         dist.init_process_group("nccl" if device == "cuda" else "gloo")
         if device == "cuda":

@@ -239,6 +239,36 @@ def test_checkpoint_with_more_than_the_network(design, capsys):
                                "parts.c.weight is unknown")
 
 
+@pytest.mark.parametrize("change, message", [
+    (lambda state: state | {1: torch.zeros(1), "z": torch.zeros(1)},
+     "does not match the configuration: 1 is unknown"),
+    (lambda state: {name: value.to("meta") for name, value in state.items()},
+     "parts.a.weight must hold torch.float32, not torch.float32 on meta"),
+    (lambda state: {name: value.to(torch.complex64) for name, value in state.items()},
+     "parts.a.weight must hold torch.float32, not torch.complex64 on cpu"),
+])
+def test_tensors_of_another_kind(design, capsys, change, message):
+    torch.save(change(encoder_of(design.network).state_dict()), FINAL)
+    assert refused(capsys) == f"{FINAL}: {message}"
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_damage_anywhere(design, capsys, zipped):
+    """Bytes changed in a checkpoint: it is converted, or refused in one line."""
+    torch.save(encoder_of(design.network).state_dict(), FINAL,
+               _use_new_zipfile_serialization=zipped)
+    whole, rng, codes = np.frombuffer(FINAL.read_bytes(), np.uint8), np.random.default_rng(1), []
+    for _ in range(60):
+        data = whole.copy()
+        data[rng.integers(0, 1500, 2)] = rng.integers(0, 256, 2)
+        FINAL.write_bytes(data.tobytes())
+        with pytest.raises(SystemExit) as stop:
+            main(["convert", "small.toml"])
+        codes.append(stop.value.code)
+        assert capsys.readouterr().err.count("\n") == (stop.value.code == 2)
+    assert set(codes) <= {0, 2} and codes.count(2) > 10
+
+
 def test_record_of_another_network(design, capsys):
     """Same shapes, other precision: nothing but the record shows it."""
     torch.save(encoder_of(design.network).state_dict(), FINAL)

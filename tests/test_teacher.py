@@ -79,3 +79,25 @@ def test_a_file_that_is_no_teacher(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=r"x\.npz: is no teacher: "):
         teacher.load_teacher(path)
+
+
+def test_filters_whiten(small):
+    network = teacher.Teacher()
+    network.set_whitening(small[0])
+    found = torch.nn.functional.conv2d(small[0] / 255 - 0.5, network.whiten)[:, :12]
+    found = found.transpose(0, 1).flatten(1)
+    second = found @ found.T / found.shape[1]
+    assert (second - torch.diag(second.diag())).abs().max() < 1e-3
+    assert 0.9 < second.diag().min() <= second.diag().max() < 1.001
+    assert network.whiten[12:].equal(-network.whiten[:12])
+
+
+def test_data_and_checkpoints_that_cannot_be_used(small, tmp_path):
+    with pytest.raises(ConfigError, match="wanted at least 20 training images, got 19"):
+        teacher.train_teacher(tmp_path / "few", small[0][:19], small[1][:19], *small[2:])
+    assert not (tmp_path / "few").exists()
+    for state in ({}, [], {"teacher": 3}, {"teacher": teacher.Teacher(classes=3).state_dict()},
+                  {"teacher": teacher.Teacher().state_dict(), "optimizers": [None, None]}):
+        torch.save(state, tmp_path / "checkpoint.pt")
+        with pytest.raises(ConfigError, match=r"checkpoint\.pt: cannot be resumed"):
+            teacher.train_teacher(tmp_path, *small, epochs=1)

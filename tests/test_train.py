@@ -162,6 +162,24 @@ def test_a_checkpoint_of_another_network_is_refused(images, tmp_path):
         train.train(design(epochs=2, channels=12), tmp_path, compiled=False)
 
 
+@pytest.mark.parametrize("change", [
+    lambda state: [], lambda state: {}, lambda state: state | {"encoder": 3},
+    lambda state: state | {"teacher": [1]}, lambda state: state | {"optimizers": 3},
+    lambda state: state | {"optimizers": [None, None]}, lambda state: state | {"epoch": None},
+    lambda state: state | {"curve": [1]}, b"", b"PK", b"\x80\x02."])
+def test_a_damaged_checkpoint_is_refused(images, tmp_path, change):
+    config = design(epochs=1)
+    run = train.Run(config, tmp_path, "cpu")
+    run.save()
+    path = tmp_path / "checkpoint.pt"
+    if isinstance(change, bytes):
+        path.write_bytes(change)
+    else:
+        torch.save(change(torch.load(path, weights_only=True)), path)
+    with pytest.raises(ConfigError, match=r"checkpoint\.pt: cannot be (resumed|read as a check)"):
+        train.train(config, tmp_path, compiled=False)
+
+
 def test_augmentation_moves_and_mirrors_whole_images():
     image = torch.arange(3 * 32 * 32, dtype=torch.int32).reshape(1, 3, 32, 32)
     several = train.augment(image.repeat(64, 1, 1, 1), torch.Generator().manual_seed(1), -1)
