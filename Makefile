@@ -2,9 +2,9 @@
 CONFIG ?= configs/megabit.toml
 PYTHON ?= python3
 
-ifneq (,$(findstring ',$(CONFIG)))
-$(error CONFIG must not hold quotes)
-endif
+# Any name reaches the commands as it is, through the environment: neither make nor the shell reads it.
+override CONFIG := $(value CONFIG)
+export CONFIG
 
 RUN := .venv/bin/hexlane
 TEST := .venv/bin/python -m pytest -q
@@ -18,7 +18,7 @@ help:  ## list these targets
 	@echo "  CONFIG=configs/NAME.toml chooses the design; '.venv/bin/hexlane --help' has more"
 
 demo: .venv/.base  ## classify photographs with the generated Verilog, in Verilator
-	@$(RUN) demo '$(CONFIG)'
+	@$(RUN) demo "$$CONFIG"
 
 quick: .venv/.test  ## run the tests that take seconds
 	@$(TEST) -n auto -m "not slow and not long"
@@ -30,33 +30,33 @@ regress: .venv/.test  ## run every test
 	@$(TEST) -n auto
 
 estimate: .venv/.base  ## print cycles, bits and estimated area, from the configuration alone
-	@$(RUN) estimate '$(CONFIG)'
+	@$(RUN) estimate "$$CONFIG"
 
 verilog: .venv/.base  ## write engine.v, its memory files and engine.json
-	@$(RUN) generate '$(CONFIG)'
+	@$(RUN) generate "$$CONFIG"
 
 simulate: .venv/.base  ## run random frames through the Verilog and compare every layer
-	@$(RUN) simulate '$(CONFIG)'
+	@$(RUN) simulate "$$CONFIG"
 
 synth: verilog  ## map the engine to the configured FPGA and report its size
-	@$(RUN) synth '$(CONFIG)'
+	@$(RUN) synth "$$CONFIG"
 
 eval: .venv/.base  ## measure the accuracy of the integer network on CIFAR-10
-	@$(RUN) evaluate '$(CONFIG)'
+	@$(RUN) evaluate "$$CONFIG"
 
 train: .venv/.train  ## train the network and convert it to integers
-	@$(RUN) train '$(CONFIG)'
-	@$(RUN) convert '$(CONFIG)'
+	@$(RUN) train "$$CONFIG"
+	@$(RUN) convert "$$CONFIG"
 
 plots: .venv/.train  ## draw the training curve and the weights' levels into docs/img
-	@$(RUN) plots '$(CONFIG)'
+	@$(RUN) plots "$$CONFIG"
 
 lint: .venv/.lint  ## check Python and Verilog
 	@.venv/bin/ruff check
-	@$(RUN) lint configs/tiny.toml '$(CONFIG)'
+	@$(RUN) lint configs/tiny.toml "$$CONFIG"
 
 bench: .venv/.base  ## compare arrays and precisions
-	@$(RUN) bench '$(CONFIG)'
+	@$(RUN) bench "$$CONFIG"
 
 clean:  ## remove what was generated, but neither trained networks, data nor .venv
 	@rm -rf .pytest_cache .ruff_cache *.egg-info
