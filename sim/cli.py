@@ -21,16 +21,27 @@ from sim.options import Design, Folder, Seed, Weights, load_design
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True,
                   help="Hardware generator for very-low-bit convolutional networks.")
 app.add_typer(cli_train.app)
+EXTRA = "torch", "tensorboard", "matplotlib"  # what pip installs with hexlane[train]
+
 
 def main(arguments: list[str] | None = None):
     """Runs a command; exit code 2 and one line for bad input, 1 for a tool or a result that fails.
 
     Takes the arguments of the process if none are given.
     """
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
         app(arguments)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package not in EXTRA:
+            raise
+        print(f"error: hexlane {arguments[0]} needs {package}: pip install 'hexlane[train]'",
+              file=sys.stderr)
+        raise SystemExit(2) from None
     except (ConfigError, OSError, UnicodeError, RecursionError, MemoryError) as error:
         line = " ".join(str(error).split()) or type(error).__name__
+        line = "".join(each if each.isprintable() else "?" for each in line)
         print(f"error: {line[:MESSAGE]}", file=sys.stderr)
         raise SystemExit(2) from None
     except RuntimeError as error:
@@ -139,11 +150,12 @@ def report(designs: Annotated[list[Path], typer.Argument(help="designs that `syn
 
 @app.command()
 def lint(designs: Annotated[list[Path], typer.Argument(
-        help="designs, which are generated, or folders of generated ones")]):
+        help="designs, which are generated, or folders of generated ones")],
+         weights: Weights = None, seed: Seed = 1):
     """Checks generated Verilog with Verilator and Yosys."""
     from hw.tools import lint as check
     for design in designs:
-        folder = design if design.is_dir() else _generate(design, None, 1, None, "engine")[2]
+        folder = design if design.is_dir() else _generate(design, weights, seed, None, "engine")[2]
         check(folder)
         typer.echo(f"{folder}: clean")
 
@@ -167,6 +179,7 @@ def evaluate(config: Design, weights: Weights = None, seed: Seed = 1,
                  help="images to use")] = "test",
              limit: Annotated[int | None, typer.Option(
                  min=1, help="only so many images; nothing is written then")] = None,
+             output: Folder = None,
              record: Annotated[bool, typer.Option(
                  "--record", help="keep the result with the weights; reports take it from "
                                   "there")] = False):
@@ -186,9 +199,9 @@ def evaluate(config: Design, weights: Weights = None, seed: Seed = 1,
     result = accuracy(network, split, limit)
     typer.echo(f"{split}: {result['images']} images, accuracy {result['accuracy']:.2%}, "
                f"{cost.total_bits:,} bits stored, {time.perf_counter() - start:.1f} s")
-    if limit is None:
+    if limit is None and path:
         text = json.dumps(result | {"digest": network.digest}, indent=1) + "\n"
-        write_whole(Path("build") / design.name / "accuracy.json", text.encode())
+        write_whole((output or Path("build") / design.name) / "accuracy.json", text.encode())
     if record:
         network = replace(network, record=network.record | {"measured": result})
         save_network(network, path)
@@ -203,10 +216,13 @@ def automaton(size: Annotated[int, typer.Option(min=8, max=512)] = 144,
     from rich.table import Table
 
     from export.automaton import survey
+    numbers = rules.split()
+    if not all(each.isdecimal() and len(each) <= 3 and int(each) <= 255 for each in numbers):
+        raise ConfigError(f"--rules must be numbers from 0 to 255, not {rules!r:.60}")
     table = Table(title=f"{size} x {size} weights in blocks of 8 x 8")
     for column in ("mapping", "rule", "zeros", "positive", "likeness of rows", "rank"):
         table.add_column(column, justify="right")
-    for mapping, rule, zeros, positive, alike, rank in survey(size, [*map(int, rules.split())]):
+    for mapping, rule, zeros, positive, alike, rank in survey(size, [*map(int, numbers)]):
         table.add_row(mapping, "random" if rule is None else str(rule), f"{zeros:.2f}",
                       f"{positive:.2f}", f"{alike:.3f}", f"{rank:.0f}")
     Console().print(table)

@@ -1,24 +1,13 @@
 """The commands of :mod:`sim.cli` that train; they need torch."""
 
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from export.checked import ConfigError
 from sim.options import Design, Device, Seed, Weights, load_design
 
 app = typer.Typer()
-
-
-def _model(name: str):
-    """A module that needs torch."""
-    try:
-        return import_module(f"model.{name}")
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"this command needs {error.name}: pip install 'hexlane[train]'"
-                          ) from error
 
 
 @app.command()
@@ -31,8 +20,9 @@ def train(config: Design,
               min=1, help="only so many training images")] = None):
     """Trains the design's network, resuming a run that was stopped."""
     from export.config import load_config
+    from model.train import train_alone_or_together
     design = load_config(config)
-    record = _model("train").train_alone_or_together(
+    record = train_alone_or_together(
         design, output or Path("build") / design.name / "train", device=device, compiled=compiled,
         limit=limit)
     if record:
@@ -49,7 +39,8 @@ def convert(config: Design,
     """Converts a trained checkpoint to the integer network that the hardware runs."""
     from export.config import load_config
     from export.file import save_network, save_record
-    design, model = load_config(config), _model("convert")
+    from model import convert as model
+    design = load_config(config)
     path = output or Path("weights") / f"{design.name}.npz"
     encoder, record = model.load_checkpoint(
         checkpoint or Path("build") / design.name / "train" / "final.pt", design)
@@ -64,8 +55,9 @@ def convert(config: Design,
 def plots(config: Design, weights: Weights = None,
           output: Annotated[Path, typer.Option("-o", help="folder")] = Path("docs/img")):
     """Draws the training curve and the weights' levels of a trained network."""
+    from model.plots import draw
     design, network, _ = load_design(config, weights)
-    for path in _model("plots").draw(network, design.name, output):
+    for path in draw(network, design.name, output):
         typer.echo(path)
 
 
@@ -75,7 +67,8 @@ def train_teacher(seed: Seed = 1,
                   output: Annotated[Path, typer.Option("-o", help="folder")]
                   = Path("build/teacher")):
     """Trains a float network for CIFAR-10 that labels images for others, resuming a stopped run."""
-    record = _model("teacher").train_on_cifar10(output, seed=seed, epochs=epochs)
+    from model.teacher import train_on_cifar10
+    record = train_on_cifar10(output, seed=seed, epochs=epochs)
     typer.echo(f"validation accuracy {record['validation']:.2%} after {record['epochs']} epochs, "
                f"{record['seconds']} s")
 
@@ -89,8 +82,9 @@ def sensitivity(config: Design,
     from rich.console import Console
 
     from export.config import load_config
+    from model.sensitivity import table
     design = load_config(config)
-    Console().print(_model("sensitivity").table(
+    Console().print(table(
         design, checkpoint or Path("build") / design.name / "train" / "checkpoint.pt"))
 
 
@@ -102,7 +96,7 @@ def ablate(names: Annotated[list[str] | None, typer.Argument(help="variants; def
            device: Device = "",
            show: Annotated[bool, typer.Option("--show", help="train nothing")] = False):
     """Trains small variants that are not trained yet and prints the tables."""
-    model = _model("ablate")
+    from model import ablate as model
     if not show:
         model.run(names or list(model.VARIANTS), seeds, folder, device)
     typer.echo(model.tables(model.results(folder)))

@@ -25,7 +25,8 @@ def load_design(config: Path, weights: str | None, seed: int = 1):
         from sim.samples import random_network
         return design, random_network(design.network, seed), None
     name = f"{design.name}.npz"
-    places = [Path("weights") / name, config.parent / name, config.parent.parent / "weights" / name]
+    beside = config.absolute().parent  # the parent of a bare name's folder is not in its path
+    places = [Path("weights") / name, beside / name, beside.parent / "weights" / name]
     path = Path(weights) if weights else next((p for p in places if p.is_file()), places[0])
     if not weights and not path.is_file():
         raise ConfigError(f"{path}: no such file; train the network, name one with --weights, or "

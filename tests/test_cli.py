@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from export.config import ConfigError
 from sim import cli_train
 from sim.cli import app, main
+from sim.options import load_design
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 COMMANDS = sorted(command.name or command.callback.__name__.replace("_", "-")
@@ -77,13 +79,20 @@ main(sys.argv[1:])
         assert done.returncode == 0 and "Usage: " in done.stdout, done.stderr
 
 
-def test_without_torch_training_says_what_it_needs(tmp_path):
-    code = "import sys; sys.modules['torch'] = None; from sim.cli import main; main(sys.argv[1:])"
-    done = subprocess.run([sys.executable, "-c", code, "train", CONFIGS / "tiny.toml"],
-                          cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(CONFIGS.parent)},
-                          capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr == "error: this command needs torch: pip install 'hexlane[train]'\n"
+@pytest.mark.parametrize("command, package", [
+    ("train", "torch"), ("convert", "torch"), ("train-teacher", "torch"), ("sensitivity", "torch"),
+    ("ablate", "torch"), ("plots", "matplotlib"), ("train", "tensorboard")])
+def test_a_command_says_what_it_needs(here, capsys, monkeypatch, command, package):
+    for name in [name for name in sys.modules if name.split(".")[0] == "model"]:
+        monkeypatch.delitem(sys.modules, name)
+    if package == "tensorboard":
+        pytest.importorskip("torch")
+        monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    designs = [] if command in ("train-teacher", "ablate") else [CONFIGS / "tiny.toml"]
+    assert run(command, *designs) == 2
+    assert refused(capsys) == (f"hexlane {command} needs {package}: "
+                               f"pip install 'hexlane[train]'")
 
 
 def test_generate_from_any_folder(here, capsys):
@@ -101,6 +110,26 @@ def test_generate_from_any_folder(here, capsys):
     assert run("generate", CONFIGS / "tiny.toml") == 0
     assert Path("build/tiny/tiles.mem").exists()
     assert "20,605 cycles per frame, 10,277 bits stored" in capsys.readouterr().out
+
+
+def test_weights_of_a_design_named_from_its_own_folder(here, capsys, monkeypatch):
+    """`../weights` is that of the design's folder, however the design is named."""
+    from export.config import load_config
+    from export.file import save_network
+    from sim.samples import random_network
+    (here / "project/configs").mkdir(parents=True)
+    Path("mine.toml").rename("project/configs/mine.toml")
+    monkeypatch.chdir(here / "project/configs")
+    network = random_network(load_config("mine.toml").network, 1)
+    save_network(network, here / "project/weights/mine.npz")
+    assert load_design(Path("mine.toml"), None)[1].digest == network.digest
+    beside = random_network(network.config, 2)
+    save_network(beside, "mine.npz")
+    assert load_design(Path("mine.toml"), None)[1].digest == beside.digest
+    monkeypatch.chdir(here)
+    assert load_design(Path("project/configs/mine.toml"), None)[1].digest == beside.digest
+    save_network(network, "weights/mine.npz")
+    assert load_design(Path("project/configs/mine.toml"), None)[2] == Path("weights/mine.npz")
 
 
 def test_a_training_setting_regenerates_nothing(here):
@@ -168,8 +197,9 @@ def test_simulate_names_the_first_difference(here, capsys):
     words[0] = words[0][:-4] + ("0000" if words[0][-4:] != "0000" else "1111")
     biases.write_text("\n".join(words) + "\n")
     assert run("simulate", "mine.toml", "--weights", "random", "--frames", 1) == 1
-    assert re.match(r"build/mine: frame 0, a, channel 0, y \d+, x \d+: golden \d, Verilog \d "
-                    r"\(\d+ of 288 codes differ\)", refused(capsys))
+    said = capsys.readouterr().err.splitlines(keepends=True)[-1]  # before it: progress
+    assert re.match(r"error: build/mine: frame 0, a, channel 0, y \d+, x \d+: golden \d, "
+                    r"Verilog \d \(\d+ of 288 codes differ\)\n$", said)
 
 
 @pytest.mark.parametrize("make, message", [
@@ -216,29 +246,95 @@ def test_own_data_from_images_to_an_accuracy(here, monkeypatch, capsys):
     pytest.importorskip("torch")
     rng = np.random.default_rng(1)
     for split, count in (("train", 60), ("test", 20)):
-        for number, name in enumerate(("dots", "lines", "grid", "blank")):
+        for name, rows, columns in (("blank", 12, 12), ("dots", 2, 2), ("lines", 2, 1),
+                                    ("poles", 1, 2)):
             folder = here / "data" / split / name
             folder.mkdir(parents=True)
             for k in range(count):
                 image = rng.integers(0, 40, (12, 12)).astype(np.uint8)
-                image[number % 2::2, ::1 + number // 2] += 180
+                image[::rows, ::columns] += 180
                 Image.fromarray(image).save(folder / f"{k}.png")
     monkeypatch.setenv("HEXLANE_DATA", str(here / "data"))
     assert run("train", "mine.toml", "--no-compiled") == 0
     assert run("convert", "mine.toml") == 0
     assert run("evaluate", "mine.toml") == 0
-    found = re.search(r"test: 80 images, accuracy ([\d.]+) %?", capsys.readouterr().out)
-    assert json.loads(Path("build/mine/accuracy.json").read_text())["images"] == 80
-    assert found
+    found = re.search(r"test: 80 images, accuracy ([\d.]+)%", capsys.readouterr().out)
+    kept = json.loads(Path("build/mine/accuracy.json").read_text())
+    assert kept["images"] == 80
+    assert float(found[1]) == pytest.approx(100 * kept["accuracy"], abs=0.01)
+    assert kept["accuracy"] > 0.7
+    Path("other.toml").write_text(DESIGN.replace("= 12", "= 28"))
+    assert run("train", "other.toml") == 2
+    assert "0.png: wanted 28x28 pixels, got 12x12" in refused(capsys)
     assert run("train", CONFIGS / "tiny.toml") == 2
-    assert "0.png: wanted 32x32 pixels, got 12x12" in refused(capsys)
+    assert "wanted a folder for each of 10 classes, got 4" in refused(capsys)
+    assert not Path("build/other").exists() and not Path("build/tiny").exists()
 
 
-def test_names_for_make(tmp_path):
-    """A configuration's name is never run as a command."""
-    done = subprocess.run(["make", "-n", "verilog", "CONFIG=a b & touch evil.toml"],
-                          cwd=CONFIGS.parent, capture_output=True, text=True)
-    assert "hexlane generate 'a b & touch evil.toml'" in done.stdout
-    done = subprocess.run(["make", "-n", "verilog", "CONFIG=a'; touch evil; '"],
-                          cwd=CONFIGS.parent, capture_output=True, text=True)
-    assert done.returncode == 2 and "CONFIG must not hold quotes" in done.stderr
+@pytest.mark.parametrize("rules", ["a", "256", "-1", "1 2 \u00b2", "9" * 5000])
+def test_rules_that_are_none(capsys, rules):
+    assert run("automaton", f"--rules={rules}") == 2
+    assert refused(capsys).startswith("--rules must be numbers from 0 to 255, not ")
+
+
+def test_a_device_that_is_not_there(here, capsys):
+    pytest.importorskip("torch")
+    assert run("train", "mine.toml", "--device", "abacus") == 2
+    assert refused(capsys) == "device must be cpu, or cuda where there is one, not 'abacus'"
+
+
+def test_lint_of_a_design_without_weights(here, capsys):
+    assert run("lint", "mine.toml") == 2
+    assert "no such file; train the network" in refused(capsys)
+    assert run("lint", "mine.toml", "--weights", "random") == 0
+    assert capsys.readouterr().out == "build/mine: clean\n"
+
+
+@pytest.mark.parametrize("error, code, said", [
+    (ConfigError("a" * 999), 2, f"error: {'a' * 296} ...\n"),
+    (OSError(28, "No space left on device", "x\x1b[2J"), 2,
+     "error: [Errno 28] No space left on device: 'x\\x1b[2J'\n"),
+    (OSError("a\x1b\nb" * 200), 2, "error: " + ("a? b" * 200)[:300] + "\n"),
+    (RecursionError(), 2, "error: RecursionError\n"), (MemoryError(), 2, "error: MemoryError\n"),
+    (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), 2,
+     "error: 'utf-8' codec can't decode byte 0xff in position 0: bad\n"),
+    (RuntimeError("Yosys failed:\nlog"), 1, "error: Yosys failed:\nlog\n"),
+])
+def test_exit_codes(capsys, monkeypatch, error, code, said):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("sim.cli.load_design", fail)
+    assert run("generate", "mine.toml") == code
+    assert capsys.readouterr().err == said
+
+
+def test_other_errors_are_ours(monkeypatch):
+    def fail(*_, **__):
+        raise KeyError("of a programmer")
+
+    monkeypatch.setattr("sim.cli.load_design", fail)
+    with pytest.raises(KeyError):
+        main(["generate", "mine.toml"])
+
+
+@pytest.mark.parametrize("name", [
+    "a b & touch evil.toml", "a'; touch evil; '", 'a"; touch evil; "', "`touch evil`",
+    "$(shell touch evil)x", "$(touch evil)", "a\ntouch evil #", "a$b"])
+@pytest.mark.parametrize("by", ["argument", "environment"])
+def test_names_for_make(tmp_path, name, by):
+    """A configuration's name reaches the command as it is and is never run."""
+    (tmp_path / "Makefile").write_text((CONFIGS.parent / "Makefile").read_text())
+    (tmp_path / "pyproject.toml").touch()
+    programs = tmp_path / ".venv/bin"
+    programs.mkdir(parents=True)
+    for program in ("hexlane", "python", "pip"):
+        (programs / program).write_text('#!/bin/sh\nprintf "[%s]" "$@"\n')
+        (programs / program).chmod(0o755)
+    (tmp_path / ".venv/.base").touch()
+    done = subprocess.run(
+        ["make", "-s", "verilog", *([f"CONFIG={name}"] if by == "argument" else [])],
+        cwd=tmp_path, env=os.environ | ({"CONFIG": name} if by == "environment" else {}),
+        capture_output=True, text=True)
+    assert done.stdout == f"[generate][{name}]", done.stderr
+    assert not (tmp_path / "evil").exists()

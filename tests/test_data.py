@@ -146,7 +146,7 @@ def test_only_cifar10_has_its_names(folder, monkeypatch):
     monkeypatch.setattr("model.data.TEST_LABELS",
                         hashlib.sha256(labels.astype(np.uint8).tobytes()).hexdigest())
     assert class_names(cifar)[9] == "truck"
-    (folder / "classes.txt").write_text("".join(f"kind {k}\r\n" for k in range(10)))
+    (folder / "classes.txt").write_text("".join(f"kind {k} \r\n" for k in range(10)))
     assert class_names(cifar)[9] == "kind 9"
 
 
@@ -169,14 +169,16 @@ def png(width, height, depth=8, colour=0, body=b""):
             + chunk(b"IEND", b""))
 
 
-def eps():
+def other(kind):
     file = io.BytesIO()
-    Image.new("L", (10, 12)).save(file, "EPS")
+    Image.new("L", (10, 12)).save(file, kind)
     return file.getvalue()
 
 
 @pytest.mark.parametrize("content, message", [
-    (eps(), "cannot be read as an image: "),
+    (other("EPS"), "cannot be read as an image: cannot identify"),  # never for Ghostscript
+    (other("BMP"), "cannot be read as an image: cannot identify"),
+    (other("JPEG"), "cannot be read as an image: cannot identify"),
     (b"", "cannot be read as an image: "),
     (png(10, 12)[:60], "cannot be read as an image: "),
     (png(10, 12, body=b"not deflated"), "cannot be read as an image: "),

@@ -96,6 +96,13 @@ def test_random_weights_guess(design, capsys):
     Path("weights/small.npz").unlink()
     assert evaluate("--weights", "random", "--seed", "3") == 0
     assert "accuracy" in capsys.readouterr().out
+    assert not KEPT.exists()
+
+
+def test_the_folder_is_chosen(design):
+    assert evaluate("-o", "there") == 0
+    assert json.loads(Path("there/accuracy.json").read_text())["images"] == 250
+    assert not KEPT.exists()
 
 
 def test_weights_of_another_network(design, capsys):
