@@ -108,9 +108,12 @@ def accuracy_fields(path: Path, engine: dict) -> dict:
     """What `sim.evaluate` measured for the engine's weights, here or before they were shipped."""
     found, note = engine["measured"], None
     if path.exists():
-        here = json.loads(path.read_text())
-        if here["digest"] == engine["hash"]["weights"]:
-            found = here
+        try:
+            here = json.loads(path.read_text())
+            if here["digest"] == engine["hash"]["weights"]:
+                found = here
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+            raise ConfigError(f"{path}: is no accuracy; `hexlane evaluate` writes it") from error
     if found is None:
         found, note = {}, "not measured for these weights; `hexlane evaluate` does"
     return {"accuracy": found.get("accuracy"), "accuracy_images": found.get("images"),

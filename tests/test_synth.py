@@ -76,6 +76,13 @@ def test_accuracy_is_of_the_same_network(tmp_path):
     assert synth.accuracy_fields(path, other | shipped)["accuracy"] == 0.8
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{}", "[" * 10**5])
+def test_damaged_accuracy_is_one_line(folder, capsys, text):
+    (folder / "accuracy.json").write_text(text)
+    assert run(folder) == 2
+    assert "accuracy.json: is no accuracy; " in refused(capsys)
+
+
 def refused(capsys) -> str:
     err = capsys.readouterr().err
     assert err.startswith("error: ") and err.count("\n") == 1 and len(err) <= 310
