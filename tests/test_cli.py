@@ -64,6 +64,7 @@ def test_all_commands_are_here():
         COMMANDS)
 
 
+@pytest.mark.slow
 def test_help_needs_nothing_that_is_heavy(tmp_path):
     code = """
 import sys

@@ -220,6 +220,7 @@ def test_a_skip_that_is_repeated_is_not_written_over():
     check(config, random_network(config.network, 1), random_images(config.network, 2, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [-2, 2])
 @pytest.mark.parametrize("mode", [1, 2, 3])
 def test_full_accumulators(value, mode):
@@ -245,11 +246,13 @@ def test_more_rows_than_pixels():
     check(config, random_network(config.network, 1), random_images(config.network, 2, 1))
 
 
+@pytest.mark.slow
 def test_long_pauses_between_pixels_and_before_results():
     config = design([conv(4, 3, 2, pool=True)], (2, 2, 2))
     check(config, random_network(config.network, 1), random_images(config.network, 3, 1), gaps=40)
 
 
+@pytest.mark.slow
 def test_next_frame_is_accepted_while_this_one_is_computed():
     """So frames follow each other without waiting for pixels."""
     config = design([conv(8, 3, 3), conv(8, 3, 3), conv(8, 3, 3)], (2, 4, 1), height=4, width=4)

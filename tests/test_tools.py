@@ -75,6 +75,7 @@ def test_verilog_is_readable(folder):
     assert str(folder.parent) not in text
 
 
+@pytest.mark.slow
 def test_verilog_is_reproducible(folder, tmp_path):
     script = f"""
 import sys
