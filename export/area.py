@@ -63,7 +63,8 @@ AROUND = {
 }
 ERRORS = {
     "ecp5": "fitted to 16 engines; error of one that is left out: logic 6"
-            " % (rms), 13 % (most), registers 5 %, 8 %; block RAMs within 2 there, 9 % high for megabit",
+            " % (rms), 13 % (most), registers 5 %, 8 %; block RAMs within 2 there, "
+            "9 % high for megabit",
     "ice40": "fitted to 7 engines; error of one that is left out: logic 6 "
             "% (rms), 12 % (most), registers 7 %, 16 %; block RAMs within 1 there",
 }
