@@ -21,7 +21,7 @@ from export.pack import pack
 from export.program import Program
 from hw.engine import Engine
 from hw.epilogue import probe_layout
-from hw.head import result_layout
+from hw.output import result_layout
 from hw.verilog import memory_files, write_verilog
 
 TOP = "engine"
