@@ -30,6 +30,7 @@ WIDE = design([conv("a", 8, 3, 2), conv("b", 8, 2, 1), conv("c", 9, 2, 1, **MORE
 
 
 def describe(*configs, **how) -> dict:
+    """Of the machine of RAM for these designs."""
     return describe_machine(Hardware.of([Program(each) for each in configs], memory="ram", **how))
 
 
@@ -125,7 +126,7 @@ def test_outputs_of_other_kinds():
     values = design([], (2, 4, 1), operations=[
         conv("a", 5, 3, 3), {"kind": "map", "name": "b", "channels": 6, "weight_bits": 3,
                              "out_bits": 5}])
-    machine = machine_of(describe(codes, values))
+    machine = machine_of(describe(codes, values, hold=1))
     for config, output in ((codes, ("codes", 7, 3, 2, 2)), (values, ("map", 6, 6, 5, 5))):
         made = build_image(machine, config, random_network(config.network, 1))
         assert tuple(made.header.output.model_dump().values()) == output
@@ -267,18 +268,46 @@ def test_a_header_that_does_not_fit(image, field, value, match):
     refused(changed(image, field, value), match)
 
 
-def test_rows_move_between_sections(image):
-    """As many words, other rows; what the capacities do not allow is refused."""
-    rows = image.header.sections
-    assert (MACHINE.by_name["tiles"].parts, MACHINE.by_name["weights0"].parts) == (1, 1)
+def test_more_rows_than_there_are(image):
+    """As many words, other rows: tiles and biases give some to a section that is full."""
     depth = MACHINE.by_name["weights0"].rows
-    more = {"tiles": rows["tiles"] - 1, "weights0": rows["weights0"] + 1}
-    assert more["weights0"] > depth
+    assert depth & depth + 1  # so that the record's field has room for one more
+    parts = [MACHINE.by_name[name].parts for name in ("tiles", "biases", "weights0")]
     header = image.header.model_dump(mode="json")
-    header["sections"] |= more
-    header["record"] |= {f"{name}_end": count for name, count in more.items()}
-    refused(with_header(image, json.dumps(header).encode()),
-            f"weights0_end must have|weights0: must have at most {depth} rows|biases must have as")
+    rows = header["sections"]
+    assert rows["weights0"] == depth and (parts[0] + parts[1]) % parts[2] == 0
+    rows |= {"tiles": rows["tiles"] - 1, "biases": rows["biases"] - 1,
+             "weights0": depth + (parts[0] + parts[1]) // parts[2]}
+    header["record"] |= {"tiles_end": rows["tiles"], "weights0_end": rows["weights0"]}
+    words = np.zeros_like(image.words)
+    refused(with_header(replace(image, words=words), json.dumps(header).encode()),
+            f"weights0: must have at most {depth} rows, not {rows['weights0']}$")
+
+
+def test_biases_belong_to_tiles(image):
+    """A tile less, and its words in a row more of weights."""
+    machine = machine_of(describe(SMALL, SMALL, hold=2))
+    made = build_image(machine, SMALL, random_network(SMALL.network, 1))
+    header = made.header.model_dump(mode="json")
+    more = machine.by_name["tiles"].parts // machine.by_name["weights0"].parts
+    header["sections"]["tiles"] -= 1
+    header["sections"]["weights0"] += more
+    header["record"]["tiles_end"] -= 1
+    header["record"]["weights0_end"] += more
+    other = replace(made, words=np.zeros_like(made.words))
+    with pytest.raises(ConfigError, match="^test: biases must have as many rows as tiles$"):
+        Image.from_bytes(with_header(other, json.dumps(header).encode())).rows(machine)
+
+
+def test_order_in_the_header_does_not_count(image):
+    header = image.header.model_copy(update={
+        "sections": dict(reversed(image.header.sections.items())),
+        "record": dict(reversed(image.header.record.items()))})
+    other = replace(image, header=header)
+    assert list(header.record) != list(image.header.record)
+    assert other.to_bytes() == image.to_bytes()
+    for name, rows in other.rows(MACHINE).items():
+        np.testing.assert_array_equal(rows, image.rows(MACHINE)[name])
 
 
 def test_bits_beside_a_row_are_refused(image):
@@ -307,9 +336,9 @@ def test_a_machine_s_description(engine_json):
     assert machine == MACHINE
     hardware = Hardware.of([Program(SMALL)], memory="ram", slots=2)
     assert machine.hardware == hardware
-    wide = machine_of(describe(SMALL, WIDE_MATE, slots=5))
+    wide = machine_of(describe(SMALL, WIDE_MATE, hold=2, slots=5))
     assert wide.hardware == Hardware.of([Program(SMALL), Program(WIDE_MATE)], memory="ram",
-                                        slots=5)
+                                        hold=2, slots=5)
 
 
 WIDE_MATE = design([conv("a", 8, 2, 2), conv("b", 8, 2, 1, skip="a", gate="mux_or")], (2, 4, 1))
@@ -381,6 +410,7 @@ def test_a_machine_that_does_not_hold_together(engine_json, change, match):
 
 @pytest.mark.parametrize("change, match", [
     (lambda each: each["capacities"].pop("tiles"), "capacities: tiles: "),
+    (lambda each: each["capacities"].update(pixels=[]), "capacities: "),
     (lambda each: each["capacities"].update(tiles="x"), "capacities: tiles: "),
     (lambda each: each["capacities"]["array"].update(rows=-1), "capacities: array.rows: "),
     (lambda each: each["capacities"].update(tiles=each["capacities"]["tiles"] + 1),
