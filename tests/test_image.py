@@ -295,7 +295,7 @@ def test_biases_belong_to_tiles(image):
     header["record"]["tiles_end"] -= 1
     header["record"]["weights0_end"] += more
     other = replace(made, words=np.zeros_like(made.words))
-    with pytest.raises(ConfigError, match="^test: biases must have as many rows as tiles$"):
+    with pytest.raises(ConfigError, match=r"^test: biases must have as many rows as tiles$"):
         Image.from_bytes(with_header(other, json.dumps(header).encode())).rows(machine)
 
 
