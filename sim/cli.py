@@ -15,12 +15,13 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import typer
 
 from export.checked import MESSAGE, ConfigError
-from sim import cli_train
+from sim import cli_load, cli_train
 from sim.options import Design, Folder, Seed, Weights, load_design
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True,
                   help="Hardware generator for very-low-bit convolutional networks.")
 app.add_typer(cli_train.app)
+app.add_typer(cli_load.app)
 EXTRA = "torch", "tensorboard", "matplotlib"  # what pip installs with hexlane[train]
 
 
