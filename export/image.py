@@ -203,9 +203,10 @@ class Image:
 
 
 def build_image(machine: Machine, config: Config, network: Network) -> Image:
-    """The image of a network; ConfigError if it does not fit the machine."""
+    """The image of a network, on the machine's array; ConfigError if it does not fit."""
     hardware, shape = machine.hardware, config.network
-    program, last = hardware.place(config), config.network.operations[-1]
+    program = hardware.place(config.model_copy(update={"array": hardware.array}))
+    last = shape.operations[-1]
     bits = {"class": hardware.score_bits, "codes": getattr(last, "code_bits", 0),
             "map": getattr(last, "out_bits", 0)}[shape.output]
     return Image.of(machine, pack(program, hardware, network), {
