@@ -60,7 +60,7 @@ def _generate(config: Path, weights: str | None, seed: int, output: Path | None,
 @app.command()
 def generate(config: Design, output: Folder = None, weights: Weights = None, seed: Seed = 1,
              top: Annotated[str, typer.Option(help="name of the top module")] = "engine"):
-    """Writes engine.v, its memory files and engine.json, unless they are up to date."""
+    """Writes engine.v and what belongs to it, unless it is up to date."""
     *_, folder, facts = _generate(config, weights, seed, output, top)
     width = max(len(layer["name"]) for layer in facts["layers"])
     for layer in facts["layers"]:
