@@ -77,7 +77,7 @@ def generate(config: Annotated[Path | None, typer.Argument(
              slots: Annotated[int | None, typer.Option(
                  min=1, help="programs that ram has records for, if more")] = None,
              top: Annotated[str, typer.Option(help="name of the top module")] = "engine"):
-    """Writes engine.v, its memory files and engine.json, unless they are up to date."""
+    """Writes engine.v and what belongs to it, unless it is up to date."""
     first, *others = [*([config] if config else []), *(network or [])] or [None]
     if first is None:
         raise ConfigError("generate: wanted a design, or --network, got neither")
