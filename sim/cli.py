@@ -110,7 +110,7 @@ def simulate(config: Design, output: Folder = None, weights: Weights = None, see
                        seed=seed, strict=simulator == "icarus", waves=waves, build=build,
                        progress=True)
     difference = found.first_difference(golden.run(network, pixels))
-    cycles = sorted({int(each.sum()) for each in found.cycles})
+    cycles = sorted({sum(each) for each in found.cycles})
     if waves:
         wave = write_lists(build, simulator, folder / "engine.v")
         typer.echo(f"{wave}: open it with signals.gtkw (GTKWave) or signals.sucl (Surfer)")
