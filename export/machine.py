@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_valid
 
 from export.checked import ConfigError, Frozen, Name, count, parse, shown
 from export.hardware import Hardware
+from export.network import MAX_PIXEL_CHANNELS
 from export.sections import RECORDS, Section, load_address_bits, record_fields, sections
 
 FILE_LIMIT = 2**24  # bytes of an engine.json
@@ -53,8 +54,8 @@ class SectionEntry(Frozen):
 class PixelPort(Frozen):
     """The widest pixel that comes in."""
 
-    channels: count(64)
-    bits: count(512)
+    channels: count(MAX_PIXEL_CHANNELS)
+    bits: count(8 * MAX_PIXEL_CHANNELS)
 
 
 class Machine(Frozen):
