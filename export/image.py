@@ -205,6 +205,7 @@ class Image:
 
 def build_image(machine: Machine, config: Config, network: Network) -> Image:
     """The image of a network, on the machine's array; ConfigError if it does not fit."""
+    machine.check_loadable()
     hardware, shape = machine.hardware, config.network
     program = hardware.place(config.model_copy(update={"array": hardware.array}))
     return Image.of(machine, pack(program, hardware, network), {

@@ -115,6 +115,12 @@ class Machine(Frozen):
         """The sections whose rows a record names; biases lie as channel tiles do."""
         return [section.name for section in self.contents if section.name != "biases"]
 
+    def check_loadable(self):
+        """ConfigError if programs are in ROM."""
+        if self.memory != "ram":
+            raise ConfigError(f"a machine must have memory 'ram' to be loaded, "
+                              f"not {self.memory!r}")
+
     @cached_property
     def hardware(self) -> Hardware:
         """The capacities as the generator knows them.

@@ -20,7 +20,7 @@ from export.host import (
 )
 from export.image import Frame, Header, Image, Output, build_image
 from export.loader import Loader, Placed, load_list
-from export.machine import Machine
+from export.machine import Machine, describe_machine
 from export.pack import pack
 from export.program import Program
 from export.sections import RECORDS, memories
@@ -152,7 +152,7 @@ def test_unloading(machine, images):
         said(error, r"^slot must be one of \[\], which are loaded, not 0$")
 
 
-def test_what_cannot_be_placed(machine, images):
+def test_what_cannot_be_placed(machine, images, networks):
     host = Host(machine, MemoryModel(machine))
     for slot in (-1, 4):
         with pytest.raises(ConfigError, match=f"^slot must be 0 to 3, not {slot}$"):
@@ -169,9 +169,10 @@ def test_what_cannot_be_placed(machine, images):
     host.load(image)
     with pytest.raises(ConfigError, match=r"^test: no slot of 1 is free$"):
         host.load(image)
-    rom = small.model_copy(update={"memory": "rom"})
-    with pytest.raises(ConfigError, match="must have memory 'ram' to be loaded, not 'rom'"):
-        Host(rom, MemoryModel(rom))
+    rom = machine_of(describe_machine(Hardware.of([Program(A)])))
+    for call in (lambda: Host(rom, MemoryModel(rom)), lambda: build_image(rom, A, networks[0])):
+        with pytest.raises(ConfigError, match="must have memory 'ram' to be loaded, not 'rom'"):
+            call()
 
 
 def sized(machine: Machine, rows: dict[str, int]) -> Image:
