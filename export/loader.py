@@ -36,9 +36,7 @@ class Loader:
     """
 
     def __init__(self, machine: Machine):
-        if machine.memory != "ram":
-            raise ConfigError(f"a machine must have memory 'ram' to be loaded, "
-                              f"not {machine.memory!r}")
+        machine.check_loadable()
         self.machine = machine
         self.programs: dict[int, Placed] = {}
 
