@@ -52,13 +52,53 @@ class Cost:
 
     @cached_property
     def frame_cycles(self) -> int:
-        """Cycles of one frame, if its pixels are there and its result is taken at once."""
+        """Cycles of one frame, if its pixels are there and the result before it has left."""
         return sum(map(self.layer_cycles, self.program.layers))
+
+    @cached_property
+    def output_cycles(self) -> int:
+        """Cycles in which a result leaves if it is always taken at once."""
+        network, last = self.program.config.network, self.program.layers[-1]
+        if network.output == "class":
+            return 2 if self.hardware.result_words else 1
+        shape = network.shapes[last.name]
+        size = 8 if network.output == "map" else last.operation.code_bits
+        values = shape.pixels * shape.channels
+        units = -(-shape.channels // self.hardware.array.unit)
+        takes = values if network.output == "map" else values * size
+        return shape.pixels * (units + 1) + takes + -values * size % 32 + 1
+
+    @property
+    def output_wait(self) -> int:
+        """Cycles in which the last operation waits until the frame before has left."""
+        ahead = self.frame_cycles - self.layer_cycles(self.program.layers[-1])
+        return max(0, self.output_cycles - 2 - ahead)
+
+    @cached_property
+    def input_cycles(self) -> int:
+        """Cycles in which a frame's pixels come in, if they always do and no code is written.
+
+        A position takes its words and one more, a row whose words have neighbours one for the
+        pixel outside. Of folded pixels, all rows of a block but its last take a cycle per pixel,
+        the first of them while the position before is written.
+        """
+        first, fold = self.program.layers[0], self.program.config.network.fold
+        height, width = first.source.size
+        words = first.digits * first.digit_words
+        ahead = (fold - 1) * fold * width + fold  # pixels up to the first position of a row
+        return (ahead + (height - 1) * max(ahead, words + 1)
+                + height * (width - 1) * max(fold, words + 1) + words
+                + height * (first.taps_per_word > 1))
 
     @property
     def frame_period(self) -> int:
-        """Cycles from result to result: one to hand it over, one to start the next frame."""
-        return self.frame_cycles + 2
+        """Cycles from result to result: one to start the next frame, and maybe a wait.
+
+        If pixels come in more slowly than frames are computed, this is the least: they give way to
+        codes that are written.
+        """
+        first = self.layer_cycles(self.program.layers[0])
+        return max(self.frame_cycles + 1 + self.output_wait, first + self.input_cycles + 1)
 
     def array_use(self, layer: LayerProgram) -> float:
         """Multiply-accumulates done, per those that the array could do in the layer's cycles.
@@ -73,7 +113,8 @@ class Cost:
     @property
     def hidden_use(self) -> float:
         """Array use of the layers between the first and the sums, by their cycles."""
-        hidden = [layer for layer in self.program.layers if layer.digits == 1 and not layer.summed]
+        hidden = [layer for layer in self.program.layers
+                  if layer.digits == 1 and layer.operation.kind == "conv"]
         cycles = [self.layer_cycles(layer) for layer in hidden]
         used = sum(n * self.array_use(layer) for n, layer in zip(cycles, hidden, strict=True))
         return used / max(1, sum(cycles))

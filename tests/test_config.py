@@ -171,10 +171,10 @@ def test_design_of_several_files(parts):
 
 @pytest.mark.parametrize("lines, message", [
     ('engine = "none.toml"', "none.toml: cannot be read as TOML: "),
-    ('engine = "z.toml"', "engine: must give array and target, once, not 'epochs'"),
+    ('engine = "z.toml"', "engine: must give array, machine and target, once, not 'epochs'"),
     ('engine = "x.toml"\narray = {rows = 1, columns = 1, words = 1}',
-     "engine: must give array and target, once, not 'array'"),
-    ('engine = "x.toml"\ntarget = {}', "engine: must give array and target, once, not 'target'"),
+     "engine: must give array, machine and target, once, not 'array'"),
+    ('engine = "x.toml"\ntarget = {}', "engine: must give array, machine and target, once, not 'target'"),
     ('engine = 5', "engine: must be a table or a file, not 5"),
     ('engine = ["x.toml"]', "engine: must be a table or a file, not ['x.toml']"),
     ('engine = ""', "cannot be read as TOML: "),

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from export.build import build
 from export.config import parse_config
 from export.hardware import Hardware
 from export.program import Program
@@ -40,6 +41,7 @@ columns = 2
 words = 1
 """
 NETWORK = random_network(CONFIG.network, 7)  # classes and scores of the images differ
+BUILT = build([CONFIG], [NETWORK])
 MEMORIES = {"inner_biases.mem", "inner_layers.mem", "inner_tiles.mem", "inner_weights0.mem",
             "inner_weights1.mem"}
 
@@ -89,9 +91,9 @@ def test_the_same_design_gives_the_same_files(product, tmp_path):
 @pytest.mark.parametrize("file", ["inner.core", "inner.vlt", "inner_instance.vh", "inner_litex.py"])
 def test_an_engine_is_up_to_date_with_all_its_files(product, file):
     facts, folder = product
-    assert up_to_date(CONFIG, NETWORK, folder, "inner") == facts
+    assert up_to_date(CONFIG, BUILT, folder, "inner") == facts
     (folder / file).unlink()
-    assert up_to_date(CONFIG, NETWORK, folder, "inner") is None
+    assert up_to_date(CONFIG, BUILT, folder, "inner") is None
 
 
 def test_the_waiver_is_part_of_the_generator(tmp_path, monkeypatch):
