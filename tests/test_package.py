@@ -18,13 +18,14 @@ from export.config import parse_config
 from export.hardware import Hardware
 from export.program import Program
 from hw import generate as generator
-from hw.generate import generate, up_to_date
+from hw.generate import generate, generate_machine, up_to_date
 from hw.tools import verilator_environment
 from hw.yosys import YosysError, run_yosys
 from sim import golden
 from sim.runner import missing
 from sim.samples import random_images, random_network
 from sim.verilog import run_frames
+from tests.designs import conv, design
 from tests.test_tools import SMALL, contents
 
 CONFIG = parse_config(SMALL)
@@ -294,6 +295,36 @@ def test_litex_makes_verilog_that_computes_the_same(product, tmp_path):
     with (top / "engine.v").open("a") as file:
         file.write(made)
     check(top, "verilator" if missing("icarus") else "icarus")  # builds faster
+
+
+def test_an_engine_of_several_programs_and_results(tmp_path):
+    """`program` is a word of SystemVerilog; a result has words of which the last one is marked."""
+    pytest.importorskip("litex")
+    from litex.gen import LiteXModule
+    from litex.gen.fhdl.verilog import convert
+    from migen import ClockDomain, Signal
+    several = [design([conv("a", 4, 2, 2)], (2, 4, 2)), design([], (2, 4, 2), operations=[
+        conv("a", 5, 3, 3)])]
+    made = build(several, [random_network(each.network, 1) for each in several])
+    folder = tmp_path / "product"
+    facts = generate_machine(several[0], made, folder, top="inner")
+    assert "program" in facts["ports"] and set(facts["result"]) == {"data", "last"}
+    template = '`include "inner_instance.vh"'
+    source = user(facts, folder, template, tmp_path) / "engine.v"
+    source.write_text(source.read_text().replace("program", "\\program "))
+    lint = "--lint-only", "-Wall", "-Wno-INCABSPATH", f"-I{folder}", "--top-module", "engine"
+    assert verilator(source.parent, *lint, folder / "inner.vlt", "engine.v") == ""
+
+    module, last = LiteXModule(), Signal(name="last")
+    module.cd_sys = ClockDomain("sys")
+    module.engine = engine = load(folder / "inner_litex.py").Engine(Sources())
+    module.comb += last.eq(engine.source.last)
+    assert len(engine.source.data) == 32
+    convert(module, ios={last}, name="made").write(str(tmp_path / "made.v"))
+    run_yosys(f"read_verilog {folder}/inner.v made.v\nhierarchy -check -top made\nproc\n"
+              "check -assert", tmp_path)
+    assert re.search(r"result__payload +\(\{\w*source_last, ?\w*source_payload_data\}\)",
+                     (tmp_path / "made.v").read_text())
 
 
 @pytest.mark.slow
