@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+KEYWORDS = {"program"}  # names of ports that are words of SystemVerilog
+
 
 def package(facts: dict, memories: Sequence[str]) -> dict[str, str]:
     """Text of each file, by name, for an engine of these facts with memory files of these names."""
@@ -47,8 +49,10 @@ def waiver(facts: dict, memories: Sequence[str]) -> str:
 
 def instance(facts: dict, memories: Sequence[str]) -> str:
     """Instantiation template: each port on a wire of its name."""
-    ports = ",\n".join(f"  /* {about['direction']:6} {about['bits']:4} bits */ .{port}({port})"
-                       for port, about in facts["ports"].items())
+    words = {port: f"\\{port} " if port in KEYWORDS else port for port in facts["ports"]}
+    ports = ",\n".join(
+        f"  /* {about['direction']:6} {about['bits']:4} bits */ .{words[port]}({words[port]})"
+        for port, about in facts["ports"].items())
     where = """// MEMORY_FOLDER is where the memory files are, as seen from where the tool runs.
 """ if memories else ""
     folder = '#(.MEMORY_FOLDER(".")) ' if memories else ""
@@ -71,7 +75,8 @@ def litex(facts: dict, memories: Sequence[str]) -> str:
             fields = {field.replace("class", "class_"): f"({place['bits']}, {place['signed']})"
                       for field, place in facts["result"].items()
                       } if name == "self.source" else {"data": about["bits"]}
-            layout = ", ".join(f'("{field}", {shape})' for field, shape in fields.items())
+            layout = ", ".join(f'("{field}", {shape})' for field, shape in fields.items()
+                               if field != "last")  # every endpoint has that
             signals.append(f"{name} = stream.Endpoint([{layout}])")
             wires[port] = f"Cat({', '.join(f'{name}.{field}' for field in fields)})"
         elif part:
