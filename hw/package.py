@@ -4,8 +4,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-KEYWORDS = {"program"}  # names of ports that are words of SystemVerilog
-
 
 def package(facts: dict, memories: Sequence[str]) -> dict[str, str]:
     """Text of each file, by name, for an engine of these facts with memory files of these names."""
@@ -49,10 +47,8 @@ def waiver(facts: dict, memories: Sequence[str]) -> str:
 
 def instance(facts: dict, memories: Sequence[str]) -> str:
     """Instantiation template: each port on a wire of its name."""
-    words = {port: f"\\{port} " if port in KEYWORDS else port for port in facts["ports"]}
-    ports = ",\n".join(
-        f"  /* {about['direction']:6} {about['bits']:4} bits */ .{words[port]}({words[port]})"
-        for port, about in facts["ports"].items())
+    ports = ",\n".join(f"  /* {about['direction']:6} {about['bits']:4} bits */ .{port}({port})"
+                       for port, about in facts["ports"].items())
     where = """// MEMORY_FOLDER is where the memory files are, as seen from where the tool runs.
 """ if memories else ""
     folder = '#(.MEMORY_FOLDER(".")) ' if memories else ""

