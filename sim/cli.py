@@ -106,7 +106,8 @@ def estimate(config: Design):
 
     from export.config import load_config
     from sim.estimate import tables
-    for table in tables(load_config(config)):
+    design = load_config(config)
+    for table in tables([design, *map(load_config, design.machine.networks)]):
         Console().print(table)
 
 
