@@ -23,6 +23,8 @@ from export.network import NetworkConfig
 DIGITS_OF_PIXEL = {3: 3, 2: 4, 1: 8}
 FILE_LIMIT = 2**20  # bytes of a TOML file
 MAX_PROGRAMS = 64
+# By family, the usual one first.
+DEVICES = {"ecp5": ("LFE5U-85F", "LFE5U-45F", "LFE5U-25F"), "ice40": ("iCE40UP5K", "iCE40HX8K")}
 Positive, Natural = count(2**31), count(2**31, 0)
 
 
@@ -89,7 +91,30 @@ class TargetConfig(Frozen):
     """Where the engine will run."""
 
     family: Literal["ecp5", "ice40"] = "ecp5"
-    clock_mhz: Annotated[float, Field(gt=0)] = 50.0
+    device: str = ""  # one of the family's `DEVICES`; default: its first
+    speed: Literal[6, 7, 8] | None = None  # grade, of ecp5 only; default: 6, the slowest
+    clock_mhz: Annotated[float, Field(gt=0)] = 50.0  # wanted; only place and route measures one
+
+    @model_validator(mode="after")
+    def _of_the_family(self):
+        names = DEVICES[self.family]
+        if self.device and self.device not in names:
+            raise ValueError(f"device must be {' or '.join(names)} for {self.family}, "
+                             f"not {shown(self.device)}")
+        if self.speed and self.family != "ecp5":
+            raise ValueError(f"speed is a grade of ecp5, there is none for {self.family}, "
+                             f"not {self.speed}")
+        return self
+
+    @property
+    def part(self) -> str:
+        """Name of the device."""
+        return self.device or DEVICES[self.family][0]
+
+    @property
+    def grade(self) -> int | None:
+        """Speed grade of the device, if it has any."""
+        return (self.speed or 6) if self.family == "ecp5" else None
 
 
 class TrainConfig(Frozen):

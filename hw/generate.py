@@ -36,7 +36,7 @@ def describe(engine: Engine, machine: Build, config: Config, top: str = TOP) -> 
     hardware, array = machine.hardware, machine.hardware.array
     network = machine.networks[0]
     memory = Cost(machine.programs[0], hardware).memory_bits
-    programs = [program_facts(program, hardware, made, config.target.clock_mhz)
+    programs = [program_facts(program, hardware, made)
                 for program, made in zip(machine.programs, machine.networks, strict=True)]
     for slot in range(machine.held):
         programs[slot]["slot"] = slot
@@ -66,7 +66,6 @@ def describe(engine: Engine, machine: Build, config: Config, top: str = TOP) -> 
                             "width": hardware.value_bits * array.unit}}
                if hardware.output_words else {}),
         },
-        "clock_mhz": config.target.clock_mhz,
         "activation_memory_bits": memory["activations"],
         "skip_memory_bits": memory["skips"],
         **programs[0],
@@ -75,8 +74,7 @@ def describe(engine: Engine, machine: Build, config: Config, top: str = TOP) -> 
     }
 
 
-def program_facts(program: Program, hardware: Hardware, network: Network | None,
-                  clock_mhz: float) -> dict:
+def program_facts(program: Program, hardware: Hardware, network: Network | None) -> dict:
     """What `engine.json` says of each program."""
     cost = Cost(program, hardware)
     stored = cost.stored_bits
@@ -95,7 +93,7 @@ def program_facts(program: Program, hardware: Hardware, network: Network | None,
         "cycles_per_frame": cost.frame_cycles,
         "cycles_to_leave": cost.output_cycles,  # of a result that is always taken at once
         "array_use": round(cost.hidden_use, 4),  # of the layers between the first and the sums
-        "frames_per_second": round(clock_mhz * 1e6 / cost.frame_period, 1),
+        "frame_period": cost.frame_period,  # cycles from result to result
         "weight_bits": stored["weights"],
         "bias_bits": stored["biases"],
         "program_bits": stored["program"],
@@ -139,7 +137,7 @@ def up_to_date(config: Config, machine: Build, folder: Path, top: str = TOP) -> 
     try:
         facts = json.loads((folder / f"{top}.json").read_text())
         same = facts["hash"] == hashes(config, machine)
-        same &= (facts["name"], facts["clock_mhz"]) == (config.name, config.target.clock_mhz)
+        same &= facts["name"] == config.name
         files = [f"{top}.v", *memory_files(folder / f"{top}.v"), *(top + each for each in WRITERS)]
         return facts if same and all((folder / file).is_file() for file in files) else None
     except (OSError, ValueError, LookupError, TypeError, RecursionError):

@@ -164,18 +164,59 @@ def simulate(config: Design, output: Folder = None, weights: Weights = None, see
 @app.command()
 def synth(config: Design, output: Folder = None):
     """Maps a generated engine with Yosys and writes report.json: area, cycles, stored bits."""
-    import json
-
     from rich.console import Console
 
     from export.config import load_config
-    from export.file import write_whole
     from hw.synth import report, show
     design = load_config(config)
     folder, console = output or Path("build") / design.name, Console()
     with console.status("Yosys maps the engine ..."):
         result = report(design, folder)
+    _write_report(folder, result)
+    show(result, console)
+    if not result["fits"] or result["dsp"]:
+        raise typer.Exit(1)
+
+
+def _write_report(folder: Path, result: dict):
+    import json
+
+    from export.file import write_whole
     write_whole(folder / "report.json", (json.dumps(result, indent=1) + "\n").encode())
+
+
+@app.command()
+def pnr(config: Design, output: Folder = None,
+        seeds: Annotated[str, typer.Option(
+            help="of the placement; the clock is the median, the lower of two")] = "1 2 3",
+        limit: Annotated[float, typer.Option(
+            min=0.01, help="minutes for each seed; what takes longer is left out")] = 60):
+    """Places and routes a generated engine with nextpnr: its clock, and what limits it.
+
+    Puts both into report.json, whose frames per second follow from that clock.
+    """
+    from rich.console import Console
+
+    from export.config import load_config
+    from hw.devices import DEVICES
+    from hw.pnr import place_and_route, require
+    from hw.synth import report, show, speed
+    numbers = seeds.split()
+    if not numbers or not all(each.isascii() and each.isdecimal() and 0 < int(each[:10]) < 2**31
+                              for each in numbers):
+        raise ConfigError(f"--seeds must be numbers from 1 to 2147483647, not {seeds!r:.60}")
+    design = load_config(config)
+    folder, console = output or Path("build") / design.name, Console()
+    require(DEVICES[design.target.part])
+    with console.status("Yosys maps the engine, unless it has ..."):
+        result = report(design, folder)
+    if result["fits"]:
+        with console.status("nextpnr places and routes, some minutes for each seed ..."):
+            timing = place_and_route(
+                design, folder, [*map(int, numbers)], limit,
+                lambda line: console.print(line, highlight=False, markup=False))
+        result |= speed(design, result["frame_period"], timing)
+    _write_report(folder, result)
     show(result, console)
     if not result["fits"] or result["dsp"]:
         raise typer.Exit(1)

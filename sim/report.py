@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from export.checked import ConfigError
-from hw.synth import DEVICES
+from hw.devices import DEVICES
 
 HEAD = ("| design | test accuracy | stored bits | cycles per frame | frames/s | LUT4 | carry cells "
         "| registers | logic cells | block RAMs |")
@@ -23,7 +23,7 @@ def table(folders: list[Path]) -> str:
         path = folder / "report.json"
         try:
             found = json.loads(path.read_text())
-            sites = DEVICES[found["family"]].sites
+            sites = DEVICES[found["device"]].sites
             accuracy = f"{found['accuracy']:.2%}" if found["accuracy"] else ""
             cells = [f"`{found['name']}` ({found['device']})", accuracy,
                      f"{found['total_bits']:,}", f"{found['cycles_per_frame']:,}",
