@@ -16,7 +16,7 @@ _PACKED = re.compile(r"(\$[A-Z][A-Z0-9_]*|_LC|_DFFLC|_RAM)$")  # what nextpnr ad
 _MAPPED = re.compile(r"_(TRELLIS|DP16KD|LUT4|CCU2C|SB)_.*")  # and Yosys
 _MEMORY = re.compile(r"(\.\d+)+(_.*)?$")  # the latter also to a memory, or what it puts beside it
 _NAMELESS = re.compile(r"|\$\d+|\$signal\b.*")
-_LINES = re.compile(r"\.v:(\d+)\.\d+-(\d+)")
+_LINES = re.compile(r"(?:^|\|)[^/|]+\.v:(\d+)\.\d+-(\d+)")  # not of Yosys's own files
 
 
 class Names:
@@ -27,8 +27,8 @@ class Names:
         self.cells = module["cells"]
         self.nets = module["netnames"]
         # Lines of Verilog of the module of each instance; "" is the top.
-        self.lines = {"": _lines(module["attributes"])} | {
-            name: _lines({"src": cell["attributes"].get("module_src", "")})
+        self.lines = {"": _lines(module["attributes"].get("src", ""))} | {
+            name: _lines(cell["attributes"].get("module_src", ""))
             for name, cell in self.cells.items() if cell["type"] == "$scopeinfo"}
         self.behind = {cell["connections"]["D"][0]: name for name, cell in self.cells.items()
                        if cell["type"].startswith("SB_DFF")}
@@ -50,8 +50,8 @@ class Names:
 
     def _declared(self, register: dict) -> dict | None:
         """Module and name of a register, if any name was left that the Verilog gave to it."""
-        line = _lines(register["attributes"])[0]
-        owners = {name for name, (first, last) in self.lines.items() if first <= line <= last}
+        line = next(iter(_lines(register["attributes"].get("src", ""))), None)
+        owners = {name for name, lines in self.lines.items() if line in lines}
         bit, found = register["connections"]["Q"][0], []
         for net, about in self.nets.items():
             if bit in about["bits"] and not about["hide_name"]:
@@ -72,9 +72,10 @@ def _register(cell: dict) -> bool:
     return cell["type"].startswith(("TRELLIS_FF", "SB_DFF"))
 
 
-def _lines(attributes: dict) -> tuple[int, int]:
-    match = _LINES.search(attributes.get("src", ""))
-    return (int(match[1]), int(match[2])) if match else (0, 0)
+def _lines(src: str) -> range:
+    """The lines of the design that an attribute names, the first such."""
+    match = _LINES.search(src)
+    return range(int(match[1]), int(match[2]) + 1) if match else range(0)
 
 
 def _split(name: str) -> dict:
