@@ -65,7 +65,7 @@ class Names:
         elsewhere, _, _, name, instance = min(found)
         if elsewhere and len(owners) == 1:  # known by the name that it has where it is used
             instance, = owners
-        return {"module": instance, "name": name}
+        return {"module": instance, "name": name.removeprefix("\\")}
 
 
 def _register(cell: dict) -> bool:
@@ -80,7 +80,7 @@ def _lines(src: str) -> range:
 
 def _split(name: str) -> dict:
     module, _, name = name.rpartition(".")
-    return {"module": module, "name": name}
+    return {"module": module, "name": name.removeprefix("\\")}
 
 
 def describe(path: list[dict], names: Names) -> dict:

@@ -65,8 +65,9 @@ def place_and_route(config: Config, folder: Path, seeds: list[int], limit: float
         netlist.unlink()
     if not runs:
         raise RuntimeError(f"{folder}: nextpnr ended with no seed within {limit:g} minutes")
-    return {"of": timed_netlist(module, config), "nextpnr": nextpnr,
-            "options": " ".join(options), "seeds_left_out": late, **middle(runs)}
+    return {"of": timed_netlist(module, config), "grade": config.target.grade,
+            "nextpnr": nextpnr, "options": " ".join(options), "seeds_left_out": late,
+            **middle(runs)}
 
 
 def middle(runs: list[dict]) -> dict:

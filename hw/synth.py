@@ -142,7 +142,7 @@ def load_facts(folder: Path, top: str = "engine") -> dict:
             raise ConfigError(f"{folder / name}: is missing; `hexlane generate` writes it")
     try:
         facts = json.loads((folder / f"{top}.json").read_text())
-        if not isinstance(facts, dict) or "hash" not in facts:
+        if not isinstance(facts, dict) or not {"hash", "frame_period"} <= facts.keys():
             raise ValueError("is no description of an engine")
     except (ValueError, OSError, RecursionError) as error:
         raise ConfigError(f"{folder / top}.json: cannot be read: {error}") from error
@@ -211,11 +211,12 @@ def show(result: dict, console: Console):
     fits = "[green]fits[/]" if result["fits"] else "[red]does not fit[/]"
     console.print(f"{result['name']} {fits} the {device.name}")
     console.print(f"{result['frames_per_second']:,} frames per second {result['clock_note']}",
-                  highlight=False)
+                  highlight=False, soft_wrap=True)
     for site, number in (result["utilization"] or {}).items():
         console.print(f"{site}: {number['used']:,} of {number['available']:,} "
                       f"({number['used'] / number['available']:.0%})", highlight=False)
     if result["critical_path"]:
-        console.print(f"critical path: {result['critical_path']}", highlight=False, markup=False)
+        console.print(f"critical path: {result['critical_path']}", highlight=False, markup=False,
+                      soft_wrap=True)
     if result["dsp"]:
         console.print("[red]a product went to a DSP block: the array must do without[/]")

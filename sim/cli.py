@@ -214,7 +214,7 @@ def pnr(config: Design, output: Folder = None,
         with console.status("nextpnr places and routes, some minutes for each seed ..."):
             timing = place_and_route(
                 design, folder, [*map(int, numbers)], limit,
-                lambda line: console.print(line, highlight=False, markup=False))
+                lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True))
         result |= speed(design, result["frame_period"], timing)
     _write_report(folder, result)
     show(result, console)
@@ -223,10 +223,11 @@ def pnr(config: Design, output: Folder = None,
 
 
 @app.command()
-def report(designs: Annotated[list[Path], typer.Argument(help="designs that `synth` mapped")]):
-    """Prints a table of what `synth` reported of designs, in Markdown."""
-    from sim.report import table
-    typer.echo(table([Path("build") / design.stem for design in designs]))
+def report(designs: Annotated[list[Path], typer.Argument(help="designs that `synth` mapped")],
+           clock: Annotated[bool, typer.Option("--clock", help="what `pnr` measured")] = False):
+    """Prints a table of what `synth` or `pnr` reported of designs, in Markdown."""
+    from sim.report import clocks, table
+    typer.echo((clocks if clock else table)([Path("build") / design.stem for design in designs]))
 
 
 @app.command()
