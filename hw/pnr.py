@@ -8,6 +8,7 @@ one of them counts. An engine is timed from register to register.
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +18,7 @@ from export.checked import ConfigError
 from export.config import Config
 from hw.devices import DEVICES, Device
 from hw.path import Names, describe
-from hw.synth import mapped, timed_netlist
+from hw.synth import kept_timing, mapped, timed_netlist
 
 PINS = "clk", "rst"
 LIMIT = 60  # minutes for each seed, at most
@@ -31,12 +32,14 @@ def require(device: Device) -> str:
     return version(name)
 
 
-def place_and_route(config: Config, folder: Path, seeds: list[int], limit: float = LIMIT,
-                    progress=print) -> dict:
-    """Times the engine in `folder`, once for each of the seeds; returns what `report.json` keeps.
+def place_and_route(config: Config, folder: Path, seeds: list[int],
+                    limit: float = LIMIT) -> Iterator[tuple[str, dict | None]]:
+    """Times the engine in `folder`, once for each of the seeds.
 
-    `progress` gets a line for each seed. `fmax_mhz` is the median of the seeds that ended within
-    `limit` minutes, the lower one of two; utilization and the critical path are of that seed.
+    Yields, after each, a line on it and what belongs into `report.json` so far: `fmax_mhz` is the
+    median of the seeds that ended within `limit` minutes, the lower one of two; utilization and the
+    critical path are of that seed. There is none before a seed has ended. Seeds that
+    `folder/report.json` has, of the same netlist, device and nextpnr, are not run again.
 
     Raises
     ------
@@ -49,25 +52,29 @@ def place_and_route(config: Config, folder: Path, seeds: list[int], limit: float
     nextpnr = require(device)
     _, module = mapped(config, folder)
     names, options = Names(module), _options(device, config.target.grade)
+    timed = timed_netlist(module, config)
+    about = {"of": timed, "nextpnr": nextpnr, "options": " ".join(options)}
+    kept = kept_timing(folder, timed) or {}
+    known = {run["seed"]: run for run in kept.get("runs", ()) if about.items() <= kept.items()}
     runs, late = [], []
     netlist = folder / "pnr.json"
     netlist.write_text(json.dumps({"modules": {"engine": without_ports(module)}}))
     try:
         for seed in seeds:
-            found = run_nextpnr(folder, device, options, seed, limit)
-            if found is None:
+            if seed in known:
+                runs.append(known[seed])
+            elif found := run_nextpnr(folder, device, options, seed, limit):
+                runs.append({"seed": seed, **read_report(found, names)})
+            else:
                 late.append(seed)
-                progress(f"seed {seed}: not done in {limit:g} minutes, left out")
-                continue
-            runs.append(found := {"seed": seed, **read_report(found, names)})
-            progress(f"seed {seed}: {found['fmax_mhz']:.1f} MHz, {found['path']['words']}")
+            line = f"seed {seed}: not done in {limit:g} minutes, left out"
+            if seed not in late:
+                line = f"seed {seed}: {runs[-1]['fmax_mhz']:.1f} MHz, {runs[-1]['path']['words']}"
+            yield line, {**about, **middle(runs), "seeds_left_out": [*late]} if runs else None
     finally:
         netlist.unlink()
     if not runs:
         raise RuntimeError(f"{folder}: nextpnr ended with no seed within {limit:g} minutes")
-    return {"of": timed_netlist(module, config), "grade": config.target.grade,
-            "nextpnr": nextpnr, "options": " ".join(options), "seeds_left_out": late,
-            **middle(runs)}
 
 
 def middle(runs: list[dict]) -> dict:
@@ -75,8 +82,7 @@ def middle(runs: list[dict]) -> dict:
     fmax = median_low([run["fmax_mhz"] for run in runs])
     run = next(run for run in runs if run["fmax_mhz"] == fmax)
     return {"fmax_mhz": fmax, "utilization": run["utilization"],
-            "critical_path": run["path"]["words"],
-            "runs": [{key: run[key] for key in ("seed", "fmax_mhz", "path")} for run in runs]}
+            "critical_path": run["path"]["words"], "runs": [*runs]}
 
 
 def without_ports(module: dict) -> dict:

@@ -210,13 +210,13 @@ def pnr(config: Design, output: Folder = None,
     require(DEVICES[design.target.part])
     with console.status("Yosys maps the engine, unless it has ..."):
         result = report(design, folder)
+    _write_report(folder, result)
     if result["fits"]:
         with console.status("nextpnr places and routes, some minutes for each seed ..."):
-            timing = place_and_route(
-                design, folder, [*map(int, numbers)], limit,
-                lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True))
-        result |= speed(design, result["frame_period"], timing)
-    _write_report(folder, result)
+            for line, timing in place_and_route(design, folder, [*map(int, numbers)], limit):
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
+                result |= speed(design, result["frame_period"], timing)
+                _write_report(folder, result)
     show(result, console)
     if not result["fits"] or result["dsp"]:
         raise typer.Exit(1)

@@ -61,8 +61,7 @@ def _area(found: dict) -> list[str]:
 def _clock(found: dict) -> list[str]:
     if not found["timing"]:
         raise ValueError("nothing was placed and routed")
-    grade = f", speed grade {found['timing']['grade']}" if found["timing"]["grade"] else ""
-    return [f"`{found['name']}` ({found['device']}{grade})",
+    return [f"`{found['name']}` ({found['device']})",
             ", ".join(f"{run['fmax_mhz']:.1f}" for run in found["timing"]["runs"]),
             f"**{found['fmax_mhz']:.1f}**", f"{found['frames_per_second']:,}",
             ", ".join(f"{number['used']:,} {site} ({number['used'] / number['available']:.0%})"

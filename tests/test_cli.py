@@ -60,7 +60,7 @@ def refused(capsys) -> str:
 
 
 def test_all_commands_are_here():
-    assert len(COMMANDS) == 16 and {"generate", "simulate", "estimate", "train-teacher"} < set(
+    assert len(COMMANDS) == 17 and {"generate", "simulate", "estimate", "train-teacher"} < set(
         COMMANDS)
 
 

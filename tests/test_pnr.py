@@ -374,6 +374,28 @@ def test_what_takes_too_long_is_left_out(folder, capsys, monkeypatch):
     assert not (folder / "pnr.json").exists()
     assert hexlane(*command, "6 7") == 1
     assert "nextpnr ended with no seed within 2.5 minutes" in refused(capsys)
+    assert read(folder)["fmax_mhz"] is None
+
+
+def test_a_seed_is_run_once_and_kept(folder, capsys, monkeypatch):
+    ran = []
+
+    def run(folder, device, options, seed, limit):
+        if seed == 4:
+            raise RuntimeError("stopped")
+        ran.append(seed)
+        return REPORTS["LFE5U-25F"]
+    monkeypatch.setattr(pnr, "run_nextpnr", run)
+    command = "pnr", folder / "ecp5.toml", "-o", folder, "--seeds"
+    assert hexlane(*command, "1 2 4") == 1
+    assert [run["seed"] for run in read(folder)["timing"]["runs"]] == [1, 2]  # what had ended
+    assert hexlane(*command, "2 3") == 0
+    assert ran == [1, 2, 3]
+    assert [run["seed"] for run in read(folder)["timing"]["runs"]] == [2, 3]
+    assert read(folder)["frames_per_second"] == 270340
+    monkeypatch.setattr(pnr, "version", lambda name: "another")
+    assert hexlane(*command, "3") == 0
+    assert ran == [1, 2, 3, 3]
 
 
 @pytest.mark.slow
