@@ -10,8 +10,8 @@ class Device:
     """A target, its Yosys command, and the cells that take up its sites, by site.
 
     The number at each cell is how many sites of that kind it needs. `package` is the Python
-    package of nextpnr, `options` are those of nextpnr, and `goal_mhz` is the clock that it strives
-    for: out of reach, so that it does not stop before.
+    package of nextpnr, `options` are those of nextpnr, and `goal_mhz` is the clock that is asked of
+    it, which makes no difference to what it reaches.
     """
 
     name: str
