@@ -1,11 +1,12 @@
 """Several networks on one machine: its sizes, the placed programs, and what its memories hold."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from export.artifact import Network
 from export.checked import ConfigError
-from export.config import Config
+from export.config import Config, load_config
 from export.hardware import Hardware
 from export.pack import Images, empty, join, pack
 from export.program import Program
@@ -26,8 +27,44 @@ class Build:
         return len(self.images.records)
 
 
+def with_networks(config: Config) -> list[Config]:
+    """A configuration and those of its machine's other networks, from their files."""
+    return [config, *map(load_config, config.machine.networks)]
+
+
+def plan(configs: Sequence[Config]) -> tuple[Hardware, tuple[Program, ...]]:
+    """The machine of the first configuration, made for the networks of all, and their programs.
+
+    Raises
+    ------
+    ConfigError
+        If a network does not fit the array, or the programs do not fit the machine.
+    """
+    first = configs[0]
+    machine = first.machine
+    configs = [first, *(each.model_copy(update={"array": first.array}) for each in configs[1:])]
+    if machine.memory == "rom" and (machine.slots or machine.hold not in (0, len(configs))):
+        raise ConfigError(f"{first.name}: machine.slots and machine.hold are for memory 'ram': "
+                          f"ROM holds all of its programs")
+    hardware = Hardware.of([Program(config) for config in configs], memory=machine.memory,
+                           hold=machine.hold or len(configs), slots=machine.slots)
+    return hardware, tuple(hardware.place(config) for config in configs)
+
+
+def config_hash(config: Config, programs: Sequence[Program]) -> str:
+    """Of a machine's configuration and of those of its programs, the first of which is its own."""
+    return joined([config.digest, *(program.config.digest for program in programs[1:])])
+
+
+def joined(digests: Sequence[str]) -> str | None:
+    """One digest for several; a single one is its own."""
+    if len(digests) < 2:
+        return digests[0] if digests else None
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
 def build(configs: Sequence[Config], networks: Sequence[Network | None]) -> Build:
-    """The machine of the first configuration, made for the networks of all.
+    """The machine of :func:`plan`, and what its memories hold.
 
     ROM holds all of them. RAM holds as many beside each other as `machine.hold` says, at first
     those whose weights are given, up to the first without.
@@ -37,20 +74,12 @@ def build(configs: Sequence[Config], networks: Sequence[Network | None]) -> Buil
     ConfigError
         If a network does not fit the array, ROM lacks weights, or the programs do not fit.
     """
-    first = configs[0]
-    machine = first.machine
-    configs = [first, *(each.model_copy(update={"array": first.array}) for each in configs[1:])]
-    rom = machine.memory == "rom"
-    if rom and (machine.slots or machine.hold not in (0, len(configs))):
-        raise ConfigError(f"{first.name}: machine.slots and machine.hold are for memory 'ram': "
-                          f"ROM holds all of its programs")
+    hardware, programs = plan(configs)
+    rom = hardware.memory == "rom"
     if missing := [config.name for config, network in zip(configs, networks, strict=True)
                    if rom and network is None]:
         raise ConfigError(f"{missing[0]}: ROM needs weights")
-    hold = machine.hold or len(configs)
-    hardware = Hardware.of([Program(config) for config in configs], memory=machine.memory,
-                           hold=hold, slots=machine.slots)
-    programs = tuple(hardware.place(config) for config in configs)
+    hold = configs[0].machine.hold or len(configs)
     parts = []
     for program, network in zip(programs[:hold], networks, strict=False):
         if network is None:
