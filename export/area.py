@@ -99,7 +99,7 @@ def estimate(hardware: Hardware, family: str) -> Area:
     blocks, _ = _memories(hardware, family)
     error = ERRORS[family]
     if hardware.memory == "ram" or hardware.programs > 1 or hardware.result_words:
-        error += "; loading, records and results in words are not counted"
+        error += "; the logic of loading, records and results in words is not counted"
     return Area(DEVICES[family], {**cells, "block_ram": blocks}, error)
 
 
@@ -125,7 +125,8 @@ def _memories(hardware: Hardware, family: str) -> tuple[int, int]:
                   (hardware.seeds, hardware.seed_bits)]
     written = [(hardware.activation_words, 2 * array.words)] * (3 * array.rows)
     written += [(hardware.skip_words, 3 * array.unit), (hardware.select_words, array.columns),
-                (hardware.pool_width * array.units, 3 * array.unit)]
+                (hardware.pool_width * array.units, 3 * array.unit),
+                (hardware.output_words, hardware.value_bits * array.unit)]
     blocks = distributed = 0
     for depth, width in read_only:
         if depth > SMALL_ROM:

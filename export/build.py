@@ -27,28 +27,30 @@ class Build:
         return len(self.images.records)
 
 
-def with_networks(config: Config) -> list[Config]:
-    """A configuration and those of its machine's other networks, from their files."""
-    return [config, *map(load_config, config.machine.networks)]
-
-
-def plan(configs: Sequence[Config]) -> tuple[Hardware, tuple[Program, ...]]:
+def size(configs: Sequence[Config]) -> tuple[Hardware, tuple[Program, ...]]:
     """The machine of the first configuration, made for the networks of all, and their programs.
+
+    ROM holds all of them; RAM holds as many beside each other as `machine.hold` says.
 
     Raises
     ------
     ConfigError
-        If a network does not fit the array, or the programs do not fit the machine.
+        If a network does not fit the array, or ROM is told how many programs to hold.
     """
     first = configs[0]
     machine = first.machine
-    configs = [first, *(each.model_copy(update={"array": first.array}) for each in configs[1:])]
     if machine.memory == "rom" and (machine.slots or machine.hold not in (0, len(configs))):
         raise ConfigError(f"{first.name}: machine.slots and machine.hold are for memory 'ram': "
                           f"ROM holds all of its programs")
+    configs = [first, *(each.model_copy(update={"array": first.array}) for each in configs[1:])]
     hardware = Hardware.of([Program(config) for config in configs], memory=machine.memory,
                            hold=machine.hold or len(configs), slots=machine.slots)
     return hardware, tuple(hardware.place(config) for config in configs)
+
+
+def with_networks(config: Config) -> list[Config]:
+    """A configuration and those of its machine's other networks, from their files."""
+    return [config, *map(load_config, config.machine.networks)]
 
 
 def config_hash(config: Config, programs: Sequence[Program]) -> str:
@@ -64,23 +66,21 @@ def joined(digests: Sequence[str]) -> str | None:
 
 
 def build(configs: Sequence[Config], networks: Sequence[Network | None]) -> Build:
-    """The machine of :func:`plan`, and what its memories hold.
+    """As :func:`size`, with what the memories hold at first.
 
-    ROM holds all of them. RAM holds as many beside each other as `machine.hold` says, at first
-    those whose weights are given, up to the first without.
+    That is all programs or, in RAM, as many as it holds, up to the first without weights.
 
     Raises
     ------
     ConfigError
-        If a network does not fit the array, ROM lacks weights, or the programs do not fit.
+        As :func:`size`, if ROM lacks weights, or weights are of another network.
     """
-    hardware, programs = plan(configs)
-    rom = hardware.memory == "rom"
+    hardware, programs = size(configs)
     if missing := [config.name for config, network in zip(configs, networks, strict=True)
-                   if rom and network is None]:
+                   if hardware.memory == "rom" and network is None]:
         raise ConfigError(f"{missing[0]}: ROM needs weights")
-    hold = configs[0].machine.hold or len(configs)
     parts = []
+    hold = configs[0].machine.hold or len(configs)
     for program, network in zip(programs[:hold], networks, strict=False):
         if network is None:
             break

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from export.area import estimate
-from export.build import config_hash, plan, with_networks
+from export.build import config_hash, size, with_networks
 from export.config import Config, ConfigError
 from hw.ice40 import logic_cells
 from hw.yosys import YosysError, run_yosys
@@ -136,7 +136,7 @@ def load_facts(folder: Path, top: str = "engine") -> dict:
 
 def report(config: Config, folder: Path) -> dict:
     """Synthesises the engine in `folder` and returns what belongs into `report.json`."""
-    engine, (hardware, programs) = load_facts(folder), plan(with_networks(config))
+    engine, (hardware, programs) = load_facts(folder), size(with_networks(config))
     if engine["hash"].get("config") != config_hash(config, programs):
         raise ConfigError(f"{folder}: holds the engine of {engine.get('name')!r:.60}, or of "
                           f"another configuration of it, not of {config.name!r} as it stands")
