@@ -73,22 +73,20 @@ def drive(hardware: Hardware, steps):
     dut, found = Loader(hardware), []
     widths = [section.width for section in sections(hardware)]  # a memory takes no more bits
 
-    def show(ctx, users):
-        for port, user in zip(dut.users, users, strict=True):
-            number, record = user or (0, {})
-            ctx.set(port.valid, user is not None)
-            ctx.set(port.number, number)
-            for name, value in record.items():
-                ctx.set(port.record[name], value)
+    def show(ctx, before, users):
+        for port, was, user in zip(dut.users, before, users, strict=True):
+            if user is not was:
+                number, record = user or (0, {})
+                ctx.set(port, {"valid": user is not None, "number": number, "record": record})
 
     async def bench(ctx):
-        before = [None, None]
+        shown = before = [None, None]
         for word, users in [*steps, (None, before), (None, before)]:
             ctx.set(dut.words.valid, word is not None)
             if word:
                 ctx.set(dut.words.payload, dict(zip(("address", "data"), word, strict=True)))
-            show(ctx, before)
-            before = users
+            show(ctx, shown, before)
+            shown, before = before, users
             *_, ready, refused, fill = await ctx.tick().sample(
                 dut.words.ready, dut.refused, dut.fill)
             assert ready
