@@ -154,9 +154,13 @@ class Config(Frozen):
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of what the hardware depends on: network, array and machine."""
+        """SHA-256 (hex) of what the hardware depends on: network, array and machine.
+
+        Where the machine's other networks are to be found does not count; they have digests too.
+        """
+        machine = self.machine.model_copy(update={"networks": ()})
         values = {"network": self.network.model_dump(), "array": self.array.model_dump(),
-                  "machine": self.machine.model_dump()}
+                  "machine": machine.model_dump()}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

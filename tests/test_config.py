@@ -169,6 +169,19 @@ def test_design_of_several_files(parts):
     assert load_config(whole).digest == config.digest
 
 
+def test_folders_of_other_networks_do_not_count(parts, monkeypatch):
+    text = f"[network]\n{NETWORK}\n{ENGINE}"
+    path = parts / "machine.toml"
+    path.write_text(text + '[machine]\nnetworks = ["a.toml"]\n')
+    config = load_config(path)
+    assert config.machine.networks == (str(parts / "a.toml"),)
+    monkeypatch.chdir(parts)
+    assert load_config("machine.toml").machine.networks == ("a.toml",)
+    assert load_config("machine.toml").digest == config.digest
+    path.write_text(text + "[machine]\nslots = 2\n")
+    assert load_config(path).digest != config.digest
+
+
 @pytest.mark.parametrize("lines, message", [
     ('engine = "none.toml"', "none.toml: cannot be read as TOML: "),
     ('engine = "z.toml"', "engine: must give array, machine and target, once, not 'epochs'"),
