@@ -37,7 +37,7 @@ class StubEngine(wiring.Component):
         m = Module()
         pixels, result = self.pixels, self.result
         program = Signal()
-        stored = Array(Signal(32, name=f"stored_{k}") for k in range(STORED))
+        stored = Array(Signal(32, name=f"stored_{k}", reset_less=True) for k in range(STORED))
         key = stored[program] if self.ram else 0
         if self.ram:
             self._load(m, stored)
@@ -75,7 +75,7 @@ class StubEngine(wiring.Component):
                     m.d.sync += step.eq(0)
                     m.next = "RESULT"
             with m.State("RESULT"):
-                m.d.comb += result.valid.eq(1)
+                m.d.comb += [self.busy.eq(1), result.valid.eq(1)]
                 if self.words:
                     m.d.comb += [result.valid.eq(step[0]),  # a pause before each word
                                  result.p.data.eq(total + key + (step >> 1)),
