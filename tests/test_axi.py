@@ -5,13 +5,13 @@ import random
 from pathlib import Path
 
 import pytest
-from tests.stub_engine import PIXELS, STORED, WINDOW, WORK, StubEngine, result_words
 
 from export.registers import as_json, register_map
 from hw.axi import AxiEngine
 from hw.tools import lint
 from hw.verilog import write_verilog
 from sim.runner import run_bench
+from tests.stub_engine import PIXELS, STORED, WINDOW, WORK, StubEngine, result_words
 
 KEYS = 0x12345, 0xFFFFFF00  # loaded for the two programs
 
