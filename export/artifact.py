@@ -41,8 +41,9 @@ class Layer:
 
     `weight` is int8 [O, I / groups, k, k] from the alphabet of `config.weight_bits`, `bias` is
     int32 [O]. A convolution has a `shift` of 0 ... 15: `code = clip((sums + bias) >> shift, 0,
-    2**code_bits - 1)`; a sum has none. A layer with a generator has the `seed`, uint8 [cells] of 0
-    and 1, that its weights follow from. Raises :class:`ConfigError` where anything is not so.
+    2**code_bits - 1)`, and so has a map; a sum has none. A layer with a generator has the `seed`,
+    uint8 [cells] of 0 and 1, that its weights follow from. Raises :class:`ConfigError` where
+    anything is not so.
     """
 
     config: Operation
@@ -59,7 +60,7 @@ class Layer:
         if strange.size:
             allowed = ", ".join(map(str, ALPHABET[config.weight_bits]))
             raise ConfigError(f"{name}: weight must be one of {allowed}, not {strange[0]}")
-        most = MAX_SHIFT if config.kind == "conv" else 0
+        most = 0 if config.kind == "sum" else MAX_SHIFT
         if type(self.shift) is not int or not 0 <= self.shift <= most:
             raise ConfigError(f"{name}: shift must be an integer from 0 to {most}, "
                               f"not {self.shift!r}")

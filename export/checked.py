@@ -45,7 +45,7 @@ def parse(values, where: str, kind: type[BaseModel]):
     said = first["msg"].removeprefix("Value error, ")
     own = first["type"] == "value_error"  # our own checks say what came
     came = "" if own or isinstance(first["input"], dict) else f", not {shown(first['input'])}"
-    field = ".".join(str(part) for part in first["loc"] if part not in ("conv", "sum"))
+    field = ".".join(str(part) for part in first["loc"] if part not in ("conv", "sum", "map"))
     raise ConfigError(": ".join(filter(None, (where, field, said))) + came)
 
 

@@ -52,13 +52,32 @@ class Cost:
 
     @cached_property
     def frame_cycles(self) -> int:
-        """Cycles of one frame, if its pixels are there and its result is taken at once."""
+        """Cycles of one frame, if its pixels are there and the result before it has left."""
         return sum(map(self.layer_cycles, self.program.layers))
+
+    @cached_property
+    def output_cycles(self) -> int:
+        """Cycles in which a result leaves if it is always taken at once."""
+        network, last = self.program.config.network, self.program.layers[-1]
+        if network.output == "class":
+            return 2 if self.hardware.result_words else 1
+        shape = network.shapes[last.name]
+        size = 8 if network.output == "map" else last.operation.code_bits
+        values = shape.pixels * shape.channels
+        units = -(-shape.channels // self.hardware.array.unit)
+        takes = values if network.output == "map" else values * size
+        return shape.pixels * (units + 1) + takes + -values * size % 32 + 1
+
+    @property
+    def output_wait(self) -> int:
+        """Cycles in which the last operation waits until the frame before has left."""
+        ahead = self.frame_cycles - self.layer_cycles(self.program.layers[-1])
+        return max(0, self.output_cycles - 2 - ahead)
 
     @property
     def frame_period(self) -> int:
-        """Cycles from result to result: one to hand it over, one to start the next frame."""
-        return self.frame_cycles + 2
+        """Cycles from result to result: one to start the next frame, and maybe a wait."""
+        return self.frame_cycles + 1 + self.output_wait
 
     def array_use(self, layer: LayerProgram) -> float:
         """Multiply-accumulates done, per those that the array could do in the layer's cycles.
@@ -73,7 +92,7 @@ class Cost:
     @property
     def hidden_use(self) -> float:
         """Array use of the layers between the first and the sums, by their cycles."""
-        hidden = [layer for layer in self.program.layers if layer.digits == 1 and not layer.summed]
+        hidden = [layer for layer in self.program.layers if layer.digits == 1 and layer.operation.kind == "conv"]
         cycles = [self.layer_cycles(layer) for layer in hidden]
         used = sum(n * self.array_use(layer) for n, layer in zip(cycles, hidden, strict=True))
         return used / max(1, sum(cycles))

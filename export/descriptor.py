@@ -14,7 +14,9 @@ from export.program import LayerProgram
 
 GATES = None, "or", "mux", "mux_or"  # by their number in the descriptor
 RESCALES = 0, 1, 2, -1, -2  # left shifts of a skip's codes, by their number in the descriptor
-RESULTS = "map", "select", "class"  # what becomes of an operation's sums, by their number
+# What becomes of an operation's sums, by their number: a map of codes, the bits of a mux, a class,
+# or a map of signed values, which leaves.
+RESULTS = "codes", "select", "class", "map"
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,16 @@ def _row(hardware: Hardware, op: LayerProgram) -> tuple[int, int]:
 
 
 def result_of(op: LayerProgram) -> str:
-    return op.operation.output if op.summed else "map"
+    return {"sum": lambda each: each.output, "conv": lambda each: "codes",
+            "map": lambda each: "map"}[op.operation.kind](op.operation)
 
 
 def _conv(op: LayerProgram, name: str, otherwise=0):
-    return otherwise if op.summed else getattr(op.operation, name)
+    return getattr(op.operation, name) if op.operation.kind == "conv" else otherwise
+
+
+def _leaving(bits: Callable[[Hardware], int]):
+    return lambda hardware: bits(hardware) if hardware.output_words else 0
 
 
 def _generator(hardware: Hardware, op: LayerProgram) -> int:
@@ -79,7 +86,7 @@ FIELDS = (
           lambda hw, op, layer: hw.weight_edges.index(op.stored_bits),
           "segments of a stored word of weights"),
     Field("result", _fixed(2), lambda hw, op, layer: RESULTS.index(result_of(op)),
-          "what becomes of the sums: 0 a map of codes, 1 select bits, 2 a class"),
+          "what becomes of the sums: 0 codes, 1 select bits, 2 a class, 3 a map of values"),
     Field("last", _fixed(1), lambda hw, op, layer: op.last, "the program ends with this operation"),
     Field("pool", _fixed(1), lambda hw, op, layer: _conv(op, "pool"), "2x2 maximum of the codes"),
     Field("code_bits", _fixed(2), lambda hw, op, layer: _conv(op, "code_bits", 1),
@@ -92,9 +99,9 @@ FIELDS = (
     Field("right", _fixed(1), lambda hw, op, layer: 1 in op.dx, "the kernel has a column 1"),
     Field("shift", _fixed(bits_for(MAX_SHIFT)), lambda hw, op, layer: layer.shift,
           "bits that the sums are shifted to the right"),
-    Field("pad", _fixed(8), lambda hw, op, layer: hw.pixels.pad if op.digits > 1 else 0,
+    Field("pad", _fixed(8), lambda hw, op, layer: op.pad,
           "pixel value outside the image"),
-    Field("last_digit", lambda hw: bits_for(hw.pixels.digits - 1),
+    Field("last_digit", lambda hw: bits_for(hw.digits - 1),
           lambda hw, op, layer: op.digits - 1, "passes over the pixels' digits, less one"),
     Field("tail", lambda hw: bits_for(6 * hw.array.words), lambda hw, op, layer: op.tail,
           "operands in the last word of a tap"),
@@ -138,6 +145,16 @@ FIELDS = (
     Field("keep_base", _gated(_skip), lambda hw, op, layer: op.keep_base, "... from this word on"),
     Field("select_base", _gated(lambda hw: bits_for(hw.select_words)),
           lambda hw, op, layer: op.select_base, "first word of a mux's select bits"),
+    Field("out_bits", lambda hw: 3 if "map" in hw.outputs else 0,
+          lambda hw, op, layer: (op.operation.out_bits if result_of(op) == "map" else 1) - 1,
+          "bits of a value that leaves, less one"),
+    Field("out_units", _leaving(lambda hw: bits_for(hw.output_units)),
+          lambda hw, op, layer: op.units, "units of channels that leave of a pixel"),
+    Field("out_last_pixel", _leaving(lambda hw: bits_for(hw.output_pixels - 1)),
+          lambda hw, op, layer: max(0, op.out_pixels - 1), "pixels that leave, less one"),
+    Field("out_last_channel", _leaving(lambda hw: bits_for(hw.output_channels - 1)),
+          lambda hw, op, layer: op.channels - 1 if op.out_pixels else 0,
+          "channels that leave, less one"),
     Field("generator", lambda hw: bits_for(len(hw.generators)) if hw.generators else 0,
           lambda hw, op, layer: _generator(hw, op), "0 stored weights, else the automaton"),
     Field("seed", lambda hw: bits_for(hw.seeds - 1) if hw.seeds else 0,

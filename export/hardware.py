@@ -5,13 +5,13 @@ program that does not fit one.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from functools import reduce
-from typing import Annotated, get_type_hints
+from dataclasses import dataclass, fields, replace
+from functools import partial, reduce
+from typing import Annotated, Literal, get_type_hints
 
 from export.automaton import CELLS
 from export.checked import ConfigError
-from export.config import ArrayConfig
+from export.config import DIGITS_OF_PIXEL, ArrayConfig
 from export.program import Program
 from export.words import operands
 
@@ -30,18 +30,19 @@ def bits_for(peak: int) -> int:
     return max(1, peak.bit_length())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class PixelFormat:
-    """The frames that come in, and how their words are stored."""
+    """The pixels of a frame, and how words hold a position of `fold` x `fold` of them."""
 
     channels: int
-    height: int
-    width: int
-    pad: int
-    digits: int
+    fold: int
     digit_words: int
     taps_per_word: int
-    slots: int
+
+    @property
+    def bits(self) -> int:
+        """Of a position."""
+        return 8 * self.channels * self.fold**2
 
 
 @dataclass(frozen=True, order=True)
@@ -62,7 +63,14 @@ class Hardware:
     """Sizes, formats and features of a machine."""
 
     array: Annotated[ArrayConfig, "array"]
-    pixels: Annotated[PixelFormat, "pixel format"]
+    memory: Annotated[Literal["rom", "ram"], "memory of programs"] = "rom"
+    programs: Annotated[int, "programs"] = 1
+    pixels: Annotated[frozenset[PixelFormat], "pixel formats"]
+    pixel_words: Annotated[int, "words of activation memory for pixels"]
+    pixel_slots: Annotated[int, "pixel tiles of a frame"]
+    frame_width: Annotated[int, "columns of a frame"]  # in positions
+    frame_height: Annotated[int, "rows of a frame"]
+    layers: Annotated[int, "operations of a program"]
     operations: Annotated[int, "operations"]
     tiles: Annotated[int, "channel tiles of all operations"]
     activation_words: Annotated[int, "words of activation memory"]
@@ -84,27 +92,55 @@ class Hardware:
     gates: Annotated[frozenset[str], "gates"]
     rescales: Annotated[frozenset[int], "rescalings of a skip"]
     generators: Annotated[frozenset[GeneratorFormat], "generators of weights"]
+    outputs: Annotated[frozenset[str], "outputs"]
+    output_words: Annotated[int, "words of output memory"]
+    output_units: Annotated[int, "units of channels that leave of a pixel"]
+    output_pixels: Annotated[int, "pixels of an output"]
+    output_channels: Annotated[int, "channels of an output"]
 
     @classmethod
-    def of(cls, programs: Sequence[Program]) -> "Hardware":
+    def of(cls, programs: Sequence[Program], *, memory: str = "rom", slots: int = 0,
+           hold: int = 0) -> "Hardware":
         """The smallest machine that runs each of the programs.
+
+        It holds all of them at once or, with `hold`, any so many of them; RAM has records for
+        `slots` programs, by default for those that it holds.
 
         Raises
         ------
         ConfigError
-            If their arrays or pixel formats differ.
+            If their arrays differ.
         """
-        return reduce(_merge, map(_needs, programs))
+        hold = hold or len(programs)
+        if hold > len(programs) or (memory == "rom" and hold < len(programs)):
+            raise ConfigError(f"a machine of {memory.upper()} for {len(programs)} programs cannot "
+                              f"hold {hold}")
+        pixel_words = max(program.pixel_words for program in programs)
+        needs = [_needs(program if program.pixel_words == pixel_words
+                        else Program(program.config, pixel_words)) for program in programs]
+        return replace(_merge(needs, hold), memory=memory, programs=max(hold, slots))
+
+    def place(self, config) -> Program:
+        """The program of a configuration as this machine runs it, or a ConfigError."""
+        program = Program(config, self.pixel_words)
+        self.check(program)
+        return program
 
     def check(self, program: Program):
         """Refuses a program that does not fit; the line names what it needs and what is there."""
         need = _needs(program)
         for each in fields(self):
             wanted, there = getattr(need, each.name), getattr(self, each.name)
+            if each.name in ("memory", "programs"):
+                continue
             if _united(each.name, there, wanted) != there:
                 raise ConfigError(f"{program.config.name}: does not fit the machine: "
                                   f"{_TEXTS[each.name]}: needs {_said(wanted)}, "
                                   f"has {_said(there)}")
+        if need.pixel_words != self.pixel_words:
+            raise ConfigError(f"{program.config.name}: must be placed for a machine with "
+                              f"{self.pixel_words} {_TEXTS['pixel_words']}, "
+                              f"not {need.pixel_words}")
 
     # ---- what follows
 
@@ -132,6 +168,31 @@ class Hardware:
         return self.skip_words > 0
 
     @property
+    def digits(self) -> int:
+        """Passes over a pixel's digits."""
+        return DIGITS_OF_PIXEL[self.array.digit_bits]
+
+    @property
+    def pixel_bits(self) -> int:
+        """Of a pixel on its way in."""
+        return 8 * max(each.channels for each in self.pixels)
+
+    @property
+    def result_words(self) -> bool:
+        """Whether results leave as words of 32 bits: if there are others than a class."""
+        return self.outputs != {"class"}
+
+    @property
+    def summing(self) -> bool:
+        """Whether sums over all pixels are needed: of a class, or of a mux."""
+        return self.select_words > 0 or "class" in self.outputs
+
+    @property
+    def value_bits(self) -> int:
+        """Of a channel in the output memory."""
+        return 8 if "map" in self.outputs else 3
+
+    @property
     def weight_edges(self) -> list[int]:
         """Bits at which the stored words of weights are cut into segments, 0 first.
 
@@ -153,27 +214,29 @@ _TEXTS = {name: hint.__metadata__[0]
 def _needs(program: Program) -> Hardware:
     layers, network, array = program.layers, program.config.network, program.array
     stored = sorted({layer.stored_bits for layer in layers if layer.stored_bits})
-    gated = [layer for layer in layers if not layer.summed and layer.operation.gate]
+    convs = [layer for layer in layers if layer.operation.kind == "conv"]
+    gated = [layer for layer in convs if layer.operation.gate]
     generated = [layer for layer in layers if layer.operation.generator]
-    pooling = [layer.source.width // 2 for layer in layers
-               if layer.keep_pooled or (not layer.summed and layer.operation.pool)]
+    pooling = [layer.source.width // 2 for layer in convs
+               if layer.keep_pooled or layer.operation.pool]
     acc_bits = max(layer.sum_peak for layer in layers).bit_length()
-    first = layers[0]
+    first, last, leaves = layers[0], layers[-1], network.output != "class"
     return Hardware(
         array=array,
-        pixels=PixelFormat(network.channels, network.height, network.width, network.pad,
-                           first.digits, first.digit_words, first.taps_per_word, first.slots),
-        operations=len(layers),
+        pixels=frozenset([PixelFormat(network.channels, network.fold, first.digit_words,
+                                      first.taps_per_word)]),
+        pixel_words=program.pixel_words, pixel_slots=first.slots,
+        frame_width=first.source.width, frame_height=first.source.height,
+        layers=len(layers), operations=len(layers),
         tiles=sum(layer.channel_tiles for layer in layers),
         activation_words=program.activation_words, skip_words=program.skip_words,
         select_words=program.select_words,
-        weights=tuple((bits, sum(layer.weight_steps for layer in layers
-                                 if layer.stored_bits >= bits)) for bits in stored),
+        weights=tuple((bits, weight_rows(program, bits)) for bits in stored),
         seeds=len(generated),
         acc_bits=acc_bits,
-        total_bits=3 + max(layer.sum_peak * layer.source.pixels
-                           for layer in layers if layer.summed).bit_length(),
-        classes=network.classes,
+        total_bits=3 + max((layer.sum_peak * layer.source.pixels
+                            for layer in layers if layer.summed), default=0).bit_length(),
+        classes=network.classes if network.output == "class" else 0,
         width=max(layer.source.width for layer in layers),
         height=max(layer.source.height for layer in layers),
         slots=max(layer.slots for layer in layers),
@@ -184,7 +247,15 @@ def _needs(program: Program) -> Hardware:
                           if not layer.operation.generator),
         gates=frozenset(layer.operation.gate for layer in gated),
         rescales=frozenset(layer.rescale for layer in gated),
-        generators=frozenset(generator_format(layer) for layer in generated))
+        generators=frozenset(generator_format(layer) for layer in generated),
+        outputs=frozenset([network.output]),
+        output_words=program.output_words, output_units=last.units,
+        output_pixels=last.out_pixels, output_channels=last.channels if leaves else 0)
+
+
+def weight_rows(program: Program, bits: int) -> int:
+    """Steps whose stored words have `bits` or more: what a segment that ends there holds."""
+    return sum(layer.weight_steps for layer in program.layers if layer.stored_bits >= bits)
 
 
 def generator_format(layer) -> GeneratorFormat:
@@ -192,23 +263,39 @@ def generator_format(layer) -> GeneratorFormat:
     return GeneratorFormat(generator.rule, generator.mapping, layer.mode)
 
 
-def _merge(one: Hardware, other: Hardware) -> Hardware:
+def _merge(needs: Sequence[Hardware], hold: int) -> Hardware:
     values = {}
     for each in fields(Hardware):
-        a, b = getattr(one, each.name), getattr(other, each.name)
-        values[each.name] = _united(each.name, a, b)
-        if values[each.name] is None:
-            raise ConfigError(f"programs of one machine must have the same "
-                              f"{_TEXTS[each.name]}, not {_said(a)} and {_said(b)}")
+        found = [getattr(need, each.name) for need in needs]
+        if each.name in ("operations", "tiles", "seeds"):  # what programs lie beside each other in
+            values[each.name] = sum(sorted(found)[-hold:])
+        elif each.name == "weights":
+            edges = sorted({bits for weights in found for bits, _ in weights})
+            values[each.name] = tuple(
+                (edge, sum(sorted(_rows(weights, edge) for weights in found)[-hold:]))
+                for edge in edges)
+        else:
+            values[each.name] = reduce(partial(_common, each.name), found)
     return Hardware(**values)
+
+
+def _rows(weights: tuple[tuple[int, int], ...], edge: int) -> int:
+    """Words of at least `edge` bits."""
+    return next((depth for bits, depth in weights if bits >= edge), 0)
+
+
+def _common(name: str, a, b):
+    if (united := _united(name, a, b)) is None:
+        raise ConfigError(f"programs of one machine must have the same {_TEXTS[name]}, "
+                          f"not {_said(a)} and {_said(b)}")
+    return united
 
 
 def _united(name: str, a, b):
     """The least that serves both; None if nothing does."""
     if name == "weights":
         edges = sorted({bits for bits, _ in (*a, *b)})
-        return tuple((edge, max(next((depth for bits, depth in each if bits >= edge), 0)
-                                for each in (a, b))) for edge in edges)
+        return tuple((edge, max(_rows(a, edge), _rows(b, edge))) for edge in edges)
     if isinstance(a, frozenset):
         return a | b
     if isinstance(a, int):

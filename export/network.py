@@ -1,7 +1,8 @@
 """A network as an ordered list of operations that name their inputs, and the one walk over it.
 
 A convolution makes a map of codes from one or several earlier maps; a sum adds a 1x1 layer's sums
-over all pixels and makes of them a class, or a bit per channel that a multiplexer selects by.
+over all pixels and makes of them a class, or a bit per channel that a multiplexer selects by; a map
+of values keeps the sums of each pixel. The last operation is what the network gives.
 Whatever is done with a network (shapes, numpy, torch, cycles) is done by :func:`walk`.
 """
 
@@ -16,6 +17,7 @@ from export.checked import Frozen, Name, Precision, count, shown
 PIXELS = "pixels"  # the name of the network's input
 PIXEL_PEAK = 255
 MAX_SIDE, MAX_CHANNELS, MAX_OPERATIONS = 4096, 4096, 256
+MAX_PIXEL_CHANNELS = 64
 MAX_POSITIONS = 2**20  # of a map, so that nothing here takes minutes or gigabytes
 
 
@@ -99,7 +101,21 @@ class SumConfig(_Operation):
     generator: ClassVar[None] = None
 
 
-Operation = ConvConfig | SumConfig
+class MapConfig(_Operation):
+    """A 1x1 layer's signed sums of each pixel, with bias, shift and clip; it ends the network.
+
+    A value has `out_bits`: -2**(out_bits - 1) ... 2**(out_bits - 1) - 1.
+    """
+
+    kind: Literal["map"] = "map"
+    out_bits: count(8, 2) = 8
+    kernel: ClassVar[int] = 1
+    groups: ClassVar[int] = 1
+    generator: ClassVar[None] = None
+
+
+Operation = ConvConfig | SumConfig | MapConfig
+KINDS = "conv", "sum", "map"
 
 
 class Shape(Frozen):
@@ -121,6 +137,9 @@ class Shape(Frozen):
 class NetworkConfig(Frozen):
     """The operations, from eight-bit pixels to a result.
 
+    `fold` makes one position of each block of `fold` x `fold` pixels (space to depth): channel
+    `(dy * fold + dx) * channels + c` is channel c of the pixel in row dy, column dx of the block.
+
     In a file, `layers` is short for `operations`: `classes` adds a classifier of `classifier_bits`
     at their end, and a layer with a mux but no `select` the sum `NAME_select` behind its skip, with
     weights of `select_bits`.
@@ -128,10 +147,11 @@ class NetworkConfig(Frozen):
 
     height: count(MAX_SIDE)
     width: count(MAX_SIDE)
-    channels: count(64)
+    channels: count(MAX_PIXEL_CHANNELS)
+    fold: Literal[1, 2, 4] = 1
     pad: count(PIXEL_PEAK, 0) = 0
     operations: Annotated[tuple[Annotated[Operation, Field(discriminator="kind")], ...],
-                          Field(strict=False, min_length=2, max_length=MAX_OPERATIONS,
+                          Field(strict=False, min_length=1, max_length=MAX_OPERATIONS,
                                 fail_fast=True)]
 
     @model_validator(mode="before")
@@ -158,8 +178,9 @@ class NetworkConfig(Frozen):
             if not isinstance(each, dict):
                 raise ValueError(f"must be tables, not {shown(each)}")
             each = {"kind": "conv", **each}
-            if each["kind"] not in ("conv", "sum"):
-                raise ValueError(f"kind must be 'conv' or 'sum', not {shown(each['kind'])}")
+            if each["kind"] not in KINDS:
+                raise ValueError(f"kind must be one of {', '.join(KINDS)}, "
+                                 f"not {shown(each['kind'])}")
             if not each.get("inputs"):
                 each["inputs"] = (before,)
             if each["kind"] == "conv":
@@ -172,6 +193,12 @@ class NetworkConfig(Frozen):
         if self.height * self.width > MAX_POSITIONS:
             raise ValueError(f"height x width must be at most {MAX_POSITIONS}, "
                              f"not {self.height}x{self.width}")
+        if self.height % self.fold or self.width % self.fold:
+            raise ValueError(f"height and width must be multiples of fold = {self.fold}, "
+                             f"not {self.height}x{self.width}")
+        if (channels := self.channels * self.fold**2) > MAX_PIXEL_CHANNELS:
+            raise ValueError(f"channels x fold x fold must be at most {MAX_PIXEL_CHANNELS}, "
+                             f"not {channels}")
         _check(self)
         return self
 
@@ -181,9 +208,8 @@ class NetworkConfig(Frozen):
 
     @cached_property
     def shapes(self) -> dict[str, Shape]:
-        """Of the pixels and of each operation's result; pooling drops an odd row or column."""
-        return walk(self, Shape(channels=self.channels, height=self.height, width=self.width),
-                    _shape_of)
+        """Of the folded pixels and each operation's result; pooling drops an odd row or column."""
+        return walk(self, _pixels(self), _shape_of)
 
     def source(self, operation: Operation) -> Shape:
         """All that the operation's weights see: its inputs, concatenated."""
@@ -208,8 +234,21 @@ class NetworkConfig(Frozen):
         return [each for each in self.operations if each.kind == "conv"]
 
     @property
+    def output(self) -> Literal["class", "codes", "map"]:
+        """What leaves: a class, the codes of the last convolution, or the values of a map."""
+        last = self.operations[-1]
+        return {"sum": "class", "conv": "codes", "map": "map"}[last.kind]
+
+    @property
     def classes(self) -> int:
+        """Of a network that classifies; else the channels of what leaves."""
         return self.operations[-1].channels
+
+
+def _pixels(network: NetworkConfig) -> Shape:
+    fold = network.fold
+    return Shape(channels=network.channels * fold**2, height=network.height // fold,
+                 width=network.width // fold)
 
 
 def walk(network: NetworkConfig, pixels, apply: Callable, *, keep: bool = True) -> dict:
@@ -297,15 +336,19 @@ def _check(network: NetworkConfig):
         raise ValueError("only the first operation may read the pixels")
     if unread := [name for name in names[:-1] if name not in read]:
         raise ValueError(f"{unread[0]}: no operation reads it")
-    ends = [each.name for each in network.operations
-            if each.kind == "sum" and each.output == "class"]
-    if ends != [last.name]:
-        raise ValueError(f"the last operation, and no other, must be a sum whose output is a "
-                         f"class, not {ends or last.name}")
-    if last.channels < 2:
+    if ends := [each.name for each in network.operations[:-1] if _leaves(each)]:
+        raise ValueError(f"{ends[0]}: a class or a map of values ends the network, so no operation "
+                         f"must come behind it")
+    if last.kind == "sum" and not _leaves(last):
+        raise ValueError(f"{last.name}: the last operation must be a sum whose output is a class, "
+                         f"a map of values or a convolution, not a select")
+    if last.kind == "sum" and last.channels < 2:
         raise ValueError(f"{last.name}: classes must be at least 2, not {last.channels}")
-    shape = Shape(channels=network.channels, height=network.height, width=network.width)
-    walk(network, shape, lambda *each: _check_operation(network, *each))
+    walk(network, _pixels(network), lambda *each: _check_operation(network, *each))
+
+
+def _leaves(operation: Operation) -> bool:
+    return operation.kind == "map" or (operation.kind == "sum" and operation.output == "class")
 
 
 def _check_operation(network: NetworkConfig, operation: Operation, inputs: list[Shape],
@@ -321,7 +364,7 @@ def _check_operation(network: NetworkConfig, operation: Operation, inputs: list[
     if channels > MAX_CHANNELS:
         raise ValueError(f"{name}: inputs must have at most {MAX_CHANNELS} channels together, "
                          f"not {channels}")
-    if operation.kind == "sum":
+    if operation.kind != "conv":
         return _shape_of(operation, inputs, skip, select)
     if channels % operation.groups or operation.channels % operation.groups:
         raise ValueError(f"{name}: groups must divide {channels} input and "

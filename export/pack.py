@@ -5,7 +5,8 @@ What that adds too much, `peak * |w|` over all negative weights of a channel, is
 folded into the channel's bias here and known nowhere else.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -15,6 +16,7 @@ from export.checked import ConfigError
 from export.descriptor import layer_word, pack_fields, result_of, tile_fields
 from export.hardware import Hardware
 from export.program import LayerProgram, Program
+from export.sections import memories, moved, placed, record_values
 from export.words import bits_to_ints, operands, store_weights
 
 
@@ -93,13 +95,47 @@ def weight_images(program: Program, hardware: Hardware, network: Network) -> lis
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """ROM contents as integers."""
+    """Contents of the memories as integers: of one program whose rows begin at 0, or of several."""
 
     weights: list[list[int]]  # of each segment
     biases: list[int]
     tiles: list[int]
     layers: list[int]
     seeds: list[int]  # of the layers with generated weights
+    records: list[dict[str, int]]  # one for each program
+
+    def rows(self, name: str) -> list[int]:
+        """Those of one of :func:`export.sections.memories`."""
+        if name.startswith("weights"):
+            return self.weights[int(name.removeprefix("weights"))]
+        return getattr(self, name)
+
+
+def empty(hardware: Hardware) -> Images:
+    """A machine into which nothing is loaded."""
+    return Images(weights=[[] for _ in hardware.weights], biases=[], tiles=[], layers=[], seeds=[],
+                  records=[])
+
+
+def join(hardware: Hardware, parts: Sequence[Images]) -> Images:
+    """Programs beside each other, one behind the other in each memory.
+
+    Raises
+    ------
+    ConfigError
+        If a memory is too small for all of them.
+    """
+    found, records = empty(hardware), []
+    for part in parts:
+        bases = {name: len(found.rows(name)) for name in placed(hardware)}
+        records += [moved(record, bases) for record in part.records]
+        for name in memories(hardware):
+            found.rows(name).extend(part.rows(name))
+    for name, (rows, _) in memories(hardware).items():
+        if len(found.rows(name)) > rows:
+            raise ConfigError(f"{len(parts)} programs do not fit the machine at once: {name}: "
+                              f"needs {len(found.rows(name))} rows, has {rows}")
+    return replace(found, records=records)
 
 
 def pack(program: Program, hardware: Hardware, network: Network) -> Images:
@@ -131,7 +167,8 @@ def pack(program: Program, hardware: Hardware, network: Network) -> Images:
         layers=[layer_word(hardware, op, layer)
                 for op, layer in zip(program.layers, network.layers, strict=True)],
         seeds=[bits_to_ints(layer.seed[None])[0] for layer in network.layers
-               if layer.seed is not None])
+               if layer.seed is not None],
+        records=[record_values(program, hardware)])
 
 
 def _difference(came, wanted) -> str:

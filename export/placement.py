@@ -101,9 +101,13 @@ def _result(placed: list[tuple[Region, int]]) -> tuple[dict[str, int], int]:
             max((base + region.size for region, base in placed), default=0))
 
 
-def activations(network: NetworkConfig, array: ArrayConfig,
-                loops: tuple[Loops, ...]) -> list[Block]:
-    """The maps in the activation memory, those that are read together in one block."""
+def activations(network: NetworkConfig, array: ArrayConfig, loops: tuple[Loops, ...],
+                pixel_words: int = 0) -> list[Block]:
+    """The maps in the activation memory, those that are read together in one block.
+
+    The pixels take `pixel_words` at least: where programs alternate, so many that another one's
+    next frame has room there. What the last operation gives leaves, and lies in no memory here.
+    """
     order = {name: k for k, name in enumerate(network.shapes)}  # pixels: 0, operation k: k + 1
     modes = {name: each.mode for each in loops for name in each.operation.inputs}
     follows: dict[str, tuple[str, int]] = {}  # the map behind a map, and the words up to it
@@ -121,8 +125,9 @@ def activations(network: NetworkConfig, array: ArrayConfig,
     for name, shape in network.shapes.items():
         if name == PIXELS:
             first = loops[0]
-            regions[name] = Region(name, first.digits * first.digit_words * first.slots, *ALWAYS)
-        elif network.by_name[name].kind == "conv":
+            words = max(pixel_words, first.digits * first.digit_words * first.slots)
+            regions[name] = Region(name, words, *ALWAYS)
+        elif network.by_name[name].kind == "conv" and name != loops[-1].name:
             mode = modes.get(name) or array.mode(name, network.by_name[name].code_bits)
             words = -(-written_channels(shape.channels, array) // operands(mode, array.words))
             last = max([order[name], *(order[each.name] for each in network.readers(name))])

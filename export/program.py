@@ -17,9 +17,12 @@ class LayerProgram(Loops):
 
     last: bool  # of the program
     in_base: int
+    pad: int = 0  # pixel value outside of the image; of codes 0
     out_base: int = 0
-    out_mode: int = 0  # word precision of those that read the output
+    out_mode: int = 1  # word precision of those that read the output
     out_slots: int = 0
+    units: int = 0  # of channels that leave per pixel, if it is the last one and no sum
+    out_pixels: int = 0  # ... and the pixels
     keep: bool = False  # the output goes into the skip memory too
     keep_pooled: bool = False  # ... after 2x2 pooling
     keep_base: int = 0
@@ -37,6 +40,11 @@ class Program:
     ----------
     layers : the operations in their order
     activation_words, skip_words, select_words : depths of the memories that they need
+    pixel_words : ... of which so many first words of activations are the pixels'
+    output_words : units of channels that leave
+
+    `pixel_words` reserves more for the pixels than they need, as a machine of several programs
+    does.
 
     Raises
     ------
@@ -44,11 +52,12 @@ class Program:
         If the array lacks a precision that an operation needs, or maps cannot be placed.
     """
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, pixel_words: int = 0):
         self.config, self.array = config, config.array
         network, array = config.network, config.array
         loops = schedule(network, array)
-        maps = placement.activations(network, array, loops)
+        maps = placement.activations(network, array, loops, pixel_words)
+        self.pixel_words = maps[0][0][0].size
         bases, self.activation_words = placement.allocate(maps)
         kept, pooled = placement.skips(network, array)
         skip_bases, self.skip_words = placement.allocate(kept)
@@ -62,9 +71,13 @@ class Program:
         layers, generated = [], 0
         for each in loops:
             operation, name = each.operation, each.name
-            values = {"last": each is loops[-1], "in_base": bases[operation.inputs[0]]}
+            values = {"last": each is loops[-1], "in_base": bases[operation.inputs[0]],
+                      "pad": network.pad_of(operation)}
             if each.summed:
                 values["select_base"] = selects.get(name, 0)
+            elif values["last"]:
+                values |= {"units": each.channel_tiles * array.units,
+                           "out_pixels": network.shapes[name].pixels}
             else:
                 values |= {"out_base": bases[name],
                            "out_mode": modes.get(name) or array.mode(name, operation.code_bits),
@@ -72,7 +85,7 @@ class Program:
             if name in skip_bases:
                 values |= {"keep": True, "keep_pooled": name in pooled,
                            "keep_base": skip_bases[name]}
-            if not each.summed and operation.gate:
+            if operation.kind == "conv" and operation.gate:
                 skip = network.by_name[operation.skip]
                 values |= {"skip_base": skip_bases[skip.name], "skip_size": skip_sizes[skip.name],
                            "rescale": operation.code_bits - skip.code_bits,
@@ -82,3 +95,4 @@ class Program:
                 generated += 1
             layers.append(LayerProgram(**vars(each), **values))
         self.layers = tuple(layers)
+        self.output_words = layers[-1].units * layers[-1].out_pixels

@@ -64,7 +64,7 @@ class SystolicArray(wiring.Component):
         m = Module()
         array = self.hardware.array
         R, C, K = array.rows, array.columns, array.units
-        horner = self.hardware.pixels.digits > 1
+        horner = self.hardware.digits > 1
 
         m.submodules.pe = grid = Module()
         pe = [[ProcessingElement(words=array.words, precisions=array.precisions,

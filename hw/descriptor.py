@@ -3,7 +3,7 @@
 from amaranth import signed
 from amaranth.lib import data
 
-from export.descriptor import layer_fields, tile_fields
+from export.descriptor import RESULTS, layer_fields, tile_fields
 from export.hardware import Hardware
 
 
@@ -20,3 +20,8 @@ def tile_layout(hardware: Hardware) -> data.StructLayout:
 def bias_layout(hardware: Hardware) -> data.ArrayLayout:
     """Folded biases of one channel tile."""
     return data.ArrayLayout(signed(hardware.score_bits), hardware.array.columns)
+
+
+def is_summed(layer):
+    """Whether the sums of all pixels are added up."""
+    return (layer.result == RESULTS.index("select")) | (layer.result == RESULTS.index("class"))

@@ -1,4 +1,4 @@
-"""The engine: pixels in, classes out, any program that fits the machine in between."""
+"""The engine: pixels in, results out, any program that fits the machine in between."""
 
 from amaranth import Module, Mux
 from amaranth.lib import stream, wiring
@@ -9,82 +9,145 @@ from export.pack import Images
 from hw.array import SystolicArray
 from hw.epilogue import Epilogue, probe_layout
 from hw.feeder import Feeder
-from hw.head import result_layout
+from hw.frame import Frame, pixel_shape
+from hw.loader import Loader, word_layout
 from hw.memory import ActivationMemory
+from hw.output import Output, result_layout
 from hw.pixels import PixelInput
+from hw.records import Records
 from hw.sequencer import Sequencer
 from hw.weights import WeightFeeder
 
 
 class Engine(wiring.Component):
-    """Runs one network on a systolic array, frame after frame, without reset in between.
+    """Runs programs on a systolic array, frame after frame, without reset in between.
 
     A frame takes :attr:`export.cost.Cost.frame_cycles` cycles from `busy` to its result, which is
     held until it is taken; the next frame's pixels are accepted once the first operation has read
-    this one's.
+    this one's, and it is in work until it comes to its last operation while a result waits.
+
+    With `framed`, pixels are marked where a frame ends, and a frame of another length is dropped.
 
     Members
     -------
-    pixels : In(stream of 8 * channels bits)    raster order, channel 0 (red) lowest
-    result : Out(stream of result_layout)       class and its score
+    pixels : In(stream of pixel_shape)          raster order, channel 0 (red) lowest
+    result : Out(stream of result_layout)       class and its score, or words
+    program : In(range(programs))   of the next frame, from its first pixel on; if there are several
+    load : In(stream of word_layout)            words of program images; of RAM only
+    load_error : Out(1)     ... one was refused, for a cycle
+    unloaded : Out(1)       the selected program is none; of RAM only
+    frame_error : Out(2)    a frame was dropped: too short, too long, for a cycle; of framed pixels
     probe : Out(probe_layout)                   every code that is written; may be left open
-    busy : Out(1)                               a frame is in work; low for a cycle between two
-    layer : Out(range(layers))                  ... and this is its layer
+    busy : Out(1)           a frame is in work; low for a cycle between two
+    layer : Out(range(layers))                  ... and this operation of its program
     """
 
     pixels: stream.Interface
     result: stream.Interface
 
-    def __init__(self, hardware: Hardware, images: Images):
-        self.hardware, self.images = hardware, images
+    def __init__(self, hardware: Hardware, images: Images, framed: bool = False):
+        self.hardware, self.images, self.framed = hardware, images, framed
+        ram = hardware.memory == "ram"
         super().__init__({
-            "pixels": In(stream.Signature(8 * hardware.pixels.channels)),
+            "pixels": In(stream.Signature(pixel_shape(hardware, framed))),
             "result": Out(stream.Signature(result_layout(hardware))),
+            **({"program": In(range(hardware.programs))} if hardware.programs > 1 else {}),
+            **({"load": In(stream.Signature(word_layout(hardware))), "load_error": Out(1),
+                "unloaded": Out(1)} if ram else {}),
+            **({"frame_error": Out(2)} if framed else {}),
             "probe": Out(probe_layout(hardware)),
             "busy": Out(1),
-            "layer": Out(range(hardware.operations)),
+            "layer": Out(range(hardware.layers)),
         })
 
     def elaborate(self, platform):
         m = Module()
         hardware, images = self.hardware, self.images
         m.submodules.sequencer = sequencer = Sequencer(hardware, images.tiles, images.layers)
+        m.submodules.records = records = Records(hardware, images.records)
         m.submodules.pixels = pixels = PixelInput(hardware)
         m.submodules.memory = memory = ActivationMemory(hardware)
         m.submodules.feeder = feeder = Feeder(hardware)
         m.submodules.weights = weights = WeightFeeder(hardware, images.weights, images.seeds)
         m.submodules.array = array = SystolicArray(hardware)
         m.submodules.epilogue = epilogue = Epilogue(hardware, images.biases)
+        m.submodules.output = output = Output(hardware)
         layer = sequencer.layer
 
-        wiring.connect(m, wiring.flipped(self.pixels), pixels.pixels)
+        self._take_pixels(m, records, pixels)
+        if hardware.memory == "ram":
+            self._load(m, records, sequencer, [records, sequencer, weights, epilogue])
+        wiring.connect(m, output.result, wiring.flipped(self.result))
         m.d.comb += [
             # The epilogue never waits; pixels use the cycles that it leaves.
             memory.write.eq(Mux(epilogue.write.valid, epilogue.write, pixels.write)),
             pixels.granted.eq(~epilogue.write.valid),
+            pixels.record.eq(records.record),
             sequencer.pixels_ready.eq(pixels.ready),
             pixels.read.eq(sequencer.pixels_read),
+            sequencer.record.eq(records.record), sequencer.number.eq(records.number),
 
             feeder.layer.eq(layer), feeder.step.eq(sequencer.step),
             memory.address.eq(feeder.address), feeder.data.eq(memory.data),
             weights.layer.eq(layer), weights.step.eq(sequencer.step),
-            weights.restart.eq(sequencer.restart), weights.fetch.eq(sequencer.fetch),
+            weights.restart.eq(sequencer.restart), weights.record.eq(records.record),
+            weights.fetch.eq(sequencer.fetch),
 
             array.tail.eq(layer.tail),
             array.acts.eq(feeder.acts), array.control.eq(feeder.control),
             array.rows.eq(weights.rows), array.weight_control.eq(weights.control),
 
-            epilogue.restart.eq(sequencer.restart), epilogue.fetch.eq(sequencer.fetch),
+            epilogue.restart.eq(sequencer.restart), epilogue.record.eq(records.record),
+            epilogue.fetch.eq(sequencer.fetch),
             epilogue.layer.eq(layer), epilogue.index.eq(sequencer.index),
             epilogue.start.eq(array.start), epilogue.sums.eq(array.sums),
             sequencer.done.eq(epilogue.done),
 
-            self.result.valid.eq(sequencer.result_valid),
-            sequencer.result_ready.eq(self.result.ready),
-            self.result.payload.eq(epilogue.result),
+            output.fetch.eq(sequencer.fetch), output.layer.eq(layer),
+            output.walk.eq(epilogue.leaving.walk), output.emit.eq(epilogue.leaving.valid),
+            output.values.eq(epilogue.leaving["values"]), output.best.eq(epilogue.best),
+            output.finished.eq(sequencer.finished), sequencer.output_free.eq(output.free),
+
             self.probe.eq(epilogue.probe),
             self.busy.eq(sequencer.busy), self.layer.eq(sequencer.index),
         ]
         for k, precision in enumerate(hardware.array.precisions):
             m.d.comb += array.mode[k].eq(layer.mode == precision)
         return m
+
+    def _take_pixels(self, m: Module, records: Records, pixels: PixelInput):
+        """Through the frame check, where there is something to check or to fold."""
+        if hasattr(self, "program"):
+            m.d.comb += records.program.eq(self.program)
+        if not self.framed and all(each.fold == 1 for each in self.hardware.pixels):
+            m.d.comb += [
+                pixels.pixels.valid.eq(self.pixels.valid & records.accept),
+                self.pixels.ready.eq(pixels.pixels.ready & records.accept),
+                pixels.pixels.payload.eq(self.pixels.payload),
+                records.taken.eq(self.pixels.valid & self.pixels.ready),
+                records.free.eq(pixels.read),
+            ]
+            return
+        m.submodules.frame = frame = Frame(self.hardware, self.framed)
+        wiring.connect(m, wiring.flipped(self.pixels), frame.pixels)
+        wiring.connect(m, frame.positions, pixels.pixels)
+        m.d.comb += [
+            frame.record.eq(records.record), frame.accept.eq(records.accept),
+            frame.read.eq(pixels.read), pixels.drop.eq(frame.dropped),
+            records.taken.eq(frame.taken), records.free.eq(pixels.read | frame.dropped),
+        ]
+        if self.framed:
+            m.d.comb += self.frame_error.eq(frame.short | frame.long << 1)
+
+    def _load(self, m: Module, records: Records, sequencer: Sequencer, units: list):
+        m.submodules.loader = loader = Loader(self.hardware)
+        wiring.connect(m, wiring.flipped(self.load), loader.words)
+        m.d.comb += [unit.fill.eq(loader.fill) for unit in units]
+        pending, busy = loader.users[0], loader.users[1]
+        m.d.comb += [
+            self.load_error.eq(loader.refused), self.unloaded.eq(records.unloaded),
+            pending.valid.eq(records.pending), pending.number.eq(records.number),
+            pending.record.eq(records.record),
+            busy.valid.eq(sequencer.busy), busy.number.eq(sequencer.runs),
+            busy.record.eq(sequencer.running),
+        ]

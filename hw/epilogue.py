@@ -2,17 +2,18 @@
 
 from amaranth import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from export.descriptor import RESULTS
 from export.hardware import Hardware
-from hw.descriptor import bias_layout, layer_layout
+from hw.descriptor import bias_layout, is_summed, layer_layout
 from hw.gate import Gate
-from hw.head import Head, result_layout
+from hw.head import Head, best_layout
 from hw.memory import write_layout
 from hw.pool import Pool
-from hw.walk import CODE_BITS, Walk
+from hw.records import record_layout
+from hw.store import fill_member, store
+from hw.walk import CODE_BITS, Walk, walk_layout
 from hw.writer import Writer
 
 
@@ -21,9 +22,16 @@ def probe_layout(hardware: Hardware) -> data.StructLayout:
     order, in each `unit` channels at a time."""
     return data.StructLayout({
         "valid": 1,
-        "layer": range(hardware.operations),
+        "layer": range(hardware.layers),
         "codes": data.ArrayLayout(CODE_BITS, hardware.array.unit),
     })
+
+
+def leaving_layout(hardware: Hardware) -> data.StructLayout:
+    """A unit of the last operation's codes or values, which leave."""
+    return data.StructLayout({
+        "valid": 1, "walk": walk_layout(hardware),
+        "values": data.ArrayLayout(hardware.value_bits, hardware.array.unit)})
 
 
 class Epilogue(wiring.Component):
@@ -31,40 +39,46 @@ class Epilogue(wiring.Component):
 
     `code = clip((sum + bias) >> shift, 0, 2**code_bits - 1)`. A gate may merge the codes with a
     skip's, then they may be pooled, and they are written as the reading operations want them.
-    Sums over all pixels go to the :class:`hw.head.Head` instead.
+    Sums over all pixels go to the :class:`hw.head.Head` instead. What the last operation makes is
+    not written but leaves; a map's values are `clip((sum + bias) >> shift)`, signed.
 
     Members
     -------
-    restart : In(1)     bias pointer back to the first channel tile, between frames
+    restart : In(1)     bias pointer to the first channel tile of the program of `record`
+    record : In(record_layout)
     fetch : In(1)       an operation starts in the next cycle
     layer, index : In   its descriptor and number
     start : In(1), sums : In(ArrayLayout(acc_bits, C))      from the array
     write : Out(write_layout)
     done : Out(1)       all of the operation is in the memory, or its sums are known
-    result : Out(result_layout)     class and score, valid from the `done` of a class on
+    best : Out(best_layout)     class and score, valid from the `done` of a class on
+    leaving : Out(leaving_layout)
     probe : Out(probe_layout)
+    fill : In(fill_layout)      of RAM only
     """
 
     def __init__(self, hardware: Hardware, biases: list[int]):
-        self.hardware, self.rom = hardware, biases
+        self.hardware, self.biases = hardware, biases
         super().__init__({
             "restart": In(1),
+            "record": In(record_layout(hardware)),
             "fetch": In(1),
             "layer": In(layer_layout(hardware)),
-            "index": In(range(hardware.operations)),
+            "index": In(range(hardware.layers)),
             "start": In(1),
             "sums": In(data.ArrayLayout(hardware.acc_bits, hardware.array.columns)),
             "write": Out(write_layout(hardware)),
             "done": Out(1),
-            "result": Out(result_layout(hardware)),
+            "best": Out(best_layout(hardware)),
+            "leaving": Out(leaving_layout(hardware)),
             "probe": Out(probe_layout(hardware)),
+            **fill_member(hardware),
         })
 
     def elaborate(self, platform):
         m = Module()
         hardware, layer, array = self.hardware, self.layer, self.hardware.array
         U, K = array.unit, array.units
-        summed = layer.result != RESULTS.index("map")
 
         m.submodules.counter = counter = Walk(hardware)
         m.d.comb += [counter.layer.eq(layer), counter.start.eq(self.start)]
@@ -88,9 +102,10 @@ class Epilogue(wiring.Component):
         codes = Signal(data.ArrayLayout(CODE_BITS, U))
         peak = Signal(CODE_BITS)
         m.d.comb += peak.eq((1 << layer.code_bits) - 1)
+        shifted = [each >> layer.shift for each in y]
         for u in range(U):
-            shifted = y[u] >> layer.shift
-            m.d.sync += codes[u].eq(Mux(shifted < 0, 0, Mux(shifted > peak, peak, shifted)))
+            m.d.sync += codes[u].eq(
+                Mux(shifted[u] < 0, 0, Mux(shifted[u] > peak, peak, shifted[u])))
 
         # Stage 4: gate, pooling.
         four = self._stage(m, three, "four")
@@ -108,22 +123,52 @@ class Epilogue(wiring.Component):
 
         # Stage 5: place and write.
         m.submodules.writer = writer = Writer(hardware)
-        m.submodules.head = head = Head(hardware)
+        last = layer.last if hardware.output_words else 0
         m.d.comb += [
             writer.fetch.eq(self.fetch), writer.layer.eq(layer), writer.walk.eq(four),
-            writer.emit.eq(pool.emit), writer.codes.eq(pool.pooled), self.write.eq(writer.write),
+            writer.emit.eq(pool.emit & ~last), writer.codes.eq(pool.pooled), self.write.eq(writer.write),
             self.probe.valid.eq(pool.emit), self.probe.layer.eq(self.index),
             self.probe.codes.eq(Mux(pool.emit, pool.pooled, 0)),
-            head.fetch.eq(self.fetch), head.layer.eq(layer), head.walk.eq(one),
-            head.sums.eq(sums), head.bias.eq(biases), self.result.eq(head.result),
         ]
-        if hardware.gated:
-            m.d.comb += [gate.signs.eq(head.signs), gate.select.eq(head.select)]
+        if hardware.output_words:
+            self._leave(m, shifted, three, four, pool, last)
+
         # The memory registers the write once more before it is done.
         written = Signal(2)
         m.d.sync += written.eq(Cat(four.valid & four.layer_last, written))
-        m.d.comb += self.done.eq(Mux(summed, head.done, written[-1]))
+        m.d.comb += self.done.eq(written[-1])
+        if hardware.summing:
+            m.submodules.head = head = Head(hardware)
+            m.d.comb += [
+                head.fetch.eq(self.fetch), head.layer.eq(layer), head.walk.eq(one),
+                head.sums.eq(sums), head.bias.eq(biases), self.best.eq(head.result)]
+            with m.If(is_summed(layer)):
+                m.d.comb += self.done.eq(head.done)
+            if hardware.gated:
+                m.d.comb += [gate.signs.eq(head.signs), gate.select.eq(head.select)]
         return m
+
+    def _leave(self, m: Module, shifted: list, three, four, pool, last):
+        """Codes behind stage 4, and values, which are clipped at stage 3 and pass by the pool."""
+        layer, leaving = self.layer, self.leaving
+        m.d.comb += [leaving.walk.eq(four), leaving.valid.eq(pool.emit & last)]
+        for u, code in enumerate(pool.pooled):
+            m.d.comb += leaving["values"][u].eq(code)
+        if "map" not in self.hardware.outputs:
+            return
+        peak = Signal(8)  # the largest value
+        m.d.comb += peak.eq((1 << layer.out_bits) - 1)
+        values = [Signal(signed(8), name=f"value_{u}") for u in range(len(shifted))]
+        later = [Signal(signed(8), name=f"value_{u}_later") for u in range(len(shifted))]
+        mapped, emit = layer.result == RESULTS.index("map"), Signal()
+        for u, each in enumerate(shifted):
+            m.d.sync += [
+                values[u].eq(Mux(each > peak, peak, Mux(each < ~peak.as_signed(), ~peak, each))),
+                later[u].eq(values[u])]
+        m.d.sync += emit.eq(three.valid & three.inside)
+        with m.If(mapped):
+            m.d.comb += leaving.valid.eq(emit)
+            m.d.comb += [leaving["values"][u].eq(each) for u, each in enumerate(later)]
 
     def _stage(self, m: Module, before, name: str):
         after = Signal(before.shape(), name=f"at_{name}")
@@ -132,13 +177,11 @@ class Epilogue(wiring.Component):
 
     def _biases(self, m: Module, walk):
         """Biases of the channel tile that is at stage one."""
-        m.submodules.biases = rom = Memory(
-            shape=bias_layout(self.hardware).size, depth=self.hardware.tiles, init=self.rom)
-        port = rom.read_port()
+        port = store(m, self, "biases", self.biases)
         pointer = Signal(range(self.hardware.tiles + 1))
         m.d.comb += port.addr.eq(pointer)
         with m.If(self.restart):
-            m.d.sync += pointer.eq(0)
+            m.d.sync += pointer.eq(self.record.tiles_base)
         with m.Elif(walk.valid & walk.channels_last):
             m.d.sync += pointer.eq(pointer + 1)
         return data.View(bias_layout(self.hardware), port.data)

@@ -95,7 +95,7 @@ class Feeder(wiring.Component):
         inside = delay(m, self.step.mask, stages, "inside")
         # The pad pixel's current digit, most significant first; each of its bits is the value of
         # that bit of all operands.
-        last = self.hardware.pixels.digits - 1
+        last = self.hardware.digits - 1
         digit = Signal(precision)
         with m.Switch(self.step.digit):
             for k in range(last + 1):

@@ -8,13 +8,13 @@ from amaranth.lib.wiring import In, Out
 
 from export.descriptor import RESULTS
 from export.hardware import Hardware
-from hw.descriptor import bias_layout, layer_layout
+from hw.descriptor import bias_layout, is_summed, layer_layout
 from hw.walk import walk_layout
 
 
-def result_layout(hardware: Hardware) -> data.StructLayout:
+def best_layout(hardware: Hardware) -> data.StructLayout:
     """The class, and its score: the sum over the last map with its bias."""
-    return data.StructLayout({"class": range(hardware.classes),
+    return data.StructLayout({"class": range(max(2, hardware.classes)),
                               "score": signed(hardware.score_bits)})
 
 
@@ -31,7 +31,7 @@ class Head(wiring.Component):
     walk : In(walk_layout)      the unit
     sums : In(ArrayLayout(acc_bits, unit)), bias : In(bias_layout)
     done : Out(1)       all of the operation's sums are compared
-    result : Out(result_layout)     valid from the `done` of a class on
+    result : Out(best_layout)       valid from the `done` of a class on
     select : Out(1), signs : Out(C)     a tile's sums are complete; which are not negative
     """
 
@@ -44,7 +44,7 @@ class Head(wiring.Component):
             "sums": In(data.ArrayLayout(hardware.acc_bits, hardware.array.unit)),
             "bias": In(bias_layout(hardware)),
             "done": Out(1),
-            "result": Out(result_layout(hardware)),
+            "result": Out(best_layout(hardware)),
             "select": Out(1),
             "signs": Out(hardware.array.columns),
         })
@@ -56,7 +56,7 @@ class Head(wiring.Component):
         score = signed(hardware.score_bits)
         walk = self.walk
         totals = [Signal(score, name=f"total_{c}") for c in range(columns)]
-        active = walk.valid & (layer.result != RESULTS.index("map"))
+        active = walk.valid & is_summed(layer)
         for c, total in enumerate(totals):
             with m.If(active & walk.inside & (walk.unit == c // unit)):
                 m.d.sync += total.eq(Mux(walk.first, self.bias[c], total) + self.sums[c % unit])

@@ -4,9 +4,11 @@ from amaranth import Array, Cat, Const, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from export.hardware import Hardware
+from export.hardware import Hardware, PixelFormat
 from export.words import operands
+from hw.frame import position_bits
 from hw.memory import LANES, write_layout
+from hw.records import record_layout
 
 
 class PixelInput(wiring.Component):
@@ -15,14 +17,16 @@ class PixelInput(wiring.Component):
     A word of pixel x holds `taps_per_word` neighbours in a row; what lies outside the image is the
     pad pixel. A pixel takes one cycle more than its words, further cycles while `write` is not
     `granted`. When a frame is complete, none is accepted until `read` says that the first layer
-    is through with it.
+    is through with it. A pixel here is a position, of several pixels where these are folded.
 
     Members
     -------
-    pixels : In(stream.Signature(8 * channels))     raster order, channel 0 lowest
+    record : In(record_layout)      of the frame's program
+    pixels : In(stream of position_bits)            raster order, channel 0 lowest
     write : Out(write_layout), granted : In(1)      the write is done in a cycle with `granted`
     ready : Out(1)      a whole frame is in the memory
     read : In(1)        ... and is not needed any more
+    drop : In(1)        forget what has come of a frame
     """
 
     pixels: stream.Interface
@@ -30,84 +34,97 @@ class PixelInput(wiring.Component):
     def __init__(self, hardware: Hardware):
         self.hardware = hardware
         super().__init__({
-            "pixels": In(stream.Signature(8 * hardware.pixels.channels)),
+            "record": In(record_layout(hardware)),
+            "pixels": In(stream.Signature(position_bits(hardware))),
             "write": Out(write_layout(hardware)),
             "granted": In(1),
             "ready": Out(1),
             "read": In(1),
+            "drop": In(1),
         })
 
     def elaborate(self, platform):
         m = Module()
-        frame, array = self.hardware.pixels, self.hardware.array
-        rows, taps = array.rows, frame.taps_per_word
-        pixel_bits = 8 * frame.channels
+        hardware, record = self.hardware, self.record
+        rows, formats = hardware.array.rows, sorted(hardware.pixels)
+        taps = max(each.taps_per_word for each in formats)
+        most = max(hardware.digits * each.digit_words for each in formats)
 
         # The last `taps` pixels of the row, newest last; a row ends with one outside of it.
-        blank = Const(int.from_bytes(bytes([frame.pad]) * frame.channels, "little"), pixel_bits)
-        window = [Signal(pixel_bits, name=f"window_{k}") for k in range(taps)]
-        extra = taps > 1
-        x, y = Signal(range(frame.width + 2)), Signal(range(frame.height))
-        word = Signal(range(frame.digits * frame.digit_words))
-        address = Signal(range(self.hardware.activation_words))
-        slot, bank = Signal(range(frame.slots)), Signal(range(rows))
+        window = [Signal(position_bits(hardware), name=f"window_{k}") for k in range(taps)]
+        x, y = Signal(range(hardware.frame_width + 2)), Signal(range(hardware.frame_height))
+        word, address = Signal(range(most)), Signal(range(hardware.activation_words))
+        slot, bank = Signal(range(hardware.pixel_slots)), Signal(range(rows))
+        blank, extra = Signal(position_bits(hardware)), Signal()
+        last_word, stored = Signal.like(word), Signal(3 * 2 * hardware.array.words)
+        with m.Switch(record.format):
+            for k, each in enumerate(formats):
+                with m.Case(k):
+                    m.d.comb += [
+                        blank.eq(record.pad.replicate(each.bits // 8)),
+                        extra.eq(each.taps_per_word > 1),
+                        last_word.eq(hardware.digits * each.digit_words - 1),
+                        stored.eq(Array(self._words(each, window))[word]),
+                    ]
 
-        outside = extra & (x == frame.width)
-        words = Array(self._words(window))
+        outside = extra & (x == record.last_x + 1)
         m.d.comb += [
             self.write.bank.eq(bank),
             self.write.address.eq(address),
             self.write.enable.eq(~0),
         ]
         for lane in range(LANES):
-            m.d.comb += self.write.data[lane].eq(words[word].word_select(
-                lane, 2 * array.words))
+            m.d.comb += self.write.data[lane].eq(stored.word_select(
+                lane, 2 * hardware.array.words))
 
         def shift(pixel):
             return [old.eq(new) for old, new in zip(window, [*window[1:], pixel], strict=True)]
 
+        begin = [x.eq(0), y.eq(0), word.eq(0), bank.eq(0), slot.eq(0), address.eq(0)]
         with m.FSM():
             with m.State("TAKE"):
                 m.d.comb += self.pixels.ready.eq(~outside)
                 with m.If(self.pixels.valid | outside):
                     m.d.sync += [shift(Mux(outside, blank, self.pixels.payload)), x.eq(x + 1)]
-                    if extra:
-                        with m.If(x == 0):
-                            m.d.sync += [old.eq(blank) for old in window[:-1]]
-                        with m.Else():
-                            m.next = "WRITE"
-                    else:
+                    with m.If(extra & (x == 0)):
+                        m.d.sync += [old.eq(blank) for old in window[:-1]]
+                    with m.Else():
                         m.next = "WRITE"
+                with m.If(self.drop):
+                    m.next = "TAKE"
             with m.State("WRITE"):
                 m.d.comb += self.write.valid.eq(1)
                 with m.If(self.granted):
-                    m.d.sync += [word.eq(word + 1), address.eq(address + frame.slots)]
-                    with m.If(word == frame.digits * frame.digit_words - 1):
+                    m.d.sync += [word.eq(word + 1), address.eq(address + record.slots)]
+                    with m.If(word == last_word):
                         m.next = "TAKE"
                         m.d.sync += [word.eq(0), bank.eq(bank + 1), address.eq(slot)]
                         with m.If(bank == rows - 1):
                             m.d.sync += [bank.eq(0), slot.eq(slot + 1), address.eq(slot + 1)]
-                        with m.If(x == frame.width + extra):
+                        with m.If(x == record.last_x + 1 + extra):
                             m.d.sync += [x.eq(0), y.eq(y + 1)]
-                            with m.If(y == frame.height - 1):
-                                m.d.sync += [y.eq(0), bank.eq(0), slot.eq(0), address.eq(0)]
+                            with m.If(y == record.last_y):
+                                m.d.sync += begin
                                 m.next = "FULL"
+                with m.If(self.drop):
+                    m.next = "TAKE"
             with m.State("FULL"):
                 m.d.comb += self.ready.eq(1)
                 with m.If(self.read):
                     m.next = "TAKE"
+        with m.If(self.drop):
+            m.d.sync += begin
         return m
 
-    def _words(self, window) -> list:
+    def _words(self, frame: PixelFormat, window) -> list:
         """The word groups of a pixel, digit after digit, in memory order."""
-        frame, half = self.hardware.pixels, self.hardware.array.words
-        precision = self.hardware.array.digit_bits
+        half, precision = self.hardware.array.words, self.hardware.array.digit_bits
         ops = operands(precision, half)
-        channels = [pixel.word_select(c, 8) for pixel in window
-                    for c in range(frame.channels)]
+        channels = [pixel.word_select(c, 8) for pixel in window[-frame.taps_per_word:]
+                    for c in range(frame.bits // 8)]
         channels += [Const(0, 8)] * (frame.digit_words * ops - len(channels))
         words = []
-        for digit in reversed(range(frame.digits)):
+        for digit in reversed(range(self.hardware.digits)):
             for k in range(frame.digit_words):
                 values = [(channel >> precision * digit)[:precision]
                           for channel in channels[k * ops:(k + 1) * ops]]

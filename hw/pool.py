@@ -39,7 +39,7 @@ class Pool(wiring.Component):
         m = Module()
         hardware, layer, walk = self.hardware, self.layer, self.walk
         now = self.codes.as_value()
-        inside = walk.valid & walk.inside & (layer.result == RESULTS.index("map"))
+        inside = walk.valid & walk.inside & (layer.result == RESULTS.index("codes"))
         block = self._block(m, now) if hardware.pool_width else now
         corner = walk.x[0] & walk.y[0]
         m.d.sync += [self.emit.eq(inside & (~layer.pool | corner)),

@@ -2,11 +2,12 @@
 
 from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from export.hardware import Hardware, bits_for
 from hw.descriptor import layer_layout, tile_layout
+from hw.records import record_layout
+from hw.store import fill_member, store
 
 
 def step_layout(hardware: Hardware) -> data.StructLayout:
@@ -18,7 +19,7 @@ def step_layout(hardware: Hardware) -> data.StructLayout:
         "pass_last": 1,  # last step before the weights start over
         "tile_done": 1,  # last step that needs this channel tile's weights
         "word_last": 1,  # last word of a tap
-        "digit": bits_for(hardware.pixels.digits - 1),
+        "digit": bits_for(hardware.digits - 1),
         "dy": signed(2), "dx": signed(2),
         "word": bits_for(hardware.activation_words),  # the word's address, before slot and base
         "slot": bits_for(hardware.slots),  # of the tile's pixels
@@ -31,37 +32,47 @@ class Sequencer(wiring.Component):
 
     A layer starts with the fetch of its descriptor, steps through its tiles without a gap (but
     for tiles shorter than the drain of the one before) and ends when the epilogue has `done` its
-    last pixel. The first layer waits for a whole frame of pixels; after the last one the result
-    must be taken before the next frame starts.
+    last pixel. The first layer waits for a whole frame of pixels, the last one until the result of
+    the frame before has left.
 
     Members
     -------
+    record : In(record_layout)    of the program of the frame that is ready
+    number : In(range(programs))  ... and its number
+    running : Out(record_layout), runs : Out(range(programs))   of the program that runs
     layer : Out(layer_layout)     descriptor of the current layer
-    index : Out(range(layers))    its number
+    index : Out(range(layers))    its number in the program
     fetch : Out(1)                a layer starts; the descriptor is there from the next cycle on
-    restart : Out(1)              a frame starts: ROM pointers go back to 0
+    restart : Out(1)              a frame starts: pointers go back to the program's first rows
     step : Out(step_layout)
     pixels_ready : In(1)          a frame of pixels is in the memory
     pixels_read : Out(1)          ... and has been read
     done : In(1)                  the epilogue is through with a layer
-    result_valid, result_ready    handshake of the result
+    finished : Out(1)             ... and it was the last one: the result is there
+    output_free : In(1)           the last result has left
     busy : Out(1)                 between start and result of a frame
+    fill : In(fill_layout)        of RAM only
     """
 
     def __init__(self, hardware: Hardware, tiles: list[int], layers: list[int]):
-        self.hardware, self.tile_rom, self.layer_rom = hardware, tiles, layers
+        self.hardware, self.tiles, self.layers = hardware, tiles, layers
         super().__init__({
+            "record": In(record_layout(hardware)),
+            "number": In(range(hardware.programs)),
+            "running": Out(record_layout(hardware)),
+            "runs": Out(range(hardware.programs)),
             "layer": Out(layer_layout(hardware)),
-            "index": Out(range(hardware.operations)),
+            "index": Out(range(hardware.layers)),
             "fetch": Out(1),
             "restart": Out(1),
             "step": Out(step_layout(hardware)),
             "pixels_ready": In(1),
             "pixels_read": Out(1),
             "done": In(1),
-            "result_valid": Out(1),
-            "result_ready": In(1),
+            "finished": Out(1),
+            "output_free": In(1),
             "busy": Out(1),
+            **fill_member(hardware),
         })
 
     def elaborate(self, platform):
@@ -69,16 +80,15 @@ class Sequencer(wiring.Component):
         hardware, layer, step = self.hardware, self.layer, self.step
         rows, period = hardware.array.rows, hardware.array.min_period
 
-        m.submodules.layers = layers = Memory(
-            shape=layer_layout(hardware).size, depth=hardware.operations, init=self.layer_rom)
-        m.submodules.tiles = tiles = Memory(
-            shape=tile_layout(hardware).size, depth=hardware.tiles, init=self.tile_rom)
-        layer_port, tile_port = layers.read_port(), tiles.read_port()
+        layer_port = store(m, self, "layers", self.layers)
+        tile_port = store(m, self, "tiles", self.tiles)
         layer_next = data.View(layer_layout(hardware), layer_port.data)
         tile_next = data.View(tile_layout(hardware), tile_port.data)
         index = self.index
         next_tile = Signal(range(hardware.tiles + 1))
-        m.d.comb += [layer_port.addr.eq(index), tile_port.addr.eq(next_tile)]
+        running = self._running(m)
+        m.d.comb += [layer_port.addr.eq(running.layers_base + index),
+                     tile_port.addr.eq(next_tile)]
 
         # Border flags of the tile in work and, one pixel a cycle, of the one after it.
         m.submodules.border = border = Border(hardware)
@@ -154,16 +164,17 @@ class Sequencer(wiring.Component):
         fill = Signal(range(rows))
         with m.FSM() as fsm:
             with m.State("START"):
-                m.d.sync += [index.eq(0), next_tile.eq(0)]
+                m.d.sync += [index.eq(0), next_tile.eq(self.record.tiles_base)]
                 with m.If(self.pixels_ready):
                     m.d.comb += self.restart.eq(1)
                     m.next = "FETCH"
             with m.State("FETCH"):
                 m.next = "LOAD"
             with m.State("LOAD"):
-                m.d.comb += self.fetch.eq(1)
-                m.d.sync += [layer.eq(layer_next), fill.eq(rows - 1)]
-                m.next = "FILL"
+                with m.If(self.output_free | ~layer_next.last):
+                    m.d.comb += self.fetch.eq(1)
+                    m.d.sync += [layer.eq(layer_next), fill.eq(rows - 1)]
+                    m.next = "FILL"
             with m.State("FILL"):
                 m.d.comb += border.run.eq(1)
                 m.d.sync += fill.eq(fill - 1)
@@ -190,16 +201,22 @@ class Sequencer(wiring.Component):
                 with m.If(self.done):
                     m.d.comb += self.pixels_read.eq(index == 0)
                     with m.If(layer.last):
-                        m.next = "RESULT"
+                        m.d.comb += self.finished.eq(1)
+                        m.next = "START"
                     with m.Else():
                         m.d.sync += index.eq(index + 1)
                         m.next = "FETCH"
-            with m.State("RESULT"):
-                m.d.comb += self.result_valid.eq(1)
-                with m.If(self.result_ready):
-                    m.next = "START"
         m.d.comb += self.busy.eq(~fsm.ongoing("START"))
         return m
+
+    def _running(self, m: Module):
+        """The record of the program that runs; its own copy where it can change."""
+        if self.hardware.memory == "rom" and self.hardware.programs == 1:
+            m.d.comb += self.running.eq(self.record)
+        else:
+            with m.If(self.restart):
+                m.d.sync += [self.running.eq(self.record), self.runs.eq(self.number)]
+        return self.running
 
 
 class Border(wiring.Component):

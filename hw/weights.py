@@ -2,7 +2,6 @@
 
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from export.hardware import FEEDER_CYCLES, Hardware
@@ -10,7 +9,9 @@ from hw.array import WEIGHT_CONTROL
 from hw.automaton import Automaton
 from hw.descriptor import layer_layout
 from hw.pipeline import delay
+from hw.records import record_layout
 from hw.sequencer import step_layout
+from hw.store import fill_member, store
 from hw.unpacker import WeightUnpacker
 from hw.verilog import shared
 
@@ -24,12 +25,14 @@ class WeightFeeder(wiring.Component):
 
     Members
     -------
-    restart : In(1)     back to the first word, between frames
+    restart : In(1)     to the first word of the program of `record`, between frames
+    record : In(record_layout)
     fetch : In(1)       a layer starts in the next cycle
     layer : In(layer_layout)
     step : In(step_layout)
     rows : Out(ArrayLayout(6 * words, C))       as the array takes them
     control : Out(WEIGHT_CONTROL)
+    fill : In(fill_layout)      of RAM only
     """
 
     LATENCY = 3  # memory, its output register, unpacking
@@ -39,24 +42,26 @@ class WeightFeeder(wiring.Component):
         array = hardware.array
         super().__init__({
             "restart": In(1),
+            "record": In(record_layout(hardware)),
             "fetch": In(1),
             "layer": In(layer_layout(hardware)),
             "step": In(step_layout(hardware)),
             "rows": Out(data.ArrayLayout(6 * array.words, array.columns)),
             "control": Out(WEIGHT_CONTROL),
+            **fill_member(hardware),
         })
 
     def elaborate(self, platform):
         m = Module()
-        layer, array = self.layer, self.hardware.array
-        late = data.View(step_layout(self.hardware), delay(
+        hardware, layer, array = self.hardware, self.layer, self.hardware.array
+        late = data.View(step_layout(hardware), delay(
             m, self.step, FEEDER_CYCLES - self.LATENCY, "step"))
-        segments = [self._segment(m, late, k) for k in range(len(self.roms))]
+        segments = [self._segment(m, late, k) for k in range(len(hardware.weights))]
 
         tail = Signal(6 * array.words)
         m.d.sync += tail.eq(Cat(layer.tail > k for k in range(6 * array.words)))
         word_last = delay(m, late.word_last, 2, "stored_last")
-        formats = tuple(sorted(self.hardware.formats))
+        formats = tuple(sorted(hardware.formats))
         generated = self._automata(m, late)
         for c in range(array.columns):
             unpacker = WeightUnpacker(words=array.words, formats=formats, dense=array.dense)
@@ -84,14 +89,15 @@ class WeightFeeder(wiring.Component):
         hardware, layer, array = self.hardware, self.layer, self.hardware.array
         if not hardware.generators:
             return {}
-        m.submodules.seeds = seeds = Memory(
-            shape=hardware.seed_bits, depth=hardware.seeds, init=self.seeds)
-        seed, fetched = seeds.read_port(), Signal(2)
+        seed, fetched = store(m, self, "seeds", self.seeds), Signal(2)
+        base = Signal(range(hardware.seeds + 1), name="seed_base")
+        with m.If(self.restart):
+            m.d.sync += base.eq(self.record.seeds_base)
         now = data.View(late.shape(), delay(m, late, 2, "generated_step"))
         valid = Mux(now.word_last, Cat(layer.tail > k for k in range(6 * array.words)), ~0)
         # The descriptor comes a cycle after `fetch`, its seed one more.
         m.d.sync += fetched.eq(Cat(self.fetch, fetched))
-        m.d.comb += seed.addr.eq(layer.seed)
+        m.d.comb += seed.addr.eq(base + layer.seed)
         rows = {}
         for number, spec in enumerate(sorted(hardware.generators), 1):
             m.submodules[f"automaton{number}"] = automaton = Automaton(spec, array)
@@ -110,13 +116,12 @@ class WeightFeeder(wiring.Component):
         """Segment `k` of every column's word, two cycles behind the step `late`."""
         edges, columns = self.hardware.weight_edges, self.hardware.array.columns
         width, (_, depth) = edges[k + 1] - edges[k], self.hardware.weights[k]
-        m.submodules[f"weights{k}"] = memory = Memory(
-            shape=width * columns, depth=depth, init=self.roms[k])
-        port = memory.read_port()
+        port = store(m, self, f"weights{k}", self.roms[k])
         row = Signal(range(depth), name=f"row{k}")
         base = Signal.like(row, name=f"base{k}")  # of the channel tile in work
         with m.If(self.restart):
-            m.d.sync += [row.eq(0), base.eq(0)]
+            begin = self.record[f"weights{k}_base"]
+            m.d.sync += [row.eq(begin), base.eq(begin)]
         with m.Elif(late.valid & (self.layer.segments > k)):
             with m.If(late.tile_done):
                 m.d.sync += [row.eq(row + 1), base.eq(row + 1)]

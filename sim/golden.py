@@ -22,11 +22,13 @@ class Trace:
     """Every operation's result of a run over N images, by name.
 
     `codes` are uint8 [N, C, H, W] of the convolutions, after pooling; `sums` int32 [N, C] of the
-    sums. `scores` are the last ones, `classes` int64 [N].
+    sums. `scores` are the last ones, `classes` int64 [N]. `values` are int8 [N, C, H, W] of the
+    map that ends the network, if one does.
     """
 
     codes: dict[str, np.ndarray]
     sums: dict[str, np.ndarray]
+    values: np.ndarray | None = None
 
     @property
     def scores(self) -> np.ndarray:
@@ -67,6 +69,24 @@ def activate(layer: Layer, acc: np.ndarray) -> np.ndarray:
     return np.clip(y, 0, 2**layer.config.code_bits - 1).astype(np.uint8)
 
 
+def values(layer: Layer, acc: np.ndarray) -> np.ndarray:
+    """Signed values int8 of `acc`'s shape: bias, arithmetic shift, clip."""
+    y = (acc + layer.bias[:, None, None]) >> layer.shift
+    peak = 2**(layer.config.out_bits - 1)
+    return np.clip(y, -peak, peak - 1).astype(np.int8)
+
+
+def fold(images: np.ndarray, side: int) -> np.ndarray:
+    """Images [N, H, W, C] as maps [N, side**2 C, H / side, W / side]: space to depth.
+
+    Channel (dy * side + dx) * C + c is channel c of the pixel in row dy, column dx of a block.
+    """
+    n, height, width, channels = images.shape
+    blocks = images.reshape(n, height // side, side, width // side, side, channels)
+    return blocks.transpose(0, 2, 4, 5, 1, 3).reshape(
+        n, side**2 * channels, height // side, width // side)
+
+
 def pool(codes: np.ndarray) -> np.ndarray:
     """Maximum over 2x2; an odd last row or column is dropped."""
     height, width = (size // 2 * 2 for size in codes.shape[2:])
@@ -101,12 +121,15 @@ def gate(config: ConvConfig, codes: np.ndarray, skip: np.ndarray, skip_bits: int
 
 def apply(network: Network, layer: Layer, inputs: list[np.ndarray], skip: np.ndarray | None,
           sums: np.ndarray | None) -> np.ndarray:
-    """One operation's result: codes, or sums."""
+    """One operation's result: codes, sums, or values."""
     config = layer.config
     x = inputs[0] if len(inputs) == 1 else np.concatenate(inputs, 1)
     if config.kind == "sum":
         return summed(layer, x)
-    codes = activate(layer, conv(layer, x, network.config.pad_of(config)))
+    acc = conv(layer, x, network.config.pad_of(config))
+    if config.kind == "map":
+        return values(layer, acc)
+    codes = activate(layer, acc)
     if config.gate:
         bits = network.config.by_name[config.skip].code_bits
         codes = gate(config, codes, skip, bits, sums)
@@ -124,8 +147,9 @@ def run(network: Network, images: np.ndarray) -> Trace:
     parts = list(_batches(network, images))
     found = {name: np.concatenate([part[name] for part in parts])
              for name in parts[0] if name != PIXELS}
-    return Trace({name: values for name, values in found.items() if values.ndim == 4},
-                 {name: values for name, values in found.items() if values.ndim == 2})
+    last = found.pop(network.config.operations[-1].name) if network.config.output == "map" else None
+    return Trace({name: each for name, each in found.items() if each.ndim == 4},
+                 {name: each for name, each in found.items() if each.ndim == 2}, last)
 
 
 def predict(network: Network, images: np.ndarray) -> np.ndarray:
@@ -143,7 +167,7 @@ def _batches(network: Network, images: np.ndarray,
                           f"not {images.dtype} {list(images.shape)}")
     step = max(1, WORKING_SET // _bytes_per_image(network))
     for start in range(0, max(1, len(images)), step):  # no images make one empty batch
-        pixels = images[start:start + step].transpose(0, 3, 1, 2)
+        pixels = fold(images[start:start + step], config.fold)
         yield walk(config, pixels, lambda operation, *each: apply(
             network, network.by_name[operation.name], *each), keep=keep)
 

@@ -5,7 +5,7 @@ import numpy as np
 from export.artifact import ALPHABET, MAX_SHIFT, Layer, Network
 from export.automaton import cells, generated
 from export.network import NetworkConfig, Operation, walk
-from sim.golden import activate, conv, gate, pool, summed
+from sim.golden import activate, conv, fold, gate, pool, summed, values
 
 
 def random_images(config: NetworkConfig, count: int, seed: int) -> np.ndarray:
@@ -37,21 +37,24 @@ def random_network(config: NetworkConfig, seed: int) -> Network:
             layers.append(Layer(operation, weight, -middle.round().astype(np.int32)))
             return totals + layers[-1].bias
         acc = conv(plain, x, config.pad_of(operation))
-        pooled = pool(acc) if operation.pool else acc
+        signed = operation.kind == "map"
+        pooled = pool(acc) if not signed and operation.pool else acc
         mean = pooled.mean((0, 2, 3))
         spread = np.sqrt(np.square(pooled - mean[:, None, None]).mean())
         # A standard deviation of a quarter of the codes fills them all and clips at both ends.
-        codes = 2**operation.code_bits
+        codes = 2**(operation.out_bits if signed else operation.code_bits)
         shift = int(np.clip(round(np.log2(max(spread, 1) / (codes / 4))), 0, MAX_SHIFT))
-        bias = (2**shift * codes / 2 - mean
+        bias = (2**shift * (0 if signed else codes / 2) - mean
                 + rng.uniform(-0.5, 0.5, operation.channels) * 2**shift)
         layers.append(Layer(operation, weight, np.round(bias).astype(np.int32), shift, **extra))
+        if signed:
+            return values(layers[-1], acc)
         codes = activate(layers[-1], acc)
         if operation.gate:
             codes = gate(operation, codes, skip, config.by_name[operation.skip].code_bits, sums)
         return pool(codes) if operation.pool else codes
 
-    walk(config, random_images(config, count, seed).transpose(0, 3, 1, 2), apply)
+    walk(config, fold(random_images(config, count, seed), config.fold), apply)
     return Network(config, tuple(layers))
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from amaranth.sim import Simulator
 
 from export.program import LayerProgram, Program
+from sim.results import unpack
 
 
 def pixel_words(images: np.ndarray) -> list[list[int]]:
@@ -33,7 +34,7 @@ class TraceCollector:
     def codes(self, frame: int) -> dict[str, np.ndarray]:
         """Codes uint8 [channels, height, width] of each convolution."""
         return {op.name: self._map(op, self.units[frame][index])
-                for index, op in enumerate(self.program.layers) if not op.summed}
+                for index, op in enumerate(self.program.layers) if op.operation.kind == "conv"}
 
     def _map(self, op: LayerProgram, units: list) -> np.ndarray:
         array, shape = self.program.array, self.program.config.network.shapes[op.name]
@@ -45,25 +46,33 @@ class TraceCollector:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What left an engine: per frame its class, score, codes, cycles of each layer, and when."""
+    """What left an engine: per frame its result, codes, cycles of each layer, and when."""
 
-    classes: list[int]
-    scores: list[int]
+    results: list  # as :func:`sim.results.unpack` gives them
     codes: TraceCollector
     cycles: list[list[int]]
-    offered: list[int]  # cycle of the simulation in which the result was first there
+    offered: list[int]  # cycle of the simulation in which the last of the result was first there
+
+    @property
+    def classes(self) -> list[int]:
+        return [number for number, _ in self.results]
+
+    @property
+    def scores(self) -> list[int]:
+        return [score for _, score in self.results]
 
 
 def simulate(engine, program: Program, images: np.ndarray, *, seed: int = 0, gaps: int = 0,
              limit: int = 200_000) -> Run:
     """Runs images uint8 [N, H, W, C] through an engine with `program` in Amaranth's simulator.
 
-    `gaps` is the longest random pause between two pixels and before a result is taken. An offered
-    result must not change or vanish, and must come within `limit` cycles.
+    `gaps` is the longest random pause between two pixels and before a transfer is taken. An offered
+    transfer must not change or vanish, and a result must come within `limit` cycles.
     """
     rng = random.Random(seed)
+    network, hardware = program.config.network, engine.hardware
     collector = TraceCollector(program)
-    classes, scores, cycles, offered = [], [], [], []
+    results, cycles, offered = [], [], []
 
     async def producer(ctx):
         for frame in pixel_words(images):
@@ -76,32 +85,38 @@ def simulate(engine, program: Program, images: np.ndarray, *, seed: int = 0, gap
                 ctx.set(engine.pixels.valid, 0)
 
     async def consumer(ctx):
-        ticks, offer = [0] * len(program.layers), None
+        ticks, offer, transfers, was_busy = [0] * len(program.layers), None, [], 0
         result, probe = engine.result, engine.probe
         wait, now = rng.randint(0, gaps), 0
         ctx.set(result.ready, wait == 0)
         async for *_, busy, layer, valid, ready, payload, probed in ctx.tick().sample(
                 engine.busy, engine.layer, result.valid, result.ready, result.payload, probe):
             now += 1
-            assert now < limit * (len(classes) + 1), "the engine hangs"
+            assert now < limit * (len(results) + 1), "the engine hangs"
             if probed.valid:
                 collector.take(probed.layer, list(probed.codes))
-            if busy and not valid:
+            if busy:
                 ticks[layer] += 1
+            elif was_busy:
+                cycles.append(ticks)
+                ticks = [0] * len(program.layers)
+                collector.new_frame()
+            was_busy = busy
             if not valid:
                 assert offer is None, "an offered result vanished"
                 continue
             assert offer is None or payload == offer, "an offered result changed"
-            if offer is None:
-                cycles.append(ticks)
+            last = not hardware.result_words or payload.last
+            if offer is None and last:
                 offered.append(now)
-                ticks = [0] * len(program.layers)
             if ready:
-                classes.append(payload["class"])
-                scores.append(payload.score)
-                if len(classes) == len(images):
-                    return
-                collector.new_frame()
+                transfers.append(payload.data if hardware.result_words else
+                                 payload.as_bits())
+                if last:
+                    results.append(unpack(network, hardware, transfers))
+                    transfers = []
+                    if len(results) == len(images):
+                        return
                 wait = rng.randint(0, gaps)
             else:
                 wait -= 1
@@ -113,4 +128,4 @@ def simulate(engine, program: Program, images: np.ndarray, *, seed: int = 0, gap
     simulator.add_testbench(producer, background=True)
     simulator.add_testbench(consumer)
     simulator.run()
-    return Run(classes=classes, scores=scores, codes=collector, cycles=cycles, offered=offered)
+    return Run(results=results, codes=collector, cycles=cycles, offered=offered)

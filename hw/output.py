@@ -1,0 +1,170 @@
+"""What leaves the engine: a class, codes, or a map of values, with ready and valid."""
+
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from export.descriptor import RESULTS
+from export.hardware import Hardware
+from hw.descriptor import layer_layout
+from hw.head import best_layout
+from hw.walk import walk_layout
+
+WORD = 32
+
+
+def result_layout(hardware: Hardware) -> data.StructLayout:
+    """One transfer: class and score or, if there are other outputs, a word of a frame's."""
+    if not hardware.result_words:
+        return best_layout(hardware)
+    return data.StructLayout({"data": WORD, "last": 1})
+
+
+class Output(wiring.Component):
+    """Holds what the last operation gives until it is taken, while the next frame is in work.
+
+    A class and its score are one transfer. Where there are other outputs, results leave in words
+    of 32 bits, the last one marked: class and score; codes, bit by bit, or values, byte by byte,
+    of the first pixel, of the second, and so on, channels ascending, lowest bits first, zeros at
+    the end. A bit or a byte takes a cycle, each `unit` channels two more, and a word that is not
+    taken stops it (:meth:`export.cost.Cost.output_cycles`).
+
+    Members
+    -------
+    fetch : In(1)       an operation starts in the next cycle
+    layer : In(layer_layout)
+    walk : In(walk_layout)      the unit
+    emit : In(1), values : In(ArrayLayout(value_bits, unit))    it leaves
+    best : In(best_layout)
+    finished : In(1)    the last operation is done
+    free : Out(1)       nothing is left of the frame before
+    result : Out(stream of result_layout)
+    """
+
+    result: stream.Interface
+
+    def __init__(self, hardware: Hardware):
+        self.hardware = hardware
+        super().__init__({
+            "fetch": In(1),
+            "layer": In(layer_layout(hardware)),
+            "walk": In(walk_layout(hardware)),
+            "emit": In(1),
+            "values": In(data.ArrayLayout(hardware.value_bits, hardware.array.unit)),
+            "best": In(best_layout(hardware)),
+            "finished": In(1),
+            "free": Out(1),
+            "result": Out(stream.Signature(result_layout(hardware))),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        hardware, best = self.hardware, self.best
+        if hardware.select_words and "class" in hardware.outputs:  # sums of selects come there too
+            best = Signal.like(self.best)
+            with m.If(self.finished):
+                m.d.sync += best.eq(self.best)
+        if hardware.result_words:
+            self._words(m, best)
+            return m
+        waiting = Signal()
+        with m.If(self.finished):
+            m.d.sync += waiting.eq(1)
+        with m.Elif(self.result.ready):
+            m.d.sync += waiting.eq(0)
+        m.d.comb += [self.result.valid.eq(waiting), self.result.payload.eq(best),
+                     self.free.eq(~waiting)]
+        return m
+
+    def _words(self, m: Module, best):
+        hardware, layer, result = self.hardware, self.layer, self.result
+        size, unit = hardware.value_bits, hardware.array.unit
+        address = Signal(range(hardware.output_words))
+        stored = self._memory(m, address)
+
+        # What is needed of the last operation's descriptor while others run.
+        channels, pixels = Signal.like(layer.out_last_channel), Signal.like(layer.out_last_pixel)
+        step, bits, whole = Signal.like(layer.out_units), Signal(2), Signal()
+        pixel, channel, base = Signal.like(pixels), Signal.like(channels), Signal.like(address)
+        row, place, bit = Signal(size * unit), Signal(range(unit)), Signal(2)
+        word, filled, ended = Signal(WORD), Signal(range(WORD + 1)), Signal()
+
+        full, value_last = filled == WORD, whole | (bit == bits - 1)
+        pixel_last = channel == channels
+        m.d.comb += result.payload.data.eq(word)
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += self.free.eq(1)
+                with m.If(self.finished):
+                    m.d.sync += [
+                        channels.eq(layer.out_last_channel), pixels.eq(layer.out_last_pixel),
+                        step.eq(layer.out_units), bits.eq(layer.code_bits),
+                        whole.eq(layer.result == RESULTS.index("map")),
+                        pixel.eq(0), channel.eq(0), base.eq(0), address.eq(0),
+                        bit.eq(0), filled.eq(0), ended.eq(0),
+                    ]
+                    m.next = "READ"
+                    if "class" in hardware.outputs:
+                        with m.If(layer.result == RESULTS.index("class")):
+                            m.next = "CLASS"
+            if "class" in hardware.outputs:
+                with m.State("CLASS"):
+                    m.d.comb += [result.valid.eq(1), result.payload.data.eq(best["class"])]
+                    with m.If(result.ready):
+                        m.next = "SCORE"
+                with m.State("SCORE"):
+                    m.d.comb += [result.valid.eq(1), result.payload.data.eq(best.score),
+                                 result.payload.last.eq(1)]
+                    with m.If(result.ready):
+                        m.next = "IDLE"
+            with m.State("READ"):
+                m.next = "LOAD"
+            with m.State("LOAD"):
+                m.d.sync += [row.eq(stored), place.eq(0), address.eq(address + 1)]
+                m.next = "PACK"
+            with m.State("PACK"):
+                m.d.comb += [result.valid.eq(full), result.payload.last.eq(ended)]
+                with m.If(full & ~result.ready):
+                    pass
+                with m.Elif(full & ended):
+                    m.next = "IDLE"
+                with m.Elif(ended):  # zeros up to the word's end
+                    m.d.sync += [word.eq(word >> 1), filled.eq(filled + 1)]
+                with m.Else():
+                    m.d.sync += [word.eq(Cat(word[1:], row.bit_select(bit, 1))),
+                                 filled.eq(Mux(full, 1, filled + 1)), bit.eq(bit + 1)]
+                    if "map" in hardware.outputs:
+                        with m.If(whole):
+                            m.d.sync += [word.eq(Cat(word[8:], row[:8])),
+                                         filled.eq(Mux(full, 8, filled + 8))]
+                    with m.If(value_last):
+                        m.d.sync += [bit.eq(0), row.eq(row >> size), place.eq(place + 1),
+                                     channel.eq(channel + 1)]
+                        with m.If(pixel_last):
+                            m.d.sync += [channel.eq(0), pixel.eq(pixel + 1), base.eq(base + step),
+                                         address.eq(base + step)]
+                            with m.If(pixel == pixels):
+                                m.d.sync += ended.eq(1)
+                            with m.Else():
+                                m.next = "READ"
+                        with m.Elif(place == unit - 1):
+                            m.next = "LOAD"
+
+    def _memory(self, m: Module, address):
+        """Units in the order in which they leave, not in that of the channel tiles."""
+        hardware, layer, walk = self.hardware, self.layer, self.walk
+        units, depth = hardware.array.units, hardware.output_words
+        m.submodules.results = memory = Memory(
+            shape=hardware.value_bits * hardware.array.unit, depth=depth, init=[])
+        read, write = memory.read_port(), memory.write_port()
+        tile, at = Signal(range(depth)), Signal(range(depth))  # first unit of the channel tile
+        with m.If(self.fetch):
+            m.d.sync += [tile.eq(0), at.eq(0)]
+        with m.Elif(walk.valid & walk.channels_last):
+            m.d.sync += [tile.eq(tile + units), at.eq(tile + units)]
+        with m.Elif(self.emit):
+            m.d.sync += at.eq(at + Mux(walk.unit_last, layer.out_units - (units - 1), 1))
+        m.d.comb += [write.addr.eq(at), write.data.eq(self.values), write.en.eq(self.emit),
+                     read.addr.eq(address)]
+        return read.data

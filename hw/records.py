@@ -1,0 +1,81 @@
+"""Which program the next frame is for, and its record."""
+
+from amaranth import Const, Module, Mux, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from export.hardware import Hardware
+from export.sections import RECORDS, record_fields, record_word
+from hw.store import fill, fill_member
+
+
+def record_layout(hardware: Hardware) -> data.StructLayout:
+    """A program's record; :func:`export.sections.record_word` fills it."""
+    return data.StructLayout(record_fields(hardware))
+
+
+class Records(wiring.Component):
+    """The record of the program that a frame's first pixel found selected, until it is `read`.
+
+    A record follows its number by a cycle, so pixels are accepted a cycle after `program` changes.
+    One program in ROM needs no memory: its record is constant.
+
+    Members
+    -------
+    program : In(range(programs))   of the next frame
+    taken : In(1)       a pixel is taken
+    free : In(1)        the frame is not needed any more, nor its record
+    accept : Out(1)     pixels may come: the record is there and valid
+    unloaded : Out(1)   ... it is there, but no program
+    pending : Out(1)    a frame is coming or there, from its first pixel's cycle on
+    number : Out(range(programs))   ... for this program
+    record : Out(record_layout)
+    fill : In(fill_layout)          of RAM only
+    """
+
+    def __init__(self, hardware: Hardware, records: list[dict[str, int]]):
+        self.hardware = hardware
+        self.words = [record_word(hardware, each) for each in records]
+        number = range(hardware.programs)
+        super().__init__({
+            "program": In(number), "taken": In(1), "free": In(1),
+            "accept": Out(1), "unloaded": Out(1), "pending": Out(1),
+            "number": Out(number), "record": Out(record_layout(hardware)),
+            **fill_member(hardware),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        hardware, record = self.hardware, self.record
+        if hardware.memory == "rom" and hardware.programs == 1:
+            m.d.comb += [record.eq(Const(self.words[0], record.shape().size)), self.accept.eq(1)]
+            return m
+        m.submodules.records = memory = Memory(
+            shape=record.shape().size, depth=hardware.programs, init=self.words)
+        fill(m, self, RECORDS, memory)
+        port = memory.read_port()
+        held, fresh = Signal(), Signal()  # a frame is coming or there; the record is read anew
+        first, here = Signal.like(self.number), Signal.like(self.number)
+        m.d.comb += [
+            self.number.eq(Mux(held, first, self.program)),
+            port.addr.eq(self.number), record.eq(port.data),
+            self.pending.eq(held | self.taken),
+        ]
+        # What is read in this cycle is there in the next one, if no record was being written. One
+        # that is written now is still the old one.
+        known, writing = Signal(), Signal()
+        if hardware.memory == "ram":
+            m.d.comb += writing.eq(self.fill.valid & (self.fill.section == 0))
+        m.d.sync += [here.eq(self.number), fresh.eq(~writing)]
+        m.d.comb += [
+            known.eq((here == self.number) & fresh & ~writing),
+            self.accept.eq(held | (known & record.valid)),
+            self.unloaded.eq(~held & known & ~record.valid),
+        ]
+        with m.If(self.taken):
+            m.d.sync += held.eq(1)
+            m.d.sync += first.eq(self.number)
+        with m.If(self.free):
+            m.d.sync += held.eq(0)
+        return m
