@@ -123,11 +123,11 @@ def register_map(machine: dict) -> RegisterMap:
             ("BUSY", "a frame is in work"),
             ("RESULT", "a word of a result waits to be taken"),
             ("RECEIVING", "a frame has begun to come in"),
-            ("LOADED", "the selected program can run"))),
+            ("LOADED", "0: the selected program is not loaded, and no frame is in before"))),
         Register("ERRORS", 0x4C, "w1c", "what went wrong", _bits(
             ("SHORT", "a frame ended too early and was dropped"),
             ("LONG", "a frame did not end where it had to and was dropped, to its end"),
-            ("LOAD", "a write to the load window was refused"),
+            ("LOAD", "the machine refused a word of the load window, with SLVERR too"),
             ("UNLOADED", "a frame is offered, but the selected program is not loaded"))),
         Register("IRQ_ENABLE", 0x50, "rw", "which causes raise `irq`", _bits(
             ("DONE", "see IRQ_STATUS"), ("ERROR", "see IRQ_STATUS"))),
@@ -137,8 +137,8 @@ def register_map(machine: dict) -> RegisterMap:
                      ("ERROR", "a bit of ERRORS was set, or would have been had it been clear"))),
         Register("FRAMES", 0x58, "ro", "results whose last word was taken, modulo 2^32",
                  _whole("their number")),
-        Register("CYCLES", 0x5C, "ro", "clock cycles of the latest frame, from the first in "
-                 "which it is in work to the one before its result", _whole("their number")),
+        Register("CYCLES", 0x5C, "ro", "clock cycles in which the latest frame was in work; "
+                 "its result is there in the next one", _whole("their number")),
     )
     return RegisterMap(registers, base, size)
 

@@ -1,6 +1,6 @@
 """The engine with AXI: pixels and results as AXI4-Stream, registers and loading as AXI4-Lite."""
 
-from amaranth import Module, Mux, ResetInserter, Signal
+from amaranth import Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -57,8 +57,10 @@ class AxiEngine(wiring.Component):
             m.d.comb += engine.program.eq(bank.program.number)
         if "load" in members:
             wiring.connect(m, bank.load, engine.load)
-            m.d.comb += bank.errors_set.load.eq(engine.load_error)
+            m.d.comb += [bank.load_refused.eq(engine.load_error),
+                         bank.errors_set.load.eq(engine.load_error)]
         self._pixels(m, bank, reset)
+        self._cycles(m, bank, reset)
         done, frames = self._results(m, bank, reset), Signal(32)
         m.d.sync += frames.eq(frames + done)
         m.d.comb += [
@@ -72,8 +74,7 @@ class AxiEngine(wiring.Component):
     def _pixels(self, m: Module, bank: RegisterBank, reset: Signal):
         """Frames go in whole: each is let in, or not, with its first pixel."""
         pixels = self.engine.pixels
-        inside, swallow, open_ = Signal(), Signal(), Signal()
-        taken, last = Signal(), Signal()
+        inside, swallow, open_, taken = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             open_.eq((inside | bank.control.run) & ~swallow & ~reset),
             pixels.p.data.eq(self.s_axis_tdata), pixels.p.last.eq(self.s_axis_tlast),
@@ -85,12 +86,11 @@ class AxiEngine(wiring.Component):
         with m.If(reset):
             m.d.sync += swallow.eq(inside)
         with m.If(taken):
-            m.d.sync += [inside.eq(~self.s_axis_tlast), last.eq(self.s_axis_tlast)]
+            m.d.sync += inside.eq(~self.s_axis_tlast)
             with m.If(self.s_axis_tlast):
                 m.d.sync += swallow.eq(0)
         m.d.comb += [
-            bank.errors_set.short.eq(self.engine.frame_error & last),
-            bank.errors_set.long.eq(self.engine.frame_error & ~last),
+            Cat(bank.errors_set.short, bank.errors_set.long).eq(self.engine.frame_error),
             bank.status.loaded.eq(1),
         ]
         if "unloaded" in self.engine.signature.members:
@@ -118,7 +118,6 @@ class AxiEngine(wiring.Component):
         with m.Elif(cut & space):
             m.d.sync += [self.m_axis_tvalid.eq(1), self.m_axis_tdata.eq(0),
                          self.m_axis_tlast.eq(1), started.eq(0), cut.eq(0), closing.eq(1)]
-        self._cycles(m, bank, words, reset)
         return self.m_axis_tvalid & self.m_axis_tready & self.m_axis_tlast & ~closing
 
     def _words(self, m: Module, reset: Signal) -> stream.Interface:
@@ -140,15 +139,12 @@ class AxiEngine(wiring.Component):
             m.d.sync += second.eq(0)
         return words
 
-    def _cycles(self, m: Module, bank: RegisterBank, words: stream.Interface, reset: Signal):
-        """Counts the cycles of a frame until its result begins."""
-        running, cycles, there = Signal(32), Signal(32), Signal()
-        with m.If(words.valid & ~there):
-            m.d.sync += [cycles.eq(running), running.eq(0), there.eq(1)]
-        with m.Elif(self.engine.busy & ~there):
+    def _cycles(self, m: Module, bank: RegisterBank, reset: Signal):
+        """Counts the cycles of a frame; the engine rests at least one between two."""
+        running, cycles = Signal(32), Signal(32)
+        m.d.sync += running.eq(0)
+        with m.If(self.engine.busy & ~reset):
             m.d.sync += running.eq(running + 1)
-        with m.If(words.valid & words.ready & words.p.last):
-            m.d.sync += there.eq(0)
-        with m.If(reset):
-            m.d.sync += [running.eq(0), there.eq(0)]
+        with m.Elif(running != 0):
+            m.d.sync += cycles.eq(Mux(reset, cycles, running))
         m.d.comb += bank.cycles.value.eq(cycles)

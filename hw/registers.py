@@ -7,6 +7,8 @@ from amaranth.lib.wiring import In, Out
 from export.registers import Register, RegisterMap
 from hw.axi_lite import AccessSignature
 
+LOAD_LATENCY = 2  # cycles of the loader, from a word to its refusal
+
 
 def register_layout(register: Register) -> data.FlexibleLayout:
     """The fields, by their names in small letters."""
@@ -20,7 +22,9 @@ def load_layout(address_bits: int) -> data.StructLayout:
 
 
 class RegisterBank(wiring.Component):
-    """Every access is done at once, but a write to the load window, which waits for `load`.
+    """Every access is done at once, but for a write to the load window.
+
+    That waits until `load` has transferred the word and it is known whether it was refused.
 
     Members
     -------
@@ -31,6 +35,7 @@ class RegisterBank(wiring.Component):
     (w1c) NAME : Out(register_layout)   bits that are set
           NAME_set : In(register_layout)    sets bits, even if they are cleared in this cycle
     load : Out(stream of load_layout)   only if there is a window
+    load_refused : In(1)        ... LOAD_LATENCY cycles behind the transfer of a word
     """
 
     def __init__(self, registers: RegisterMap):
@@ -46,7 +51,7 @@ class RegisterBank(wiring.Component):
                 members[name] = In(layout)
         if registers.window_size:
             bits = (registers.window_size // 4 - 1).bit_length()
-            members |= {"load": Out(stream.Signature(load_layout(bits)))}
+            members |= {"load": Out(stream.Signature(load_layout(bits))), "load_refused": In(1)}
         super().__init__(members)
 
     def elaborate(self, platform):
@@ -115,6 +120,9 @@ class RegisterBank(wiring.Component):
             inside.eq(access.write_address[bits:] == base >> bits),
             load.p.address.eq(access.write_address), load.p.data.eq(access.write_data),
         ]
+        transferred = Signal(LOAD_LATENCY)  # so many cycles ago
+        m.d.sync += transferred.eq(Cat(load.valid & load.ready, transferred))
         with m.If(inside & access.write_strobe.all()):
-            m.d.comb += [load.valid.eq(access.write_valid), access.write_ready.eq(load.ready),
-                         access.write_refused.eq(0)]
+            m.d.comb += [load.valid.eq(access.write_valid & ~transferred.any()),
+                         access.write_ready.eq(transferred[-1]),
+                         access.write_refused.eq(self.load_refused)]

@@ -164,6 +164,14 @@ class Bench:
         self.send(frame["pixels"])
         assert await self.receive() == frame["words"]
 
+    async def rest(self):
+        """Until both streams have been still for longer than a frame takes."""
+        still, limit = 0, 2 * max(JOB["period"])
+        while still < limit:
+            await RisingEdge(self.dut.clk)
+            moves = int(self.dut.s_axis_tvalid.value) or int(self.dut.m_axis_tvalid.value)
+            still = 0 if moves or not self.source.idle() else still + 1
+
     async def quiet(self, count: int):
         """Nothing comes out for so many cycles."""
         await self.cycles(count)
@@ -470,11 +478,7 @@ async def soft_reset_at_any_time(dut):
         assert await bench.raw_write(REGISTERS["CONTROL"]["offset"], RUN | RESET) == OKAY
         bench.sink.set_pause_generator(bench._pauses())
         # Frames that had not begun to come in are whole.
-        await bench._soon(bench.source.wait())
-        await bench.cycles(max(JOB["period"]))
-        while bench.dut.m_axis_tvalid.value or await bench.read("STATUS") & (BUSY | RECEIVING):
-            await bench.cycles(5)
-        await bench.cycles(5)
+        await bench.rest()
         left, whole = bench.sink.count(), 0
         for _ in range(left):
             words = await bench.receive()
@@ -498,10 +502,14 @@ async def soft_reset_at_any_time(dut):
 @cocotb.test(skip=JOB["refused"] is None)
 async def refused_loads(dut):
     bench = Bench(dut, 6)
+    rng = bench.rng
     await bench.ready()
-    await bench.raw_write(WINDOW["offset"] + 4 * JOB["refused"], bench.rng.getrandbits(32))
-    await bench.cycles(4)
-    assert await bench.read("ERRORS") == LOAD
+    for address, word in rng.sample(JOB["load"], min(20, len(JOB["load"]))):
+        await bench.write_word(WINDOW["offset"] + 4 * address, word)  # the same once more
+        await bench.cycles(rng.randrange(8))
+    at = WINDOW["offset"] + 4 * JOB["refused"]
+    assert await bench.raw_write(at, rng.getrandbits(32)) == SLVERR
+    assert await bench.read("ERRORS") == LOAD and await bench.read("IRQ_STATUS") == ERROR
     await bench.write("ERRORS", LOAD)
     assert await bench.read("ERRORS") == 0
     for frame in FRAMES[:4]:

@@ -1,7 +1,7 @@
 """A stand-in for the engine, of few cycles and with all of its ports; :func:`result_words` says
 what leaves it."""
 
-from amaranth import Array, Module, Signal, signed
+from amaranth import Array, Cat, Module, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -24,7 +24,7 @@ class StubEngine(wiring.Component):
         members = {
             "pixels": In(stream.Signature(data.StructLayout({"data": 24, "last": 1}))),
             "result": Out(stream.Signature(result)),
-            "probe": Out(8), "busy": Out(1), "layer": Out(1), "frame_error": Out(1),
+            "probe": Out(8), "busy": Out(1), "layer": Out(1), "frame_error": Out(2),
         }
         if ram:
             members |= {
@@ -46,7 +46,6 @@ class StubEngine(wiring.Component):
         count, total, step = Signal(range(max(PIXELS))), Signal(32), Signal(range(16))
         chosen, final = Signal(), Signal()
         m.d.comb += [chosen.eq(program), final.eq(count == Array(PIXELS)[chosen] - 1)]
-        m.d.sync += self.frame_error.eq(0)
         with m.FSM():
             with m.State("TAKE"):
                 m.d.comb += pixels.ready.eq(1)
@@ -60,7 +59,8 @@ class StubEngine(wiring.Component):
                         m.d.sync += count.eq(0)
                         m.next = "WORK"
                     with m.If(final != pixels.p.last):
-                        m.d.sync += [self.frame_error.eq(1), total.eq(0)]
+                        m.d.sync += total.eq(0)
+                        m.d.comb += self.frame_error.eq(Cat(pixels.p.last, final))
                         m.next = "TAKE"
                         with m.If(~pixels.p.last):
                             m.next = "SWALLOW"
@@ -75,7 +75,7 @@ class StubEngine(wiring.Component):
                     m.d.sync += step.eq(0)
                     m.next = "RESULT"
             with m.State("RESULT"):
-                m.d.comb += [self.busy.eq(1), result.valid.eq(1)]
+                m.d.comb += result.valid.eq(1)
                 if self.words:
                     m.d.comb += [result.valid.eq(step[0]),  # a pause before each word
                                  result.p.data.eq(total + key + (step >> 1)),
@@ -91,9 +91,9 @@ class StubEngine(wiring.Component):
 
     def _load(self, m: Module, stored: Array):
         """A word every third cycle."""
-        wait, load = Signal(2), self.load
+        wait, wrong, load = Signal(2), Signal(), self.load
         m.d.comb += load.ready.eq(wait == 2)
-        m.d.sync += self.load_error.eq(0)
+        m.d.sync += [wrong.eq(0), self.load_error.eq(wrong)]
         with m.If(load.valid):
             m.d.sync += wait.eq(wait + 1)
         with m.If(load.valid & load.ready):
@@ -101,7 +101,7 @@ class StubEngine(wiring.Component):
             with m.If(load.p.address < STORED):
                 m.d.sync += stored[load.p.address].eq(load.p.data)
             with m.Else():
-                m.d.sync += self.load_error.eq(1)
+                m.d.sync += wrong.eq(1)
 
 
 def result_words(pixels: list[int], key: int, words: int) -> list[int]:

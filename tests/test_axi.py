@@ -36,7 +36,7 @@ def write(folder: Path, words: int, ram: bool) -> dict:
                            "words": result_words(pixels, key, words)})
     return {
         "registers": json.loads(as_json(registers, "engine")), "frames": frames,
-        "cycles": [WORK + (words > 0)] * len(keys),
+        "cycles": [WORK] * len(keys),
         "period": [pixels + WORK + (2 * words or 2) for pixels in PIXELS[:len(keys)]],
         "load": [[k, key] for k, key in enumerate(KEYS)] if ram else [],
         "refused": STORED if ram else None, "unload": [0, 0] if ram else None,
