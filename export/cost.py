@@ -92,7 +92,8 @@ class Cost:
     @property
     def hidden_use(self) -> float:
         """Array use of the layers between the first and the sums, by their cycles."""
-        hidden = [layer for layer in self.program.layers if layer.digits == 1 and layer.operation.kind == "conv"]
+        hidden = [layer for layer in self.program.layers
+                  if layer.digits == 1 and layer.operation.kind == "conv"]
         cycles = [self.layer_cycles(layer) for layer in hidden]
         used = sum(n * self.array_use(layer) for n, layer in zip(cycles, hidden, strict=True))
         return used / max(1, sum(cycles))

@@ -100,21 +100,20 @@ class Hardware:
 
     @classmethod
     def of(cls, programs: Sequence[Program], *, memory: str = "rom", slots: int = 0,
-           hold: int = 0) -> "Hardware":
+           hold: int = 1) -> "Hardware":
         """The smallest machine that runs each of the programs.
 
-        It holds all of them at once or, with `hold`, any so many of them; RAM has records for
-        `slots` programs, by default for those that it holds.
+        It holds any one of them at a time or, with `hold`, any so many beside each other; RAM can
+        have records for more, `slots`.
 
         Raises
         ------
         ConfigError
             If their arrays differ.
         """
-        hold = hold or len(programs)
-        if hold > len(programs) or (memory == "rom" and hold < len(programs)):
-            raise ConfigError(f"a machine of {memory.upper()} for {len(programs)} programs cannot "
-                              f"hold {hold}")
+        if not 1 <= hold <= len(programs):
+            raise ConfigError(f"a machine for {len(programs)} programs must hold 1 ... "
+                              f"{len(programs)} of them, not {hold}")
         pixel_words = max(program.pixel_words for program in programs)
         needs = [_needs(program if program.pixel_words == pixel_words
                         else Program(program.config, pixel_words)) for program in programs]

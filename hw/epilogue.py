@@ -126,7 +126,8 @@ class Epilogue(wiring.Component):
         last = layer.last if hardware.output_words else 0
         m.d.comb += [
             writer.fetch.eq(self.fetch), writer.layer.eq(layer), writer.walk.eq(four),
-            writer.emit.eq(pool.emit & ~last), writer.codes.eq(pool.pooled), self.write.eq(writer.write),
+            writer.emit.eq(pool.emit & ~last), writer.codes.eq(pool.pooled),
+            self.write.eq(writer.write),
             self.probe.valid.eq(pool.emit), self.probe.layer.eq(self.index),
             self.probe.codes.eq(Mux(pool.emit, pool.pooled, 0)),
         ]

@@ -2,6 +2,7 @@
 
 `engine.v` is the netlist, the `.mem` files beside it are its ROM contents, `engine.json` says what
 they are: ports, parameters, memory map, cycles per layer, and the hash of what they came from.
+:mod:`hw.package` has the files for FuseSoC, LiteX and the like.
 """
 
 import hashlib
@@ -21,7 +22,8 @@ from export.pack import pack
 from export.program import Program
 from hw.engine import Engine
 from hw.epilogue import probe_layout
-from hw.head import result_layout
+from hw.output import result_layout
+from hw.package import WRITERS, package
 from hw.verilog import memory_files, write_verilog
 
 TOP = "engine"
@@ -90,7 +92,8 @@ def layout(fields: data.StructLayout) -> dict:
 def generator_hash() -> str:
     """SHA-256 (hex) of the sources that an engine follows from."""
     here, sha = Path(__file__).parent, hashlib.sha256()
-    for path in sorted([*here.glob("*.py"), *here.with_name("export").glob("*.py")]):
+    for path in sorted([*here.glob("*.py"), here / "lint.vlt",
+                        *here.with_name("export").glob("*.py")]):
         sha.update(path.read_bytes())
     return sha.hexdigest()
 
@@ -102,7 +105,7 @@ def up_to_date(config: Config, network: Network, folder: Path, top: str = TOP) -
         same = facts["hash"] == {"config": config.digest, "weights": network.digest,
                                  "generator": generator_hash()}
         same &= (facts["name"], facts["clock_mhz"]) == (config.name, config.target.clock_mhz)
-        files = [f"{top}.v", *memory_files(folder / f"{top}.v")]
+        files = [f"{top}.v", *memory_files(folder / f"{top}.v"), *(top + each for each in WRITERS)]
         return facts if same and all((folder / file).is_file() for file in files) else None
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
@@ -156,7 +159,8 @@ def generate(config: Config, network: Network, folder: Path,
     ]
     try:
         write_verilog(engine, folder, top, header, memory_prefix="" if top == TOP else f"{top}_",
-                      beside={f"{top}.json": json.dumps(facts, indent=1) + "\n"})
+                      beside=lambda memories: {f"{top}.json": json.dumps(facts, indent=1) + "\n",
+                                               **package(facts, memories)})
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be written: {error.strerror}") from error
     return facts

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import chain, count, takewhile
@@ -28,24 +28,26 @@ _MEMORY_CELL = re.compile(r"^  cell \$mem(init|wr)_v2 .*?^  end\n", re.MULTILINE
 _ELEMENT = re.compile(  # of an array: the wire with its attributes, and what drives it
     r"^(?:  attribute .*\n)*  wire width \d+ +(?:signed )?\\\S*\[\S*\n|^connect \\\S*\[\S* .*\n",
     re.MULTILINE)
-_READMEM = re.compile(
-    r' \[(\d+):0\];\n  initial \$readmemb\("([^"]*)", (\\?[^ ),]+ ?)(?:, 0, \d+)?\)')
+_READMEM = re.compile(r' \[(\d+):0\];\n  initial \$readmemb\((?:{MEMORY_FOLDER, "/|")([^"]*)"}?, '
+                      r'(\\?[^ ),]+ ?)(?:, 0, \d+)?\)')
 
 TIME_ZERO = "time_zero"
+FOLDER = "MEMORY_FOLDER"
 
 
 def write_verilog(component: wiring.Component, folder: Path, name: str,
                   header: Sequence[str] = (), *, memory_prefix: str = "",
-                  beside: Mapping[str, str] | None = None) -> Path:
+                  beside: Callable[[Sequence[str]], Mapping[str, str]] | None = None) -> Path:
     """Writes `component` as `folder/name.v` with top module `name`, and returns that path.
 
     The lines of `header` become comments on top. Each initialised memory becomes a `$readmemb` file
     beside the Verilog, called after the memory, with `memory_prefix` in front: as inline `initial`
-    assignments, one megabit of weights takes Yosys minutes to read. Identical modules, of which
-    Amaranth writes one for each instance, are merged; the names of all begin with `name`. `beside`
-    has the text of files that belong to the Verilog, by name. The same component gives the same
-    bytes on every run; nothing half-written is ever left in `folder`, and what was there stays if
-    this fails.
+    assignments, one megabit of weights takes Yosys minutes to read. The top module's parameter
+    `MEMORY_FOLDER` says where a tool finds them, seen from where it runs. Identical modules, of
+    which Amaranth writes one for each instance, are merged; the names of all begin with `name`.
+    `beside` gives the text of the files that belong to the Verilog, by name, from the names of its
+    memory files. The same component gives the same bytes on every run; nothing half-written is ever
+    left in `folder`, and what was there stays if this fails.
 
     Raises
     ------
@@ -83,13 +85,15 @@ def write_verilog(component: wiring.Component, folder: Path, name: str,
         for written, file in memories.items():
             os.replace(part / written, part / file)
         # Without the addresses, simulators warn that older ones filled an array from its other end.
-        body = _READMEM.sub(lambda match: f' [{match[1]}:0];\n  initial $readmemb('
-                            f'"{memories[match[2]]}", {match[3]}, 0, {match[1]})', body)
+        body = _READMEM.sub(lambda match: f' [{match[1]}:0];\n  initial $readmemb({{{FOLDER}, '
+                            f'"/{memories[match[2]]}"}}, {match[3]}, 0, {match[1]})', body)
         lines = [*header, f"Written by Amaranth {version('amaranth')} "
                           f"and Yosys {version('pyosys')}; do not edit."]
         comment = "".join(f"// {_plain(line)}".rstrip() + "\n" for line in lines)
         product = folder / f"{name}.v"
-        texts = {product.name: f"{comment}\n{_tidy(body)}", **(beside or {})}
+        texts = {product.name: f"{comment}\n{_pass_folder(_tidy(body))}"}
+        if beside:
+            texts |= beside([*memories.values()])
         for file, text in texts.items():
             (part / file).write_text(text)
 
@@ -223,6 +227,27 @@ def _declare_time_zero(module: re.Match) -> str:
         return module[0]
     return module[0].replace(  # behind the ports, which may take several lines
         ");\n", f");\n  reg {TIME_ZERO};\n  initial {TIME_ZERO} <= 1'h0;\n", 1)
+
+
+def _pass_folder(body: str) -> str:
+    """Hands the parameter `MEMORY_FOLDER` from the top module down to all that read memory files.
+
+    "." is where the tool runs. The empty string would not do: to Verilog it is a zero character,
+    and Icarus takes no file name that begins with one.
+    """
+    modules = {match[1]: match[0] for match in re.finditer(
+        r"^module (\w+)\((?s:.*?)^endmodule\n", body, re.MULTILINE)}
+    found = {name for name, text in modules.items() if FOLDER in text}
+    readers = set()
+    while found - readers:
+        readers |= found
+        instance = re.compile(rf"^  ({'|'.join(sorted(readers))}) (?=\S)", re.MULTILINE)
+        found = {name for name, text in modules.items() if instance.search(text)}
+    for name in readers:
+        text = modules[name].replace(");\n", f');\n  parameter {FOLDER} = ".";\n', 1)
+        text = instance.sub(rf"  \1 #(.{FOLDER}({FOLDER})) ", text)
+        body = body.replace(modules[name], text)
+    return body
 
 
 def _memories(verilog: Path) -> list[tuple[int, str]]:

@@ -15,12 +15,13 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import typer
 
 from export.checked import MESSAGE, ConfigError
-from sim import cli_train
+from sim import cli_load, cli_train
 from sim.options import Design, Folder, Seed, Weights, load_design
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True,
                   help="Hardware generator for very-low-bit convolutional networks.")
 app.add_typer(cli_train.app)
+app.add_typer(cli_load.app)
 EXTRA = "torch", "tensorboard", "matplotlib"  # what pip installs with hexlane[train]
 
 
@@ -109,7 +110,7 @@ def simulate(config: Design, output: Folder = None, weights: Weights = None, see
                        seed=seed, strict=simulator == "icarus", waves=waves, build=build,
                        progress=True)
     difference = found.first_difference(golden.run(network, pixels))
-    cycles = sorted({int(each.sum()) for each in found.cycles})
+    cycles = sorted({sum(each) for each in found.cycles})
     if waves:
         wave = write_lists(build, simulator, folder / "engine.v")
         typer.echo(f"{wave}: open it with signals.gtkw (GTKWave) or signals.sucl (Surfer)")

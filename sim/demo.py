@@ -54,7 +54,7 @@ def demo(design: Config, network: Network, photos: Path, folder: Path, console: 
         column.no_wrap = True
     for n, file in enumerate(files):
         table.add_row(file.name, file.stem, names[frames.classes[n]], names[trace.classes[n]],
-                      "yes" if equal[n] else "NO", f"{frames.cycles[n].sum():,}")
+                      "yes" if equal[n] else "NO", f"{sum(frames.cycles[n]):,}")
     console.print(table)
     right = sum(names[c] == file.stem for c, file in zip(frames.classes, files, strict=True))
     console.print(
@@ -63,7 +63,7 @@ def demo(design: Config, network: Network, photos: Path, folder: Path, console: 
         f"{facts['cycles_per_frame']:,} cycles per frame (computed), array use "
         f"{facts['array_use']:.1%} of cycles behind the first layer, "
         f"{facts['frames_per_second']:,} frames per second at {facts['clock_mhz']} MHz")
-    simulated = {int(cycles.sum()) for cycles in frames.cycles}
+    simulated = {sum(cycles) for cycles in frames.cycles}
     console.print(f"{area['device']}: {area['lut4']:,} LUT4, {area['carry']:,} carry cells, "
                   f"{area['ff']:,} registers, {area['block_ram']} block RAMs, {area['dsp']} DSPs")
     same = all(equal) and simulated == {facts["cycles_per_frame"]}

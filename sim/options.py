@@ -9,6 +9,7 @@ from export.checked import ConfigError
 
 Design = Annotated[Path, typer.Argument(help="design, a TOML file", show_default=False)]
 Weights = Annotated[str | None, typer.Option(
+    "-w", "--weights",
     help="integer network, a .npz file, or 'random'; default: weights/NAME.npz here, beside the "
          "design, or in ../weights of its folder")]
 Seed = Annotated[int, typer.Option(min=0, help="of random weights and images")]

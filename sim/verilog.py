@@ -1,7 +1,8 @@
 """Runs frames through exported Verilog and holds them to the golden model, layer by layer."""
 
 import threading
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,87 +11,135 @@ from tqdm import tqdm
 from export.hardware import Hardware
 from export.program import Program
 from sim import golden
+from sim.results import difference, unpack
 from sim.runner import run_bench
 from sim.streams import TraceCollector
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Job:
+    """A frame to run: an image uint8 [H, W, C], its program, and the program's number there.
+
+    Its pixels are not sent before `needs` words are loaded in all.
+    """
+
+    program: Program
+    image: np.ndarray
+    number: int = 0
+    needs: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """Words (address, word) of the load window, written once `after` frames have been sent."""
+
+    words: list[tuple[int, int]]
+    after: int = 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Frames:
-    """What left the Verilog: per frame the class, its score, codes per layer, cycles per layer."""
+    """What left the Verilog: per frame its program, result, codes, and cycles per operation.
 
-    classes: list[int]
-    scores: list[int]
+    `refused` counts the words that the machine did not load, `loaded` are first and last cycle of
+    each load, `taken` and `left` those of each frame's first pixel and last transfer.
+    """
+
+    programs: list[Program]
+    results: list  # as :func:`sim.results.unpack` gives them
     codes: list[dict[str, np.ndarray]]  # [frame][name] uint8 [channels, height, width]
-    cycles: np.ndarray  # int64 [frames, layers]
+    cycles: list[list[int]]  # [frame][operation]
+    refused: int = 0
+    loaded: list[tuple[int, int]] = field(default_factory=list)
+    taken: list[int] = field(default_factory=list)
+    left: list[int] = field(default_factory=list)
+
+    @property
+    def classes(self) -> list[int]:
+        """Of networks that classify."""
+        return [number for number, _ in self.results]
 
     def equal(self, trace: golden.Trace) -> list[bool]:
-        """Per frame: are all codes, the class and its score the golden model's?"""
-        return [self._difference(trace, n) is None for n in range(len(self.classes))]
+        """Per frame: are all codes and the result the golden model's?"""
+        return [self.difference(n, trace, n) is None for n in range(len(self.results))]
 
     def first_difference(self, trace: golden.Trace) -> str | None:
         """Where the Verilog first departs from the golden model, in the order of the operations."""
-        return next(filter(None, (self._difference(trace, n) for n in range(len(self.classes)))),
-                    None)
+        return next(filter(None, (self.difference(n, trace, n)
+                                  for n in range(len(self.results)))), None)
 
-    def _difference(self, trace: golden.Trace, n: int) -> str | None:
+    def difference(self, n: int, trace: golden.Trace, m: int) -> str | None:
+        """Where frame `n` departs from image `m` of the trace of its program's network."""
         for name, wanted in trace.codes.items():
             came = self.codes[n][name]
-            if (places := np.argwhere(came != wanted[n])).size:
+            if (places := np.argwhere(came != wanted[m])).size:
                 channel, y, x = places[0].tolist()
                 return (f"frame {n}, {name}, channel {channel}, y {y}, x {x}: golden "
-                        f"{wanted[n, channel, y, x]}, Verilog {came[channel, y, x]} "
+                        f"{wanted[m, channel, y, x]}, Verilog {came[channel, y, x]} "
                         f"({len(places)} of {came.size} codes differ)")
-        wanted = int(trace.classes[n]), int(trace.scores[n].max())
-        if (self.classes[n], self.scores[n]) != wanted:
-            return (f"frame {n}, {list(trace.sums)[-1]}: golden class {wanted[0]}, score "
-                    f"{wanted[1]}, Verilog class {self.classes[n]}, score {self.scores[n]}")
-        return None
+        said = difference(self.programs[n].config.network, self.results[n], trace, m)
+        return said and f"frame {n}, {said}"
 
 
-def run_frames(program: Program, hardware: Hardware, folder: Path, images: np.ndarray, *,
-               simulator: str = "verilator", gaps: int = 0, seed: int = 1, strict: bool = False,
-               build: Path | None = None, progress: bool = False, waves: bool = False) -> Frames:
-    """Runs images uint8 [N, H, W, C] through `folder/engine.v`, a `hardware` with `program`.
+def run_frames(program: Program, hardware: Hardware, folder: Path, images: np.ndarray,
+               **how) -> Frames:
+    """Runs images uint8 [N, H, W, C] of one program, see :func:`run_jobs`."""
+    return run_jobs(hardware, folder, [Job(program=program, image=image) for image in images],
+                    **how)
 
-    `gaps` is the longest random pause between two pixels and before a result is taken; with
+
+def run_jobs(hardware: Hardware, folder: Path, jobs: Sequence[Job], loads: Sequence[Load] = (), *,
+             simulator: str = "verilator", gaps: int = 0, seed: int = 1, strict: bool = False,
+             build: Path | None = None, progress: bool = False, waves: bool = False) -> Frames:
+    """Runs frames of any programs through `folder/engine.v`, a `hardware`, and loads others.
+
+    `gaps` is the longest random pause between two pixels and before a transfer is taken; with
     `strict` every output must be known in every cycle after reset, which only a four-state
     simulator (icarus) can show. With `waves`, waveforms stay in `build` (:mod:`sim.waves`). Raises
     RuntimeError if simulator or bench fail.
     """
     build = (build or folder / "sim").resolve()
     build.mkdir(parents=True, exist_ok=True)
-    job, results, dots = (build / name for name in ("job.npz", "results.npz", "progress"))
+    file, results, dots = (build / name for name in ("job.npz", "results.npz", "progress"))
     results.unlink(missing_ok=True)
     dots.write_bytes(b"")
-    np.savez(job, images=images, gaps=gaps, seed=seed, strict=strict,
-             layers=hardware.operations, unit=program.array.unit)
+    np.savez(file, gaps=gaps, seed=seed, strict=strict, layers=hardware.layers,
+             unit=hardware.array.unit, words=hardware.result_words,
+             numbers=[job.number for job in jobs], needs=[job.needs for job in jobs],
+             operations=[len(job.program.layers) for job in jobs],
+             loads=np.array([word for load in loads for word in load.words], np.int64),
+             load_lengths=np.array([len(load.words) for load in loads], np.int64),
+             load_after=np.array([load.after for load in loads], np.int64),
+             **{f"image{n}": job.image for n, job in enumerate(jobs)})
     done = threading.Event()
     watcher = threading.Thread(
-        target=_watch, args=(dots, len(images) * len(program.layers), done, not progress))
+        target=_watch, args=(dots, sum(len(job.program.layers) for job in jobs), done,
+                             not progress))
     watcher.start()
     try:
         run_bench(verilog=folder, top="engine", bench="sim.bench_engine", simulator=simulator,
                   build=build, waves=waves, environment={
-                      "HEXLANE_JOB": str(job), "HEXLANE_RESULTS": str(results),
+                      "HEXLANE_JOB": str(file), "HEXLANE_RESULTS": str(results),
                       "HEXLANE_PROGRESS": str(dots)})
     finally:
         done.set()
         watcher.join()
     with np.load(results, allow_pickle=False) as values:
-        words, trace, cycles = values["results"], values["trace"], values["cycles"]
-    collector = TraceCollector(program)
-    for _ in images[1:]:
-        collector.new_frame()
-    for frame, layer, *codes in trace.tolist():
-        collector.units[frame][layer].append(codes)
-    class_bits, score_bits = (hardware.classes - 1).bit_length(), hardware.score_bits
-    classes = words & (1 << class_bits) - 1
-    scores = words >> class_bits
-    scores = np.where(scores >> score_bits - 1, scores - (1 << score_bits), scores)
+        found = {name: values[name] for name in values.files}
+    programs = [job.program for job in jobs]
+    collectors = [TraceCollector(program) for program in programs]
+    for frame, layer, *codes in found["trace"].tolist():
+        collectors[frame].take(layer, codes)
+    transfers = np.split(found["results"], np.cumsum(found["lengths"])[:-1])
     return Frames(
-        classes=classes.tolist(), scores=scores.tolist(),
-        cycles=cycles[:, :len(program.layers)],
-        codes=[collector.codes(n) for n in range(len(images))])
+        programs=programs,
+        results=[unpack(program.config.network, hardware, each.tolist())
+                 for program, each in zip(programs, transfers, strict=True)],
+        codes=[collector.codes(0) for collector in collectors],
+        cycles=[cycles[:len(program.layers)]
+                for program, cycles in zip(programs, found["cycles"].tolist(), strict=True)],
+        refused=int(found["refused"]), loaded=[tuple(each) for each in found["loaded"].tolist()],
+        taken=found["taken"].tolist(), left=found["left"].tolist())
 
 
 def _watch(dots: Path, total: int, done: threading.Event, quiet: bool):

@@ -26,7 +26,12 @@ MADE = [design([conv("a", 8, 2, 3, pool=True),
                      generator={"outputs": 4, "inputs": 12, "mapping": "binary"})],
                (4, 4, 2), height=9, width=7, pad=200),
         design([conv("a", 3, 2, 2)], (1, 1, 1, (2,)), classifier_bits=2, pad=7),
-        design([conv("a", 3, 1, 1)], (3, 2, 2, (1,)), classifier_bits=1, height=1, width=1)]
+        design([conv("a", 3, 1, 1)], (3, 2, 2, (1,)), classifier_bits=1, height=1, width=1),
+        design([], (2, 3, 2), operations=[conv("a", 7, 2, 2), conv("b", 5, 2, 1, pool=True)]),
+        design([], (2, 3, 2), operations=[
+            conv("a", 7, 2, 2), {"kind": "map", "name": "b", "channels": 4, "weight_bits": 2}])]
+
+LEAVING = {"out_bits", "out_units", "out_last_pixel", "out_last_channel"}
 
 
 def placed():
@@ -47,9 +52,10 @@ def unpacked(fields: dict[str, int], word: int) -> dict[str, int]:
     return values
 
 
-def wanted(hardware: Hardware, op, layer) -> dict[str, int]:
+def wanted(hardware: Hardware, op, layer, pad: int) -> dict[str, int]:
     """What the engine must know of an operation, said once more."""
-    operation, rows, maps = op.operation, hardware.array.rows, not op.summed
+    operation, rows, maps = (
+        op.operation, hardware.array.rows, op.operation.kind == "conv")
     row_slots, row_banks = op.source.width // rows, op.source.width % rows
     kernel_columns = [-1, 0, 1] if operation.kernel == 3 else [0]
     if op.taps_per_word > 1:
@@ -57,16 +63,21 @@ def wanted(hardware: Hardware, op, layer) -> dict[str, int]:
     edges = [0, *(bits for bits, _ in hardware.weights)]
     formats = sorted((each.rule, each.mapping, each.mode) for each in hardware.generators)
     made = operation.generator
+    values_leave = operation.kind == "map"
+    leaves = op.last and (maps or values_leave)
+    size = op.source.height // (1 + (maps and operation.pool)) * (
+        op.source.width // (1 + (maps and operation.pool)))
     values = {
         "mode": op.mode, "weight_bits": op.weight_bits,
         "segments": sum(0 < edge <= op.stored_bits for edge in edges),
-        "result": 0 if maps else {"select": 1, "class": 2}[operation.output],
-        "last": not maps and operation.output == "class", "pool": maps and operation.pool,
+        "result": 0 if maps else 3 if values_leave else {"select": 1, "class": 2}[
+            operation.output],
+        "last": op.last, "pool": maps and operation.pool,
         "code_bits": operation.code_bits if maps else 1, "out_mode": op.out_mode,
         "both_rows": operation.kernel == 3, "left": -1 in kernel_columns,
         "right": 1 in kernel_columns, "shift": layer.shift,
-        "pad": hardware.pixels.pad if operation.inputs == ("pixels",) else 0,
-        "last_digit": (hardware.pixels.digits if operation.inputs == ("pixels",) else 1) - 1,
+        "pad": pad if operation.inputs == ("pixels",) else 0,
+        "last_digit": (hardware.digits if operation.inputs == ("pixels",) else 1) - 1,
         "tail": op.tail, "last_x": op.source.width - 1, "last_y": op.source.height - 1,
         "last_word": op.words - 1,
         "last_channel_tile": -(-op.channels // hardware.array.columns) - 1,
@@ -78,6 +89,11 @@ def wanted(hardware: Hardware, op, layer) -> dict[str, int]:
         "gate": GATES.index(operation.gate) if maps else 0, "rescale": RESCALES.index(op.rescale),
         "skip_base": op.skip_base, "skip_end": op.skip_base + op.skip_size, "keep": op.keep,
         "keep_pooled": op.keep_pooled, "keep_base": op.keep_base, "select_base": op.select_base,
+        "out_bits": operation.out_bits - 1 if values_leave else 0,
+        "out_units": (-(-op.channels // hardware.array.columns) * hardware.array.columns
+                      // hardware.array.unit if leaves else 0),
+        "out_last_pixel": size - 1 if leaves else 0,
+        "out_last_channel": op.channels - 1 if leaves else 0,
         "generator": 1 + formats.index((made.rule, made.mapping, op.mode)) if made else 0,
         "seed": op.seed}
     return {name: int(value) for name, value in values.items()}
@@ -91,7 +107,7 @@ def test_every_field_reads_back():
         images = pack(program, hardware, network)
         fields = layer_fields(hardware)
         for op, layer, word in zip(program.layers, network.layers, images.layers, strict=True):
-            said = wanted(hardware, op, layer)
+            said = wanted(hardware, op, layer, program.config.network.pad)
             assert unpacked(fields, word) == {name: said[name] for name in fields}, op.name
             assert word == layer_word(hardware, op, layer)
             for name in said.keys() - fields.keys():  # what the machine lacks is not needed
@@ -132,7 +148,7 @@ def test_constants_of_the_layout_are_the_packed_word():
     program, hardware = machine(MADE[0])
     network = random_network(program.config.network, 1)
     for op, layer in zip(program.layers, network.layers, strict=True):
-        said = {name: value for name, value in wanted(hardware, op, layer).items()
+        said = {name: value for name, value in wanted(hardware, op, layer, 200).items()
                 if name in layer_fields(hardware)}
         assert data.Const(layer_layout(hardware), layer_word(hardware, op, layer)) == (
             layer_layout(hardware).const(said))
@@ -150,6 +166,8 @@ def test_a_machine_without_gates_or_generators_has_no_fields_for_them():
     plain = layer_fields(machine(MADE[1])[1]).keys()
     assert {field.name for field in FIELDS} - plain == {
         "gate", "rescale", "skip_base", "skip_end", "keep", "keep_pooled", "keep_base",
-        "select_base", "generator", "seed"}
-    assert {field.name for field in FIELDS} == layer_fields(machine(MADE[0])[1]).keys()
+        "select_base", "generator", "seed", *LEAVING}
+    assert {field.name for field in FIELDS} - LEAVING == layer_fields(machine(MADE[0])[1]).keys()
+    codes, values = (layer_fields(machine(config)[1]).keys() for config in MADE[-2:])
+    assert LEAVING - codes == {"out_bits"} and LEAVING <= values
     assert all(field.text for field in FIELDS)

@@ -125,13 +125,30 @@ def test_walk_hands_over_results_in_order():
         "a", "b", "c", "s", "d", "end"))]
 
 
-# ---- refusals
-
 A, B, END = conv("a", 4, 3, 2), conv("b", 6, 2, 2), total("end", 3, 3)
 SELECT = total("s", 6, 2, "select", inputs=["a"])
 MUX = {"skip": "a", "gate": "mux", "select": "s"}
+VALUES = {"kind": "map", "name": "v", "channels": 5, "weight_bits": 2}
+ENDS = "a class or a map of values ends the network, so no operation must come behind it"
 MADE = {"kernel": 1, "generator": {"outputs": 4, "inputs": 4}}
 
+
+def test_what_leaves_follows_from_the_last_operation():
+    assert operations(A).output == "codes"
+    assert network([A, B]).output == "class"
+    found = operations(A, B, VALUES)
+    assert (found.output, found.by_name["v"].out_bits) == ("map", 8)
+    assert found.by_name["v"].inputs == ("b",)
+    assert found.shapes["v"] == Shape(channels=5, height=6, width=5)
+
+
+def test_folded_pixels_are_fewer_positions_of_more_channels():
+    found = operations(A, height=8, width=12, channels=3, fold=4)
+    assert found.shapes["pixels"] == Shape(channels=48, height=2, width=3)
+    assert found.shapes["a"] == Shape(channels=4, height=2, width=3)
+
+
+# ---- refusals
 
 @pytest.mark.parametrize("each, message", [
     ([A, B | {"skip": "a"}, END], "operations.1: b: skip and gate come together, not alone"),
@@ -176,11 +193,16 @@ MADE = {"kernel": 1, "generator": {"outputs": 4, "inputs": 4}}
      "only the first operation may read the pixels"),
     ([A, B | {"inputs": ["a"]}, END | {"inputs": ["a"]}], "b: no operation reads it"),
     ([A, SELECT, B, END], "s: no operation reads it"),
-    ([A, B], "the last operation, and no other, must be a sum whose output is a class, not b"),
     ([A, END | {"output": "select"}],
-     "the last operation, and no other, must be a sum whose output is a class, not end"),
-    ([A, total("s", 6, 2, inputs=["a"]), B | MUX, END],
-     "the last operation, and no other, must be a sum whose output is a class, not ['s', 'end']"),
+     "end: the last operation must be a sum whose output is a class, a map of values or a "
+     "convolution, not a select"),
+    ([A, total("s", 6, 2, inputs=["a"]), B | MUX, END], "s: " + ENDS),
+    ([A, VALUES, B | {"inputs": ["a"]}, END], "v: no operation reads it"),
+    ([A, B, END | {"inputs": ["v"]}, VALUES],
+     "end: must read maps of operations before it, not 'v'"),
+    ([A, VALUES | {"inputs": ["pixels"]}], "only the first operation may read the pixels"),
+    ([VALUES | {"inputs": ["pixels"]}],
+     "v: the first operation must be a convolution of the pixels with stored weights"),
     ([A, END | {"channels": 1}], "end: classes must be at least 2, not 1"),
     ([A, B | {"inputs": ["a", "a"]}, END], "b: inputs must differ, not ['a', 'a']"),
     ([A, B, END | {"inputs": ["b", "b"]}], "end: inputs must differ, not ['b', 'b']"),
@@ -208,8 +230,7 @@ MADE = {"kernel": 1, "generator": {"outputs": 4, "inputs": 4}}
      "b: its 6 channels must be a multiple of the skip's, not 4"),
     ([A, SELECT, B | MUX | {"channels": 8}, END],
      "b: select must be a sum of 8 channels, not of 6"),
-    ([A, END | {"name": "s"}, B | MUX | {"channels": 4}, END],
-     "the last operation, and no other, must be a sum whose output is a class, not ['s', 'end']"),
+    ([A, END | {"name": "s"}, B | MUX | {"channels": 4}, END], "s: " + ENDS),
 ])
 def test_operations_that_do_not_fit_are_refused(each, message):
     with pytest.raises(ConfigError) as caught:
@@ -237,8 +258,10 @@ def test_operations_that_do_not_fit_are_refused(each, message):
     ({"layers": [A], "operations": [A, END]},
      "layers is short for operations: give one of them, not both"),
     ({"layers": [{}] * (MAX_OPERATIONS + 1)}, "layers must be at most 256, not 257"),
-    ({"layers": [A], "classes": None},
-     "operations: Tuple should have at least 2 items after validation, not 1, not"),
+    ({"fold": 3}, "fold: Input should be 1, 2 or 4, not 3"),
+    ({"fold": 2}, "height and width must be multiples of fold = 2, not 6x5"),
+    ({"fold": 4, "height": 8, "width": 8, "channels": 5},
+     "channels x fold x fold must be at most 64, not 80"),
 ])
 def test_bad_values_of_a_network_are_refused(changes, message):
     values = {"height": 6, "width": 5, "channels": 3, "layers": [A, B], "classes": 3} | changes
@@ -276,10 +299,10 @@ def test_bad_values_of_an_operation_are_refused(changes, message):
 
 
 @pytest.mark.parametrize("each, message", [
-    ([A, B | {"kind": "add"}, END], "operations: kind must be 'conv' or 'sum', not 'add'"),
+    ([A, B | {"kind": "add"}, END], "operations: kind must be one of conv, sum, map, not 'add'"),
     ([A, 7, END], "operations: must be tables, not 7"),
     (7, "operations: Input should be a valid tuple, not 7"),
-    ([END | {"inputs": ["pixels"]}], "operations: Tuple should have at least 2 items"),
+    ([], "operations: Tuple should have at least 1 item"),
     ([A, *(conv(f"c{k}", 4, 3, 2) for k in range(MAX_OPERATIONS - 1)), END],
      "operations: Tuple should have at most 256 items"),
 ])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
+from export.sections import record_values, record_word
 from export.words import operands, pack_codes, to_memory_order
 from hw.pixels import PixelInput
 from sim.streams import pixel_words
@@ -52,7 +53,10 @@ def test_digits_and_neighbours(channels, words, precisions, taps, granted):
     images = np.random.default_rng(channels).integers(0, 256, (2, 3, 5, channels), np.uint8)
     memory, frames, cycles = {}, [], []
 
+    record = record_word(hardware, record_values(program, hardware))
+
     async def produce(ctx):
+        ctx.set(dut.record.as_value(), record)
         for frame in pixel_words(images):
             for word in frame:
                 ctx.set(dut.pixels.payload, word)

@@ -58,7 +58,7 @@ def test_yosys_returns_its_log_and_raises_its_error(tmp_path):
 def test_verilog_has_header_and_memory_file(folder, toy):
     text = (folder / "toy.v").read_text()
     assert text.startswith("// A toy\n// of two lines\n// Written by Amaranth ")
-    assert 'initial $readmemb("table.mem", \\table , 0, 4);' in text
+    assert 'initial $readmemb({MEMORY_FOLDER, "/table.mem"}, \\table , 0, 4);' in text
     assert memory_files(folder / "toy.v") == {"table.mem": len(toy.TABLE)}
     words = (folder / "table.mem").read_text().split()
     assert [int(word, 2) for word in words] == toy.TABLE
@@ -139,7 +139,7 @@ def test_failing_write_leaves_the_folder_as_it_was(folder, toy, monkeypatch):
 def test_write_that_fails_while_it_moves_files_leaves_the_folder_as_it_was(
         toy, tmp_path, monkeypatch, moves):
     """Three files move out and three in, after the memory file got its name."""
-    write_verilog(toy.Toy(), tmp_path, "toy", HEADER, beside={"toy.json": "1"})
+    write_verilog(toy.Toy(), tmp_path, "toy", HEADER, beside=lambda memories: {"toy.json": "1"})
     before = contents(tmp_path)
     replace, left = os.replace, [moves]
 
@@ -151,10 +151,10 @@ def test_write_that_fails_while_it_moves_files_leaves_the_folder_as_it_was(
 
     monkeypatch.setattr(verilog.os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        write_verilog(toy.Toy([1, 2]), tmp_path, "toy", beside={"toy.json": "2"})
+        write_verilog(toy.Toy([1, 2]), tmp_path, "toy", beside=lambda memories: {"toy.json": "2"})
     assert contents(tmp_path) == before
     left[0] = 8
-    write_verilog(toy.Toy([1, 2]), tmp_path, "toy", beside={"toy.json": "2"})
+    write_verilog(toy.Toy([1, 2]), tmp_path, "toy", beside=lambda memories: {"toy.json": "2"})
     assert contents(tmp_path)["toy.json"] == b"2"
     assert contents(tmp_path)["table.mem"] != before["table.mem"]
 
@@ -225,7 +225,9 @@ def test_two_engines_go_into_one_design(small, tmp_path):
     assert memories >= {"weights0.mem", "biases.mem"}
     generate(*small, tmp_path, top="left")
     both = contents(tmp_path)
-    assert set(both) - set(plain) == {"left.v", "left.json", *(f"left_{m}" for m in memories)}
+    package = {f"left{each}" for each in (".core", ".vlt", "_instance.vh", "_litex.py")}
+    assert set(both) - set(plain) == {"left.v", "left.json", *package,
+                                      *(f"left_{m}" for m in memories)}
     assert plain.items() <= both.items()
     assert all(both[f"left_{memory}"] == plain[memory] for memory in memories)
     assert set(memory_files(tmp_path / "left.v")) == {f"left_{memory}" for memory in memories}

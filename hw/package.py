@@ -1,0 +1,109 @@
+"""What lies beside the Verilog for the flows that users have: all from what `engine.json` says."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def package(facts: dict, memories: Sequence[str]) -> dict[str, str]:
+    """Text of each file, by name, for an engine of these facts with memory files of these names."""
+    return {facts["top"] + ending: write(facts, memories) for ending, write in WRITERS.items()}
+
+
+def core(facts: dict, memories: Sequence[str]) -> str:
+    """FuseSoC: a user's core depends on this one, whose memory files go where the tools run."""
+    top = facts["top"]
+    copies = "".join(f"      - {file}: {{copyto: {file}}}\n" for file in memories)
+    return f"""\
+CAPI=2:
+name: hexlane:{facts["name"]}:{top}
+description: Hexlane engine {facts["name"]}
+filesets:
+  verilog:
+    files: [{top}.v]
+    file_type: verilogSource-2005
+  memories:
+    files:
+{copies}    file_type: user
+  waiver:
+    files: [{top}.vlt]
+    file_type: vlt
+targets:
+  default:
+    filesets: [verilog, memories, waiver]
+  lint:
+    filesets: [verilog, memories, waiver]
+    flow: lint
+    flow_options: {{tool: verilator, verilator_options: [-Wall]}}
+    toplevel: "{top}"
+"""
+
+
+def waiver(facts: dict, memories: Sequence[str]) -> str:
+    """What Verilator may not complain about in the engine; elsewhere it may."""
+    text = Path(__file__).with_name("lint.vlt").read_text()
+    return re.sub(r'^(lint_off -rule \w+)(?: -file "\*")?',
+                  rf'\1 -file "*{facts["top"]}.v"', text, flags=re.MULTILINE)
+
+
+def instance(facts: dict, memories: Sequence[str]) -> str:
+    """Instantiation template: each port on a wire of its name."""
+    ports = ",\n".join(f"  /* {about['direction']:6} {about['bits']:4} bits */ .{port}({port})"
+                       for port, about in facts["ports"].items())
+    return f"""\
+// Hexlane engine {facts["name"]}: copy this, or include it where wires of these names are.
+// MEMORY_FOLDER is where the memory files are, as seen from where the tool runs.
+{facts["top"]} #(.MEMORY_FOLDER(".")) {facts["top"]}_0 (
+{ports}
+);
+"""
+
+
+def litex(facts: dict, memories: Sequence[str]) -> str:
+    """LiteX module: streams are endpoints, all other ports signals."""
+    signals, wires = [], {"clk": 'ClockSignal("sys")', "rst": 'ResetSignal("sys")'}
+    for port, about in facts["ports"].items():
+        name, _, part = port.partition("__")
+        name = "self." + {"pixels": "sink", "result": "source"}.get(name, name)
+        if part == "payload":
+            # `class` is a word of Python; a field of another stream has no parts.
+            fields = {field.replace("class", "class_"): f"({place['bits']}, {place['signed']})"
+                      for field, place in facts["result"].items()
+                      } if name == "self.source" else {"data": about["bits"]}
+            layout = ", ".join(f'("{field}", {shape})' for field, shape in fields.items())
+            signals.append(f"{name} = stream.Endpoint([{layout}])")
+            wires[port] = f"Cat({', '.join(f'{name}.{field}' for field in fields)})"
+        elif part:
+            wires[port] = f"{name}.{part}"
+        elif port not in wires:
+            signals.append(f"{name} = Signal({about['bits']})")
+            wires[port] = name
+    ports = [f"{about['direction'][0]}_{port}={wires[port]}"
+             for port, about in facts["ports"].items()]
+    return f'''\
+"""LiteX module of the Hexlane engine {facts["name"]}: `self.engine = Engine(platform)` in an SoC.
+
+`sink` takes frames pixel by pixel, `source` gives a class and its score for each.
+"""
+
+from pathlib import Path
+
+from litex.gen import LiteXModule
+from litex.soc.interconnect import stream
+from migen import Cat, ClockSignal, Instance, ResetSignal, Signal
+
+
+class Engine(LiteXModule):
+    def __init__(self, platform):
+        folder = Path(__file__).resolve().parent
+        platform.add_source(str(folder / "{facts["top"]}.v"))
+        {"""
+        """.join(signals)}
+        self.specials += Instance(
+            "{facts["top"]}", p_MEMORY_FOLDER=folder.as_posix(),
+            {""",
+            """.join(ports)})
+'''
+
+
+WRITERS = {".core": core, ".vlt": waiver, "_instance.vh": instance, "_litex.py": litex}

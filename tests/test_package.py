@@ -1,0 +1,286 @@
+"""What lies beside the Verilog, used as its users would, from folders of their own."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.config import parse_config
+from export.hardware import Hardware
+from export.program import Program
+from hw.generate import generate, up_to_date
+from hw.tools import verilator_environment
+from hw.yosys import YosysError, run_yosys
+from sim import golden
+from sim.runner import missing
+from sim.samples import random_images, random_network
+from sim.verilog import run_frames
+from tests.test_tools import SMALL, contents
+
+CONFIG = parse_config(SMALL)
+NETWORK = random_network(CONFIG.network, 1)
+MEMORIES = {"inner_biases.mem", "inner_layers.mem", "inner_tiles.mem", "inner_weights0.mem",
+            "inner_weights1.mem"}
+
+
+@pytest.fixture
+def product(tmp_path):
+    """What `engine.json` says, and the folder of an engine whose top module is `inner`."""
+    return generate(CONFIG, NETWORK, tmp_path / "product", top="inner"), tmp_path / "product"
+
+
+def user(facts: dict, folder: Path, body: str, tmp_path: Path) -> Path:
+    """A folder with a user's `engine.v`: a module with the ports of the engine around `body`."""
+    ports = "".join(f"  {about['direction']} [{about['bits'] - 1}:0] {port};\n"
+                    for port, about in facts["ports"].items())
+    (tmp_path / "user").mkdir()
+    (tmp_path / "user/engine.v").write_text(
+        f'`include "{folder}/inner.v"\n'
+        f"module engine({', '.join(facts['ports'])});\n{ports}{body}\nendmodule\n")
+    return tmp_path / "user"
+
+
+def check(folder: Path, simulator: str):
+    """Frames through `folder/engine.v` give the golden model's codes, classes and scores."""
+    program, images = Program(CONFIG), random_images(CONFIG.network, 3, 1)
+    frames = run_frames(program, Hardware.of([program]), folder, images, simulator=simulator,
+                        gaps=2, strict=simulator == "icarus")
+    trace = golden.run(NETWORK, images)
+    assert frames.first_difference(trace) is None
+    assert np.ptp(np.concatenate([codes.ravel() for codes in trace.codes.values()])) > 0
+
+
+def verilator(folder: Path, *arguments) -> str:
+    environment = os.environ | verilator_environment(folder / "bin")
+    done = subprocess.run([folder / "bin/verilator", *arguments], cwd=folder, env=environment,
+                          text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    return done.stdout if done.returncode else ""
+
+
+def test_the_same_design_gives_the_same_files(product, tmp_path):
+    facts, folder = product
+    assert generate(CONFIG, NETWORK, tmp_path / "again", top="inner") == facts
+    assert contents(tmp_path / "again") == contents(folder)
+    assert set(contents(folder)) == MEMORIES | {
+        "inner.v", "inner.json", "inner.core", "inner.vlt", "inner_instance.vh", "inner_litex.py"}
+
+
+@pytest.mark.parametrize("file", ["inner.core", "inner.vlt", "inner_instance.vh", "inner_litex.py"])
+def test_an_engine_is_up_to_date_with_all_its_files(product, file):
+    facts, folder = product
+    assert up_to_date(CONFIG, NETWORK, folder, "inner") == facts
+    (folder / file).unlink()
+    assert up_to_date(CONFIG, NETWORK, folder, "inner") is None
+
+
+@pytest.fixture
+def elsewhere(product, tmp_path):
+    """The template in a module of the user's, the memory files in a folder of their own."""
+    facts, folder = product
+    (tmp_path / "memories").mkdir()
+    for memory in MEMORIES:
+        (folder / memory).rename(tmp_path / "memories" / memory)
+    text = (folder / "inner_instance.vh").read_text()
+    changed = text.replace('"."', f'"{tmp_path}/memories"')
+    assert changed != text
+    return user(facts, folder, changed, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("simulator", ["verilator", "icarus"])
+def test_simulators_find_memory_files_in_their_folder(elsewhere, simulator):
+    if reason := missing(simulator):
+        pytest.skip(reason)
+    check(elsewhere, simulator)
+
+
+@pytest.mark.parametrize("defer", ["-defer", ""])
+def test_yosys_finds_memory_files_in_their_folder(elsewhere, tmp_path, defer):
+    """Unless told to wait for the parameter, it wants them beside the Verilog as well."""
+    (tmp_path / "empty").mkdir()
+    script = (f"read_verilog {defer} {elsewhere}/engine.v\n"
+              "hierarchy -check -top engine\nproc\ncheck -assert")
+    if not defer:
+        with pytest.raises(YosysError, match=r"Can not open file `\./inner_\w+\.mem`"):
+            run_yosys(script, tmp_path / "empty")
+        return
+    run_yosys(script, tmp_path / "empty")
+    (tmp_path / "memories/inner_biases.mem").unlink()
+    with pytest.raises(YosysError, match=r"Can not open file `.*/memories/inner_biases\.mem`"):
+        run_yosys(script, tmp_path / "empty")
+
+
+def test_yosys_finds_memory_files_beside_the_verilog(product, tmp_path):
+    _, folder = product
+    (tmp_path / "empty").mkdir()
+    script = f"read_verilog {folder}/inner.v\nhierarchy -check -top inner"
+    run_yosys(script, tmp_path / "empty")
+    (folder / "inner_biases.mem").unlink()
+    with pytest.raises(YosysError, match=r"Can not open file `\./inner_biases\.mem`"):
+        run_yosys(script, tmp_path / "empty")
+
+
+def test_the_template_names_every_port_and_its_bits(product):
+    facts, folder = product
+    found = re.findall(r"^  /\* (input|output) +(\d+) bits \*/ \.(\w+)\(\3\),?$",
+                       (folder / "inner_instance.vh").read_text(), re.MULTILINE)
+    assert found == [(about["direction"], str(about["bits"]), port)
+                     for port, about in facts["ports"].items()]
+
+
+def test_the_template_is_lint_clean_and_the_waiver_is_the_engine_s_alone(product, tmp_path):
+    facts, folder = product
+    source = user(facts, folder, '`include "inner_instance.vh"', tmp_path) / "engine.v"
+    lint = ["--lint-only", "-Wall", "-Wno-INCABSPATH", f"-I{folder}", "--top-module", "engine"]
+    said = verilator(source.parent, *lint, "engine.v")
+    assert "WIDTHEXPAND" in said and "UNUSEDSIGNAL" in said
+    lint.append(folder / "inner.vlt")
+    assert verilator(source.parent, *lint, "engine.v") == ""
+    whole = source.read_text()
+    source.write_text(whole.replace("endmodule", "  wire mine;\nendmodule"))
+    assert re.search("Warning-UNUSEDSIGNAL: engine.v.*'mine'",
+                     verilator(source.parent, *lint, "engine.v"))
+    source.write_text(re.sub(r"output \[\d+:0\] probe", "output probe", whole))
+    assert "Warning-WIDTHEXPAND: " in verilator(source.parent, *lint, "engine.v")
+
+
+def fusesoc(folder: Path, *arguments) -> subprocess.CompletedProcess:
+    """FuseSoC as in a new home, with the simulators of this project."""
+    pytest.importorskip("fusesoc")
+    environment = os.environ | verilator_environment(folder / "bin") | {
+        f"XDG_{each}_HOME": str(folder / "home") for each in ("CONFIG", "DATA", "CACHE")}
+    return subprocess.run([sys.executable, "-m", "fusesoc.main", *map(str, arguments)], cwd=folder,
+                          env=environment, text=True, check=False,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def test_fusesoc_lints_the_core(product, tmp_path):
+    _, folder = product
+    (tmp_path / "work").mkdir()
+    command = "--cores-root", folder, "run", "--target=lint", "hexlane:small:inner"
+    done = fusesoc(tmp_path / "work", *command)
+    assert done.returncode == 0, done.stdout
+    assert "Warning" not in done.stdout
+    assert "Built from" in done.stdout  # by Verilator
+    text = (folder / "inner.v").read_text()
+    (folder / "inner.v").write_text(text.replace("  output busy;\n", "  output [1:0] busy;\n", 1))
+    done = fusesoc(tmp_path / "work", *command)
+    assert done.returncode != 0 and "inner.v" in done.stdout
+
+
+BENCH = """\
+module bench;
+  {wires}
+`include "inner_instance.vh"
+  initial begin
+    #1 $display("found %b", inner_0.weights.weights0[1]);
+    $finish;
+  end
+endmodule
+"""
+CORE = """\
+CAPI=2:
+name: ::mine
+filesets:
+  bench:
+    files: [bench.v: {file_type: verilogSource}, inner_instance.vh: {file_type: verilogSource,
+            is_include_file: true}]
+    depend: ["hexlane:small:inner"]
+targets:
+  sim:
+    filesets: [bench]
+    flow: sim
+    flow_options: {tool: icarus}
+    toplevel: bench
+"""
+
+
+def test_a_core_that_depends_on_the_engine_finds_its_memory_files(product, tmp_path):
+    if reason := missing("icarus"):
+        pytest.skip(reason)
+    facts, folder = product
+    (tmp_path / "mine").mkdir()
+    shutil.copy(folder / "inner_instance.vh", tmp_path / "mine")
+    (tmp_path / "mine/mine.core").write_text(CORE)
+    wires = " ".join(f"wire [{about['bits'] - 1}:0] {port};"
+                     for port, about in facts["ports"].items())
+    (tmp_path / "mine/bench.v").write_text(BENCH.format(wires=wires))
+    done = fusesoc(tmp_path / "mine", "--cores-root", folder, "--cores-root", ".",
+                   "run", "--target=sim", "::mine")
+    assert done.returncode == 0, done.stdout
+    words = (folder / "inner_weights0.mem").read_text().split()
+    assert words[0] != words[1]
+    assert f"found {words[1]}\n" in done.stdout, done.stdout
+
+
+def load(path: Path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Sources(list):
+    """A LiteX platform, as far as the wrapper needs one."""
+
+    def add_source(self, path: str):
+        self.append(path)
+
+
+@pytest.mark.slow
+def test_litex_makes_verilog_that_computes_the_same(product, tmp_path):
+    pytest.importorskip("litex")
+    from litex.gen import LiteXModule
+    from litex.gen.fhdl.verilog import convert
+    from migen import Cat, ClockDomain, Signal
+    facts, folder = product
+    ports = {port: Signal(about["bits"], name=port) for port, about in facts["ports"].items()}
+    sources, module = Sources(), LiteXModule()
+    module.cd_sys = ClockDomain("sys")
+    module.engine = engine = load(folder / "inner_litex.py").Engine(sources)
+    assert sources == [str(folder / "inner.v")]
+    sink, source = engine.sink, engine.source
+    module.comb += [
+        module.cd_sys.clk.eq(ports["clk"]), module.cd_sys.rst.eq(ports["rst"]),
+        sink.data.eq(ports["pixels__payload"]), sink.valid.eq(ports["pixels__valid"]),
+        ports["pixels__ready"].eq(sink.ready), ports["result__valid"].eq(source.valid),
+        ports["result__payload"].eq(Cat(source.class_, source.score)),
+        source.ready.eq(ports["result__ready"]),
+        *(ports[name].eq(getattr(engine, name)) for name in ("probe", "busy", "layer"))]
+    assert len(source.class_) == 1 and source.score.signed
+    convert(module, ios={*ports.values()}, name="made").write(str(tmp_path / "made.v"))
+    named = ", ".join(f".{port}({port})" for port in ports)
+    body = f"made made_0({named});"
+    top = user(facts, folder, body, tmp_path)
+    with (top / "engine.v").open("a") as file:
+        file.write((tmp_path / "made.v").read_text())
+    check(top, "verilator" if missing("icarus") else "icarus")  # builds faster
+
+
+@pytest.mark.slow
+def test_litex_builds_for_an_ecp5_as_far_as_yosys(product, tmp_path):
+    """Its own script for Yosys, run; after that come place and route and a board."""
+    pytest.importorskip("litex")
+    from litex.build.generic_platform import Pins
+    from litex.build.io import CRG
+    from litex.build.lattice import LatticeECP5Platform
+    from litex.gen import LiteXModule
+    _, folder = product
+    io = [("clk", 0, Pins("P3")), ("led", 0, Pins("L4"))]
+    platform = LatticeECP5Platform("LFE5U-85F-6BG381C", io, toolchain="trellis")
+    top = LiteXModule()
+    top.crg = CRG(platform.request("clk"))
+    top.engine = load(folder / "inner_litex.py").Engine(platform)
+    top.comb += [top.engine.sink.valid.eq(1), top.engine.source.ready.eq(1),
+                 platform.request("led").eq(top.engine.source.class_)]
+    platform.build(top, build_dir=str(tmp_path / "build"), build_name="made", run=False)
+    script = (tmp_path / "build/made.ys").read_text()
+    log = run_yosys(script, tmp_path / "build")
+    assert str(folder / "inner.v") in script
+    assert re.search(r"TRELLIS_FF", log)
