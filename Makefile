@@ -32,7 +32,7 @@ regress: .venv/.test  ## run every test
 estimate: .venv/.base  ## print cycles, bits and estimated area, from the configuration alone
 	@$(RUN) estimate "$$CONFIG"
 
-verilog: .venv/.base  ## write engine.v, its memory files and engine.json
+verilog: .venv/.base  ## write engine.v and what belongs to it
 	@$(RUN) generate "$$CONFIG"
 
 simulate: .venv/.base  ## run random frames through the Verilog and compare every layer

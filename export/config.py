@@ -1,9 +1,9 @@
 """One design: a network, the engine that runs it, and the recipe that trains it.
 
-A design is one TOML file with the tables `network`, `array`, `target` and `train`. `engine`,
-`network` or `train` may also be the path of another TOML file, beside the design's: so several
-designs name the same engine. Reading it gives a frozen :class:`Config`; what follows from it is a
-property and is computed nowhere else.
+A design is one TOML file with the tables `network`, `array`, `machine`, `target` and `train`.
+`engine` (array, machine and target), `network` or `train` may also be the path of another TOML
+file, beside the design's: so several designs name the same engine. Reading it gives a frozen
+:class:`Config`; what follows from it is a property and is computed nowhere else.
 """
 
 import hashlib
@@ -22,6 +22,7 @@ from export.network import NetworkConfig
 # 2 + 2 + 2 + 2, or one by one, in the array's highest precision. This is how many.
 DIGITS_OF_PIXEL = {3: 3, 2: 4, 1: 8}
 FILE_LIMIT = 2**20  # bytes of a TOML file
+MAX_PROGRAMS = 64
 Positive, Natural = count(2**31), count(2**31, 0)
 
 
@@ -70,6 +71,18 @@ class ArrayConfig(Frozen):
                 return mode
         raise ConfigError(f"{name}: needs words of {bits} bits, the array has "
                           f"precisions {list(self.precisions)}")
+
+
+class MachineConfig(Frozen):
+    """How the machine holds programs; by default one, in ROM."""
+
+    memory: Literal["rom", "ram"] = "rom"
+    # Other designs whose networks it runs too: files beside the design's. Their arrays, targets
+    # and machines do not count.
+    networks: Annotated[tuple[str, ...], Field(strict=False, max_length=MAX_PROGRAMS - 1,
+                                               fail_fast=True)] = ()
+    hold: count(MAX_PROGRAMS, 0) = 0  # of them RAM holds any so many at once; 0: all
+    slots: count(MAX_PROGRAMS, 0) = 0  # programs that RAM has records for, if more than it holds
 
 
 class TargetConfig(Frozen):
@@ -124,6 +137,7 @@ class Config(Frozen):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
     network: NetworkConfig
     array: ArrayConfig
+    machine: MachineConfig = MachineConfig()
     target: TargetConfig = TargetConfig()
     train: TrainConfig = TrainConfig()
 
@@ -138,8 +152,9 @@ class Config(Frozen):
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of what the hardware depends on: network and array."""
-        values = {"network": self.network.model_dump(), "array": self.array.model_dump()}
+        """SHA-256 (hex) of what the hardware depends on: network, array and machine."""
+        values = {"network": self.network.model_dump(), "array": self.array.model_dump(),
+                  "machine": self.machine.model_dump()}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
@@ -157,15 +172,19 @@ def load_config(path: str | Path) -> Config:
         engine = _table(values.pop("engine"), path)
         if not isinstance(engine, dict):
             raise ConfigError(f"{path}: engine: must be a table or a file, not {shown(engine)}")
-        strange = [key for key in engine if key not in ("array", "target") or key in values]
+        strange = [key for key in engine
+                   if key not in ("array", "machine", "target") or key in values]
         if strange:
-            raise ConfigError(f"{path}: engine: must give array and target, once, "
-                              f"not {strange[0]!r}")
+            raise ConfigError(f"{path}: engine: must give array, machine and target, "
+                              f"once, not {strange[0]!r}")
         values |= engine
     for name in ("network", "train"):
         if isinstance(values.get(name), str):
             values[name] = _table(values[name], path)
-    return parse_config(values, str(path))
+    config = parse_config(values, str(path))
+    networks = tuple(str(path.parent / name) for name in config.machine.networks)
+    return config.model_copy(
+        update={"machine": config.machine.model_copy(update={"networks": networks})})
 
 
 def _table(value, path: Path) -> dict:

@@ -74,10 +74,31 @@ class Cost:
         ahead = self.frame_cycles - self.layer_cycles(self.program.layers[-1])
         return max(0, self.output_cycles - 2 - ahead)
 
+    @cached_property
+    def input_cycles(self) -> int:
+        """Cycles in which a frame's pixels come in, if they always do and no code is written.
+
+        A position takes its words and one more, a row whose words have neighbours one for the
+        pixel outside. Of folded pixels, all rows of a block but its last take a cycle per pixel,
+        the first of them while the position before is written.
+        """
+        first, fold = self.program.layers[0], self.program.config.network.fold
+        height, width = first.source.size
+        words = first.digits * first.digit_words
+        ahead = (fold - 1) * fold * width + fold  # pixels up to the first position of a row
+        return (ahead + (height - 1) * max(ahead, words + 1)
+                + height * (width - 1) * max(fold, words + 1) + words
+                + height * (first.taps_per_word > 1))
+
     @property
     def frame_period(self) -> int:
-        """Cycles from result to result: one to start the next frame, and maybe a wait."""
-        return self.frame_cycles + 1 + self.output_wait
+        """Cycles from result to result: one to start the next frame, and maybe a wait.
+
+        If pixels come in more slowly than frames are computed, this is the least: they give way to
+        codes that are written.
+        """
+        first = self.layer_cycles(self.program.layers[0])
+        return max(self.frame_cycles + 1 + self.output_wait, first + self.input_cycles + 1)
 
     def array_use(self, layer: LayerProgram) -> float:
         """Multiply-accumulates done, per those that the array could do in the layer's cycles.

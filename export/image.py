@@ -22,8 +22,9 @@ from export.checked import ConfigError, Frozen, Name, count, parse
 from export.config import Config
 from export.cost import Cost
 from export.file import write_whole
+from export.hardware import Hardware
 from export.machine import Machine, OutputKind, read_whole
-from export.network import MAX_CHANNELS, MAX_SIDE
+from export.network import MAX_CHANNELS, MAX_PIXEL_CHANNELS, MAX_SIDE, NetworkConfig
 from export.pack import Images, pack
 
 MAGIC, VERSION = b"HXLI", 1
@@ -36,7 +37,7 @@ FILE_LIMIT = HEAD.size + HEADER_LIMIT + 4 * WORDS_LIMIT + CRC.size
 class Frame(Frozen):
     """The pixels of a frame, one byte per channel."""
 
-    channels: count(64)
+    channels: count(MAX_PIXEL_CHANNELS)
     height: count(MAX_SIDE)
     width: count(MAX_SIDE)
 
@@ -203,17 +204,24 @@ class Image:
 
 
 def build_image(machine: Machine, config: Config, network: Network) -> Image:
-    """The image of a network; ConfigError if it does not fit the machine."""
+    """The image of a network, on the machine's array; ConfigError if it does not fit."""
+    machine.check_loadable()
     hardware, shape = machine.hardware, config.network
-    program, last = hardware.place(config), config.network.operations[-1]
-    bits = {"class": hardware.score_bits, "codes": getattr(last, "code_bits", 0),
-            "map": getattr(last, "out_bits", 0)}[shape.output]
+    program = hardware.place(config.model_copy(update={"array": hardware.array}))
     return Image.of(machine, pack(program, hardware, network), {
         "name": config.name,
         "frame": {"channels": shape.channels, "height": shape.height, "width": shape.width},
-        "output": {"kind": shape.output, "bits": bits} | shape.shapes[last.name].model_dump(),
+        "output": output_of(shape, hardware).model_dump(),
         "classes": shape.classes if shape.output == "class" else 0,
         "cycles": Cost(program, hardware).frame_cycles}, network.digest)
+
+
+def output_of(network: NetworkConfig, hardware: Hardware) -> Output:
+    """What a network's frames give."""
+    last = network.operations[-1]
+    bits = {"class": hardware.score_bits, "codes": getattr(last, "code_bits", 0),
+            "map": getattr(last, "out_bits", 0)}[network.output]
+    return Output(kind=network.output, bits=bits, **network.shapes[last.name].model_dump())
 
 
 def _to_words(rows: Sequence[int], parts: int) -> np.ndarray:

@@ -36,9 +36,7 @@ class Loader:
     """
 
     def __init__(self, machine: Machine):
-        if machine.memory != "ram":
-            raise ConfigError(f"a machine must have memory 'ram' to be loaded, "
-                              f"not {machine.memory!r}")
+        machine.check_loadable()
         self.machine = machine
         self.programs: dict[int, Placed] = {}
 
@@ -68,7 +66,11 @@ class Loader:
                                     for name in self.machine.placed})
 
     def _fit(self, section: str, image: Image, others: list[Placed]) -> int:
-        """The lowest row from which on the image's rows are free."""
+        """The first of rows that are free: in the lowest hole, at an end of the memory if it can.
+
+        So of two programs each lies at an end of its own, and either can be replaced by any that
+        there is room for.
+        """
         rows, depth = image.header.sections[section], self.machine.by_name[section].rows
         taken = sorted((each.rows(section) for each in others if each.rows(section)),
                        key=lambda each: each.start)
@@ -78,7 +80,7 @@ class Loader:
             start = each.stop
         for size, base in holes:
             if rows <= size:
-                return base
+                return depth - rows if base and base + size == depth else base
         sizes = [size for size, _ in holes]
         raise ConfigError(f"{image.header.name}: {section}: needs {rows} rows, has {sum(sizes)} "
                           f"free, at most {max(sizes)} of them together")

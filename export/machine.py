@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_valid
 
 from export.checked import ConfigError, Frozen, Name, count, parse, shown
 from export.hardware import Hardware
+from export.network import MAX_PIXEL_CHANNELS
 from export.sections import RECORDS, Section, load_address_bits, record_fields, sections
 
 FILE_LIMIT = 2**24  # bytes of an engine.json
@@ -53,8 +54,8 @@ class SectionEntry(Frozen):
 class PixelPort(Frozen):
     """The widest pixel that comes in."""
 
-    channels: count(64)
-    bits: count(512)
+    channels: count(MAX_PIXEL_CHANNELS)
+    bits: count(8 * MAX_PIXEL_CHANNELS)
 
 
 class Machine(Frozen):
@@ -113,6 +114,12 @@ class Machine(Frozen):
     def placed(self) -> list[str]:
         """The sections whose rows a record names; biases lie as channel tiles do."""
         return [section.name for section in self.contents if section.name != "biases"]
+
+    def check_loadable(self):
+        """ConfigError if programs are in ROM."""
+        if self.memory != "ram":
+            raise ConfigError(f"a machine must have memory 'ram' to be loaded, "
+                              f"not {self.memory!r}")
 
     @cached_property
     def hardware(self) -> Hardware:

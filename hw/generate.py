@@ -7,19 +7,21 @@ they are: ports, parameters, memory map, cycles per layer, and the hash of what 
 
 import hashlib
 import json
-from itertools import pairwise
 from pathlib import Path
 
 from amaranth.hdl import Shape
 from amaranth.lib import data, wiring
 
 from export.artifact import Network
+from export.build import Build, build
 from export.config import Config, ConfigError
 from export.cost import Cost
 from export.descriptor import layer_fields
 from export.hardware import Hardware
+from export.machine import describe_machine
 from export.pack import pack
 from export.program import Program
+from export.sections import memories
 from hw.engine import Engine
 from hw.epilogue import probe_layout
 from hw.output import result_layout
@@ -29,16 +31,20 @@ from hw.verilog import memory_files, write_verilog
 TOP = "engine"
 
 
-def describe(engine: Engine, program: Program, network: Network, top: str = TOP) -> dict:
+def describe(engine: Engine, machine: Build, config: Config, top: str = TOP) -> dict:
     """Contents of `engine.json`; all cycles are computed, none is simulated."""
-    hardware, cost, config = engine.hardware, Cost(program, engine.hardware), program.config
-    array, edges = hardware.array, hardware.weight_edges
-    stored, memory = cost.stored_bits, cost.memory_bits
+    hardware, array = machine.hardware, machine.hardware.array
+    network = machine.networks[0]
+    memory = Cost(machine.programs[0], hardware).memory_bits
+    programs = [program_facts(program, hardware, made, config.target.clock_mhz)
+                for program, made in zip(machine.programs, machine.networks, strict=True)]
+    for slot in range(machine.held):
+        programs[slot]["slot"] = slot
     return {
         "name": config.name,
         "top": top,
-        "measured": network.record.get("measured"),  # accuracy, as kept with the weights
-        "hash": {"config": config.digest, "weights": network.digest, "generator": generator_hash()},
+        "measured": network and network.record.get("measured"),  # accuracy, as kept with weights
+        "hash": hashes(config, machine),
         "ports": ports(engine.signature),
         "result": layout(result_layout(hardware)),
         "probe": layout(probe_layout(hardware)),
@@ -52,15 +58,32 @@ def describe(engine: Engine, program: Program, network: Network, top: str = TOP)
         "memories": {
             "activations": {"banks": array.rows, "depth": hardware.activation_words,
                             "width": 6 * array.words},
-            **{f"weights{k}": {"depth": depth, "width": (stop - start) * array.columns}
-               for k, ((start, stop), (_, depth)) in enumerate(
-                   zip(pairwise(edges), hardware.weights, strict=True))},
-            "biases": {"depth": hardware.tiles, "width": hardware.score_bits * array.columns},
-            "tiles": {"depth": hardware.tiles},
-            "layers": {"depth": hardware.operations},
+            **{name: {"depth": rows, "width": width}
+               for name, (rows, width) in memories(hardware).items()},
             **({"skips": {"depth": hardware.skip_words, "width": 3 * array.unit}}
                if hardware.gated else {}),
+            **({"results": {"depth": hardware.output_words,
+                            "width": hardware.value_bits * array.unit}}
+               if hardware.output_words else {}),
         },
+        "clock_mhz": config.target.clock_mhz,
+        "activation_memory_bits": memory["activations"],
+        "skip_memory_bits": memory["skips"],
+        **programs[0],
+        "machine": describe_machine(hardware),
+        "programs": programs,
+    }
+
+
+def program_facts(program: Program, hardware: Hardware, network: Network | None,
+                  clock_mhz: float) -> dict:
+    """What `engine.json` says of each program."""
+    cost = Cost(program, hardware)
+    stored = cost.stored_bits
+    return {
+        "name": program.config.name,
+        "weights": network and network.digest,
+        "output": program.config.network.output,
         "layers": [{
             "name": layer.name, "word_bits": layer.mode, "taps_per_word": layer.taps_per_word,
             "input_address": layer.in_base, "input_slots": layer.slots,
@@ -70,17 +93,30 @@ def describe(engine: Engine, program: Program, network: Network, top: str = TOP)
             "array_use": round(cost.array_use(layer), 4),
         } for layer in program.layers],
         "cycles_per_frame": cost.frame_cycles,
+        "cycles_to_leave": cost.output_cycles,  # of a result that is always taken at once
         "array_use": round(cost.hidden_use, 4),  # of the layers between the first and the sums
-        "clock_mhz": config.target.clock_mhz,
-        "frames_per_second": round(config.target.clock_mhz * 1e6 / cost.frame_period, 1),
+        "frames_per_second": round(clock_mhz * 1e6 / cost.frame_period, 1),
         "weight_bits": stored["weights"],
         "bias_bits": stored["biases"],
         "program_bits": stored["program"],
         "seed_bits": stored["seeds"],
         "total_bits": cost.total_bits,
-        "activation_memory_bits": memory["activations"],
-        "skip_memory_bits": memory["skips"],
     }
+
+
+def hashes(config: Config, machine: Build) -> dict:
+    """Of all that an engine follows from; weights only of those that it holds from the start."""
+    digests = [program.config.digest for program in machine.programs[1:]]
+    held = [network.digest for network in machine.networks[:machine.held]]
+    return {"config": _joined([config.digest, *digests]), "weights": _joined(held),
+            "generator": generator_hash()}
+
+
+def _joined(digests: list[str]) -> str | None:
+    """One digest for several; a single one is its own."""
+    if len(digests) < 2:
+        return digests[0] if digests else None
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def layout(fields: data.StructLayout) -> dict:
@@ -98,12 +134,11 @@ def generator_hash() -> str:
     return sha.hexdigest()
 
 
-def up_to_date(config: Config, network: Network, folder: Path, top: str = TOP) -> dict | None:
+def up_to_date(config: Config, machine: Build, folder: Path, top: str = TOP) -> dict | None:
     """What `engine.json` says, if it is of this design, these weights and this generator."""
     try:
         facts = json.loads((folder / f"{top}.json").read_text())
-        same = facts["hash"] == {"config": config.digest, "weights": network.digest,
-                                 "generator": generator_hash()}
+        same = facts["hash"] == hashes(config, machine)
         same &= (facts["name"], facts["clock_mhz"]) == (config.name, config.target.clock_mhz)
         files = [f"{top}.v", *memory_files(folder / f"{top}.v"), *(top + each for each in WRITERS)]
         return facts if same and all((folder / file).is_file() for file in files) else None
@@ -131,32 +166,47 @@ def _leaves(signature: wiring.Signature, path=()):
 
 def generate(config: Config, network: Network, folder: Path,
              hardware: Hardware | None = None, top: str = TOP) -> dict:
+    """Writes a machine for one network, see :func:`generate_machine`.
+
+    The machine is `hardware`, or the smallest one that runs the network.
+    """
+    if hardware is None:
+        return generate_machine(config, build([config], [network]), folder, top)
+    program = hardware.place(config)
+    machine = Build(hardware=hardware, programs=(program,), networks=(network,),
+                      images=pack(program, hardware, network))
+    return generate_machine(config, machine, folder, top)
+
+
+def generate_machine(config: Config, machine: Build, folder: Path, top: str = TOP) -> dict:
     """Writes the design into `folder` and returns what `engine.json` says.
 
-    The machine is `hardware`, or the smallest one that runs the network. The same configuration,
-    weights and machine give the same bytes. Another `top` than "engine" names the files and leads
-    the names of all modules and memory files, so that two engines can be in one design.
+    The same configuration, weights and machine give the same bytes. Another `top` than "engine"
+    names the files and leads the names of all modules and memory files, so that two engines can be
+    in one design.
 
     Raises
     ------
     ConfigError
-        If the network is not the configured one or does not fit the array.
+        If the folder cannot be written, or `top` is no name of a module.
     """
-    program = Program(config)
-    hardware = hardware or Hardware.of([program])
-    engine = Engine(hardware, pack(program, hardware, network))
-    facts = describe(engine, program, network, top)
-    network_line = ", ".join(f"{layer.name} {layer.channels}" for layer in program.layers)
-    array = config.array
+    engine = Engine(machine.hardware, machine.images)
+    facts, array = describe(engine, machine, config, top), config.array
     header = [
         f"Hexlane engine '{config.name}': {array.rows} x {array.columns} processing elements of "
         f"{array.words} words, precisions {list(array.precisions)}",
-        f"network: {config.network.channels} x {config.network.height} x {config.network.width} "
-        f"pixels, {network_line}",
-        f"cycles per frame: {facts['cycles_per_frame']}",
-        f"configuration sha256 {facts['hash']['config']}",
-        f"weights sha256 {facts['hash']['weights']}",
     ]
+    if machine.hardware.memory == "ram":
+        header.append(f"programs in RAM, {machine.hardware.programs} at once at most; machine "
+                      f"sha256 {facts['machine']['hash']}")
+    for program, said in zip(machine.programs, facts["programs"], strict=True):
+        shape = program.config.network
+        layers = ", ".join(f"{layer.name} {layer.channels}" for layer in program.layers)
+        header += [f"network {said['name']}: {shape.channels} x {shape.height} x {shape.width} "
+                   f"pixels, {layers}",
+                   f"cycles per frame: {said['cycles_per_frame']}"]
+    header += [f"configuration sha256 {facts['hash']['config']}",
+               f"weights sha256 {facts['hash']['weights']}"]
     try:
         write_verilog(engine, folder, top, header, memory_prefix="" if top == TOP else f"{top}_",
                       beside=lambda memories: {f"{top}.json": json.dumps(facts, indent=1) + "\n",

@@ -14,6 +14,8 @@ def core(facts: dict, memories: Sequence[str]) -> str:
     """FuseSoC: a user's core depends on this one, whose memory files go where the tools run."""
     top = facts["top"]
     copies = "".join(f"      - {file}: {{copyto: {file}}}\n" for file in memories)
+    files = f"  memories:\n    files:\n{copies}    file_type: user\n" if memories else ""
+    sets = "verilog, memories, waiver" if memories else "verilog, waiver"
     return f"""\
 CAPI=2:
 name: hexlane:{facts["name"]}:{top}
@@ -22,17 +24,14 @@ filesets:
   verilog:
     files: [{top}.v]
     file_type: verilogSource-2005
-  memories:
-    files:
-{copies}    file_type: user
-  waiver:
+{files}  waiver:
     files: [{top}.vlt]
     file_type: vlt
 targets:
   default:
-    filesets: [verilog, memories, waiver]
+    filesets: [{sets}]
   lint:
-    filesets: [verilog, memories, waiver]
+    filesets: [{sets}]
     flow: lint
     flow_options: {{tool: verilator, verilator_options: [-Wall]}}
     toplevel: "{top}"
@@ -50,10 +49,12 @@ def instance(facts: dict, memories: Sequence[str]) -> str:
     """Instantiation template: each port on a wire of its name."""
     ports = ",\n".join(f"  /* {about['direction']:6} {about['bits']:4} bits */ .{port}({port})"
                        for port, about in facts["ports"].items())
+    where = """// MEMORY_FOLDER is where the memory files are, as seen from where the tool runs.
+""" if memories else ""
+    folder = '#(.MEMORY_FOLDER(".")) ' if memories else ""
     return f"""\
 // Hexlane engine {facts["name"]}: copy this, or include it where wires of these names are.
-// MEMORY_FOLDER is where the memory files are, as seen from where the tool runs.
-{facts["top"]} #(.MEMORY_FOLDER(".")) {facts["top"]}_0 (
+{where}{facts["top"]} {folder}{facts["top"]}_0 (
 {ports}
 );
 """
@@ -100,7 +101,7 @@ class Engine(LiteXModule):
         {"""
         """.join(signals)}
         self.specials += Instance(
-            "{facts["top"]}", p_MEMORY_FOLDER=folder.as_posix(),
+            "{facts["top"]}", {"p_MEMORY_FOLDER=folder.as_posix()," if memories else ""}
             {""",
             """.join(ports)})
 '''

@@ -2,12 +2,11 @@
 
 from amaranth import Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from export.hardware import Hardware
 from export.sections import RECORDS, record_fields, record_word
-from hw.store import fill, fill_member
+from hw.store import fill_member, section
 
 
 def record_layout(hardware: Hardware) -> data.StructLayout:
@@ -51,10 +50,8 @@ class Records(wiring.Component):
         if hardware.memory == "rom" and hardware.programs == 1:
             m.d.comb += [record.eq(Const(self.words[0], record.shape().size)), self.accept.eq(1)]
             return m
-        m.submodules.records = memory = Memory(
-            shape=record.shape().size, depth=hardware.programs, init=self.words)
-        fill(m, self, RECORDS, memory)
-        port = memory.read_port()
+        port = section(m, self, RECORDS, hardware.programs, record.shape().size,
+                       self.words).read_port()
         held, fresh = Signal(), Signal()  # a frame is coming or there; the record is read anew
         first, here = Signal.like(self.number), Signal.like(self.number)
         m.d.comb += [

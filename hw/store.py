@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In
 
 from export.hardware import Hardware
 from export.sections import memories, sections
+from hw.verilog import KEEP_ZEROS
 
 
 def fill_layout(hardware: Hardware) -> data.StructLayout:
@@ -29,15 +30,18 @@ def store(m: Module, unit, name: str, init: list[int]):
     """Adds the memory `name` of :func:`export.sections.memories`; returns its read port."""
     hardware = unit.hardware
     rows, width = memories(hardware)[name]
-    m.submodules[name] = memory = Memory(shape=width, depth=rows, init=init)
-    fill(m, unit, name, memory)
-    return memory.read_port()
+    return section(m, unit, name, rows, width, init).read_port()
 
 
-def fill(m: Module, unit, name: str, memory: Memory):
-    """What the loader writes into section `name`; nothing into ROM."""
-    if unit.hardware.memory == "ram":
-        number = [section.name for section in sections(unit.hardware)].index(name)
+def section(m: Module, unit, name: str, rows: int, width: int, init: list[int]) -> Memory:
+    """A memory under the name of a section, into which the loader writes if it is RAM."""
+    ram = unit.hardware.memory == "ram"
+    # What is not loaded is zero, so no record is valid.
+    m.submodules[name] = memory = Memory(shape=width, depth=rows, init=init,
+                                         attrs={KEEP_ZEROS: 1} if ram else {})
+    if ram:
+        number = [each.name for each in sections(unit.hardware)].index(name)
         port = memory.write_port()
         m.d.comb += [port.addr.eq(unit.fill.row), port.data.eq(unit.fill.data),
                      port.en.eq(unit.fill.valid & (unit.fill.section == number))]
+    return memory

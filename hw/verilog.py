@@ -32,6 +32,7 @@ _READMEM = re.compile(r' \[(\d+):0\];\n  initial \$readmemb\((?:{MEMORY_FOLDER, 
                       r'(\\?[^ ),]+ ?)(?:, 0, \d+)?\)')
 
 TIME_ZERO = "time_zero"
+KEEP_ZEROS = "keep_zeros"
 FOLDER = "MEMORY_FOLDER"
 
 
@@ -75,7 +76,7 @@ def write_verilog(component: wiring.Component, folder: Path, name: str,
             read_rtlil design.il
             proc -nomux -norom
             memory_collect
-            attrmap -remove amaranth.hierarchy -remove amaranth.decoding
+            attrmap -remove amaranth.hierarchy -remove amaranth.decoding -remove keep_zeros
             write_verilog -norename -extmem design.v
             """, part)
         body = (part / "design.v").read_text()
@@ -275,9 +276,13 @@ def _drop_zero_init(body: str) -> str:
     """Drops the initial zeros of memories that can be written.
 
     Amaranth zeroes every memory. For a buffer that is a useless file, and four-state simulation
-    would no longer show a word that is read before it is written. A ROM of zeros stays.
+    would no longer show a word that is read before it is written. A ROM of zeros stays, and so
+    does a memory with the attribute `KEEP_ZEROS`.
     """
     written = {_memory_of(cell[0]) for cell in _MEMORY_CELL.finditer(body) if cell[1] == "wr"}
+    written -= {f'"\\{name}"' for name in re.findall(
+        rf"^  attribute \\{KEEP_ZEROS} 1\n(?:  attribute .*\n)*  memory .* (\\\S+)\n", body,
+        re.MULTILINE)}
 
     def keep(cell: re.Match) -> str:
         zero = re.search(r"connect \\DATA \d+'0+\n", cell[0])

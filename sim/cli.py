@@ -5,6 +5,7 @@ What is heavy to import, or may not be installed, is imported by the command tha
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,7 +17,7 @@ import typer
 
 from export.checked import MESSAGE, ConfigError
 from sim import cli_load, cli_train
-from sim.options import Design, Folder, Seed, Weights, load_design
+from sim.options import Design, Folder, Seed, Weights, load_design, load_machine
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True,
                   help="Hardware generator for very-low-bit convolutional networks.")
@@ -50,25 +51,49 @@ def main(arguments: list[str] | None = None):
         raise SystemExit(1) from None
 
 
-def _generate(config: Path, weights: str | None, seed: int, output: Path | None, top: str):
-    from hw.generate import generate, up_to_date
-    design, network, _ = load_design(config, weights, seed)
+def _generate(config: Path, weights: str | None, seed: int, output: Path | None, top: str,
+              networks: Sequence[Path] = (), **changes):
+    """The configuration, the folder, what engine.json says, and what the machine is made of."""
+    from hw.generate import generate_machine, up_to_date
+    design, machine = load_machine(config, weights, seed, [*networks], {
+        name: value for name, value in changes.items() if value is not None})
     folder = output or Path("build") / design.name
-    facts = up_to_date(design, network, folder, top)
-    return design, network, folder, facts or generate(design, network, folder, top=top)
+    facts = (up_to_date(design, machine, folder, top)
+             or generate_machine(design, machine, folder, top=top))
+    return design, folder, facts, machine
 
 
 @app.command()
-def generate(config: Design, output: Folder = None, weights: Weights = None, seed: Seed = 1,
+def generate(config: Annotated[Path | None, typer.Argument(
+        help="design, a TOML file; default: the first --network", show_default=False)] = None,
+             output: Folder = None, weights: Weights = None, seed: Seed = 1,
+             network: Annotated[list[Path] | None, typer.Option(
+                 help="another design whose network the machine runs too; may be repeated")]
+             = None,
+             memory: Annotated[Literal["rom", "ram"] | None, typer.Option(
+                 help="of programs; ram is loaded while the machine runs")] = None,
+             hold: Annotated[int | None, typer.Option(
+                 min=1, help="programs that ram holds at once; default: all")] = None,
+             slots: Annotated[int | None, typer.Option(
+                 min=1, help="programs that ram has records for, if more")] = None,
              top: Annotated[str, typer.Option(help="name of the top module")] = "engine"):
-    """Writes engine.v, its memory files and engine.json, unless they are up to date."""
-    *_, folder, facts = _generate(config, weights, seed, output, top)
+    """Writes engine.v and what belongs to it, unless it is up to date."""
+    first, *others = [*([config] if config else []), *(network or [])] or [None]
+    if first is None:
+        raise ConfigError("generate: wanted a design, or --network, got neither")
+    _, folder, facts, _ = _generate(first, weights, seed, output, top, others, memory=memory,
+                                    hold=hold, slots=slots)
+    for program in facts["programs"]:
+        _show_program(folder, program)
+
+
+def _show_program(folder: Path, facts: dict):
     width = max(len(layer["name"]) for layer in facts["layers"])
     for layer in facts["layers"]:
         typer.echo(f"{layer['name']:{width}}  {layer['word_bits']} bit  "
                    f"{layer['weight_bits']:>9,} bits  "
                    f"{layer['cycles']:>9,} cycles  array use {layer['array_use']:.1%}")
-    typer.echo(f"{folder}: {facts['cycles_per_frame']:,} cycles per frame, "
+    typer.echo(f"{folder}: {facts['name']}: {facts['cycles_per_frame']:,} cycles per frame, "
                f"{facts['total_bits']:,} bits stored (weights {facts['weight_bits']:,}, biases "
                f"{facts['bias_bits']:,}, program {facts['program_bits']:,}, seeds "
                f"{facts['seed_bits']:,})")
@@ -100,26 +125,39 @@ def simulate(config: Design, output: Folder = None, weights: Weights = None, see
     from sim import golden
     from sim.demo import load_photos
     from sim.samples import random_images
-    from sim.verilog import run_frames
+    from sim.verilog import Job, run_jobs
     from sim.waves import write_lists
-    design, network, folder, _ = _generate(config, weights, seed, output, "engine")
-    pixels = (load_photos(images, design)[1] if images
-              else random_images(design.network, frames, seed))
-    cost, build = Cost.of(design), folder / ("waves" if waves else "sim")
-    found = run_frames(cost.program, cost.hardware, folder, pixels, simulator=simulator, gaps=gaps,
-                       seed=seed, strict=simulator == "icarus", waves=waves, build=build,
-                       progress=True)
-    difference = found.first_difference(golden.run(network, pixels))
-    cycles = sorted({sum(each) for each in found.cycles})
+    _, folder, _, machine = _generate(config, weights, seed, output, "engine")
+    if machine.held < len(machine.programs):
+        raise ConfigError(f"{config}: to be simulated, the machine must hold all of its networks "
+                          f"from the start, with weights")
+    jobs, traces = [], []
+    for number, (program, network) in enumerate(zip(machine.programs, machine.networks,
+                                                    strict=True)):
+        pixels = (load_photos(images, program.config)[1] if images
+                  else random_images(program.config.network, frames, seed))
+        traces += [(golden.run(network, pixels), n) for n in range(len(pixels))]
+        jobs += [Job(program=program, image=image, number=number) for image in pixels]
+    build = folder / ("waves" if waves else "sim")
+    found = run_jobs(machine.hardware, folder, jobs, simulator=simulator, gaps=gaps, seed=seed,
+                     strict=simulator == "icarus", waves=waves, build=build, progress=True)
     if waves:
         wave = write_lists(build, simulator, folder / "engine.v")
         typer.echo(f"{wave}: open it with signals.gtkw (GTKWave) or signals.sucl (Surfer)")
-    if difference:
-        raise RuntimeError(f"{folder}: {difference}")
-    if cycles != [cost.frame_cycles]:
-        raise RuntimeError(f"{folder}: frames take {cycles} cycles, computed {cost.frame_cycles}")
-    typer.echo(f"{folder}: {len(pixels)} frames equal to the golden model in every layer, "
-               f"{cost.frame_cycles:,} cycles each, in {simulator}")
+    for n, (trace, m) in enumerate(traces):
+        if difference := found.difference(n, trace, m):
+            raise RuntimeError(f"{folder}: {difference}")
+    for number, program in enumerate(machine.programs):
+        cost = Cost(program, machine.hardware)
+        cycles = sorted({sum(each) for each, job in zip(found.cycles, jobs, strict=True)
+                         if job.number == number})
+        # The last operation waits until the result before it has left.
+        if cycles[0] != cost.frame_cycles and not (gaps and cycles[0] > cost.frame_cycles):
+            raise RuntimeError(f"{folder}: {program.config.name}: frames take {cycles} cycles, "
+                               f"computed {cost.frame_cycles}")
+        typer.echo(f"{folder}: {program.config.name}: {len(jobs) // len(machine.programs)} frames "
+                   f"equal to the golden model in every layer, {cost.frame_cycles:,} cycles each, "
+                   f"in {simulator}")
 
 
 @app.command()
@@ -156,7 +194,7 @@ def lint(designs: Annotated[list[Path], typer.Argument(
     """Checks generated Verilog with Verilator and Yosys."""
     from hw.tools import lint as check
     for design in designs:
-        folder = design if design.is_dir() else _generate(design, weights, seed, None, "engine")[2]
+        folder = design if design.is_dir() else _generate(design, weights, seed, None, "engine")[1]
         check(folder)
         typer.echo(f"{folder}: clean")
 

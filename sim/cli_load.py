@@ -17,9 +17,12 @@ def image(config: Design, machine: MachineFile, weights: Weights = None, seed: S
           output: Annotated[Path | None, typer.Option(
               "-o", "--output", help="default: build/NAME/NAME.hxi")] = None):
     """Writes a network as a program image for a machine with memory 'ram'."""
+    from export.checked import ConfigError
     from export.image import build_image
     from export.machine import Machine
     design, network, _ = load_design(config, weights, seed)
+    if network is None:
+        raise ConfigError("image: wanted weights to put into it, got --weights none")
     made = build_image(Machine.load(machine), design, network)
     path = output or Path("build") / design.name / f"{design.name}.hxi"
     made.save(path)

@@ -34,6 +34,9 @@ def load_photos(folder: Path, config: Config) -> tuple[list[Path], np.ndarray]:
 
 def demo(design: Config, network: Network, photos: Path, folder: Path, console: Console) -> bool:
     """Runs and reports; whether everything is equal and takes the cycles that were computed."""
+    if design.network.output != "class":
+        raise ConfigError(f"{design.name}: demo wants a network that classifies, got one whose "
+                          f"output is {design.network.output}")
     files, images = load_photos(photos, design)
     with console.status(f"generate {folder}/engine.v"):
         facts = generate(design, network, folder)

@@ -10,21 +10,26 @@ from export.checked import ConfigError
 Design = Annotated[Path, typer.Argument(help="design, a TOML file", show_default=False)]
 Weights = Annotated[str | None, typer.Option(
     "-w", "--weights",
-    help="integer network, a .npz file, or 'random'; default: weights/NAME.npz here, beside the "
-         "design, or in ../weights of its folder")]
+    help="integer network, a .npz file, 'random', or 'none' (a machine of RAM); default: "
+         "weights/NAME.npz here, beside the design, or in ../weights of its folder")]
 Seed = Annotated[int, typer.Option(min=0, help="of random weights and images")]
 Folder = Annotated[Path | None, typer.Option("-o", "--output", help="folder; default: build/NAME")]
 Device = Annotated[str, typer.Option(help="cpu or cuda; default: cuda if there is one")]
 
 
 def load_design(config: Path, weights: str | None, seed: int = 1):
-    """A configuration, its network, and the file that the network came from (None: random)."""
+    """A configuration, its network, and the file that the network came from (None: random).
+
+    With weights "none" there is no network.
+    """
     from export.config import load_config
     from export.file import load_network
     design = load_config(config)
     if weights == "random":
         from sim.samples import random_network
         return design, random_network(design.network, seed), None
+    if weights == "none":
+        return design, None, None
     name = f"{design.name}.npz"
     beside = config.absolute().parent  # the parent of a bare name's folder is not in its path
     places = [Path("weights") / name, beside / name, beside.parent / "weights" / name]
@@ -36,3 +41,22 @@ def load_design(config: Path, weights: str | None, seed: int = 1):
     if network.config != design.network:
         raise ConfigError(f"{path}: is of another network than {config}")
     return design, network, path
+
+
+def load_machine(config: Path, weights: str | None, seed: int, networks: list[Path],
+                 changes: dict):
+    """A configuration with the machine that it asks for, changed, and what that is made of.
+
+    Other networks' weights are found as the first one's are, or random, or none. Returns the
+    configuration and the :class:`export.build.Build`.
+    """
+    from export.build import build
+    design, network, _ = load_design(config, weights, seed)
+    machine = design.machine.model_copy(update=changes)
+    machine = machine.model_copy(
+        update={"networks": (*machine.networks, *map(str, networks))})
+    design = design.model_copy(update={"machine": machine})
+    others = [load_design(Path(name), weights if weights in ("random", "none") else None, seed)
+              for name in machine.networks]
+    return design, build([design, *(other for other, _, _ in others)],
+                         [network, *(made for _, made, _ in others)])

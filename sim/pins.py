@@ -12,8 +12,8 @@ from cocotb.clock import Clock
 from cocotb.task import resume
 from cocotb.triggers import FallingEdge, Timer
 
-from export.hardware import bits_for
 from export.machine import Machine
+from sim.results import class_words
 
 PERIOD = 10  # ns
 SETTLE = 4  # cycles until a write has been refused or not
@@ -106,22 +106,13 @@ class Pins:
                 await FallingEdge(dut.clk)  # the rising edge before it took the word
                 dut.result__ready.value = 0
                 if not self.machine.result_words:
-                    return self._class_words(payload)
+                    return class_words(self.machine.hardware, payload)
                 words.append(payload & 0xffffffff)
                 if payload >> 32:
                     return np.array(words, np.uint32)
             else:
                 await FallingEdge(dut.clk)
         return None
-
-    def _class_words(self, payload: int) -> np.ndarray:
-        """Class and score, as a machine with other outputs sends them."""
-        hardware = self.machine.hardware
-        bits = bits_for(max(2, hardware.classes) - 1)
-        score = payload >> bits
-        if score >> hardware.score_bits - 1:
-            score -= 1 << hardware.score_bits
-        return np.array([payload & (1 << bits) - 1, score & 0xffffffff], np.uint32)
 
     @resume
     async def flags(self) -> set[str]:

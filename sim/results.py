@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from export.hardware import Hardware
+from export.hardware import Hardware, bits_for
+from export.host import Class, parse_result
+from export.image import output_of
 from export.network import NetworkConfig
 from sim.golden import Trace
 
@@ -12,29 +14,22 @@ def unpack(network: NetworkConfig, hardware: Hardware, transfers: list[int]):
 
     Raises
     ------
-    ValueError
+    HostError
         If the transfers are not as many, or not padded, as the result wants.
     """
-    if not hardware.result_words:
-        (payload,) = transfers
-        bits = (max(2, hardware.classes) - 1).bit_length()
-        return payload & (1 << bits) - 1, _signed(payload >> bits, hardware.score_bits)
-    if network.output == "class":
-        number, score = transfers
-        return number, _signed(score, 32)
-    last = network.operations[-1]
-    shape = network.shapes[last.name]
-    count = shape.pixels * shape.channels
-    data = np.array(transfers, "<u4").view(np.uint8)
-    size = 8 if network.output == "map" else last.code_bits
-    if len(data) != -(-count * size // 32) * 4:
-        raise ValueError(f"wanted {count} values of {size} bits, got {len(transfers)} words")
-    bits = np.unpackbits(data, bitorder="little")
-    if bits[count * size:].any():
-        raise ValueError("what fills up the last word must be zero")
-    values = np.packbits(bits[:count * size].reshape(count, size), -1, bitorder="little")[:, 0]
-    values = values.reshape(shape.height, shape.width, shape.channels).transpose(2, 0, 1)
-    return values.astype(np.int8) if network.output == "map" else values
+    words = (np.array(transfers, np.uint32) if hardware.result_words
+             else class_words(hardware, *transfers))
+    result = parse_result(output_of(network, hardware), words)
+    return (result.index, result.score) if isinstance(result, Class) else result.values
+
+
+def class_words(hardware: Hardware, payload: int) -> np.ndarray:
+    """Class and score of one transfer as the words uint32 [2] that other machines send."""
+    number_bits = bits_for(max(2, hardware.classes) - 1)
+    score = payload >> number_bits
+    if score >> hardware.score_bits - 1:
+        score -= 1 << hardware.score_bits
+    return np.array([payload & (1 << number_bits) - 1, score & 0xffffffff], np.uint32)
 
 
 def wanted(network: NetworkConfig, trace: Trace, frame: int):
@@ -60,7 +55,3 @@ def difference(network: NetworkConfig, came, trace: Trace, frame: int) -> str | 
     return (f"{name} as it leaves, channel {channel}, y {y}, x {x}: golden "
             f"{want[channel, y, x]}, Verilog {came[channel, y, x]} "
             f"({len(places)} of {came.size} differ)")
-
-
-def _signed(value: int, bits: int) -> int:
-    return value - (1 << bits) if value >> bits - 1 else value

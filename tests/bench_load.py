@@ -17,6 +17,7 @@ from export.file import load_network
 from export.host import Host, HostError, parse_result
 from export.image import Image
 from export.machine import Machine
+from export.sections import RECORDS
 from sim import golden
 from sim.pins import Pins
 from sim.results import wanted
@@ -57,7 +58,12 @@ class Program:
 def run(machine: Machine, pins: Pins):
     names = json.loads((FOLDER / "names.json").read_text())
     programs = [Program(name) for name in names]
-    # Memories hold noise, so a slot may seem to be valid: the host clears all of them.
+    records = machine.by_name[RECORDS]
+    for slot in range(machine.programs):  # what another host left
+        for part in range(records.parts):
+            pins.write(records.base + slot * records.stride + part, 0xffffffff)
+        pins.select(slot)
+        assert pins.flags() == set()
     host = Host(machine, pins, seconds=SECONDS)
     for slot in range(machine.programs):
         pins.select(slot)

@@ -12,28 +12,48 @@ from sim.cli import main
 DOCS = Path(__file__).parent.parent / "docs"
 
 
-@pytest.mark.slow
-def test_a_network_from_elsewhere(tmp_path, monkeypatch, capsys):
-    """Every block of `your_network.md`, in order, in an empty folder."""
-    blocks = re.findall(r"^```(\w+)\n(.*?)^```", (DOCS / "your_network.md").read_text(),
+def do(page: str) -> list[str]:
+    """Every block of a page, in order, in this folder; returns the blocks' kinds."""
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```", (DOCS / page).read_text(),
                         re.MULTILINE | re.DOTALL)
-    assert [kind for kind, _ in blocks] == ["toml", "python", "sh", "python"]
-    monkeypatch.chdir(tmp_path)
     for kind, text in blocks:
         if kind == "toml":
-            Path("mine.toml").write_text(text)
+            name = re.match(r'name = "(\w+)"', text)
+            Path(f"{name[1] if name else 'mine'}.toml").write_text(text)
         elif kind == "python":
-            exec(compile(text, "your_network.md", "exec"), {})
+            exec(compile(text, page, "exec"), {})
         else:
             for line in text.splitlines():
                 program, *arguments = shlex.split(line)
                 assert program == "hexlane"
                 with pytest.raises(SystemExit) as stop:
                     main(arguments)
-                assert stop.value.code == 0
+                assert stop.value.code == 0, line
+    return [kind for kind, _ in blocks]
+
+
+@pytest.mark.slow
+def test_a_network_from_elsewhere(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert do("your_network.md") == ["toml", "python", "sh", "python"]
     out = capsys.readouterr().out
     assert "3 frames equal to the golden model in every layer" in out
     assert "'c': (1, 8, 8, 8)" in out
+
+
+@pytest.mark.slow
+def test_networks_loaded(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert do("loading.md") == ["toml", "toml", "sh", "sh", "python"]
+    out = capsys.readouterr().out
+    assert "slot 1: one, network " in out and "3 x 8 x 8 pixels give one of 4 classes" in out
+    assert "slot 2: two, network " in out and "give 8 x 3 x 4 codes of 3 bits" in out
+    said = re.findall(r"print\((.*)\) +# (.*)", (DOCS / "loading.md").read_text())
+    assert [answer for _, answer in said] == ["[Class(index=2, score=100)]"]
+    assert said[0][1] in out
+    lines = (tmp_path / "writes.txt").read_text().splitlines()
+    assert len(lines) > 100 and all(re.fullmatch(r"[0-9a-f]{8} [0-9a-f]{8}", each)
+                                    for each in lines)
 
 
 def test_the_descriptor_s_fields_are_those_of_the_table():

@@ -20,7 +20,7 @@ from export.host import (
 )
 from export.image import Frame, Header, Image, Output, build_image
 from export.loader import Loader, Placed, load_list
-from export.machine import Machine
+from export.machine import Machine, describe_machine
 from export.pack import pack
 from export.program import Program
 from export.sections import RECORDS, memories
@@ -83,8 +83,12 @@ def test_programs_beside_each_other(machine, images, networks):
     slots = [host.load(images[k]) for k in (2, 0, 1)]
     assert slots == [0, 1, 2] and list(host.programs.values()) == [images[k] for k in (2, 0, 1)]
     for slot, k in zip(slots, (2, 0, 1), strict=True):
-        bases = {name: sum(images[j].header.sections[name] for j in (2, 0, 1)[:slot])
-                 for name in machine.placed}
+        # At the beginning, at the end, and behind the first one.
+        bases = {name: [0, machine.by_name[name].rows - images[k].header.sections[name],
+                        images[2].header.sections[name]][slot] for name in machine.placed}
+        for name in machine.placed:
+            if not images[k].header.sections[name]:
+                bases[name] = 0
         assert_holds(model, slot, bases, CONFIGS[k], networks[k])
     assert [len(rows) for name, rows in model.rows.items() if name != RECORDS] == [
         sum(images[k].header.sections[section.name] for k in (2, 0, 1))
@@ -152,7 +156,7 @@ def test_unloading(machine, images):
         said(error, r"^slot must be one of \[\], which are loaded, not 0$")
 
 
-def test_what_cannot_be_placed(machine, images):
+def test_what_cannot_be_placed(machine, images, networks):
     host = Host(machine, MemoryModel(machine))
     for slot in (-1, 4):
         with pytest.raises(ConfigError, match=f"^slot must be 0 to 3, not {slot}$"):
@@ -169,9 +173,10 @@ def test_what_cannot_be_placed(machine, images):
     host.load(image)
     with pytest.raises(ConfigError, match=r"^test: no slot of 1 is free$"):
         host.load(image)
-    rom = small.model_copy(update={"memory": "rom"})
-    with pytest.raises(ConfigError, match="must have memory 'ram' to be loaded, not 'rom'"):
-        Host(rom, MemoryModel(rom))
+    rom = machine_of(describe_machine(Hardware.of([Program(A)])))
+    for call in (lambda: Host(rom, MemoryModel(rom)), lambda: build_image(rom, A, networks[0])):
+        with pytest.raises(ConfigError, match="must have memory 'ram' to be loaded, not 'rom'"):
+            call()
 
 
 def sized(machine: Machine, rows: dict[str, int]) -> Image:
@@ -218,7 +223,10 @@ def test_random_loads_and_unloads(seed):
             refused += 1
             assert loader.programs == before
             continue
-        assert placed.bases == {name: fits[name][0] if rows[name] else 0 for name in fits}
+        for name, base in placed.bases.items():
+            lowest, depth = fits[name][0], machine.by_name[name].rows
+            at_end = lowest and rows[name] and not {*range(lowest, depth)} & taken[name]
+            assert base == (depth - rows[name] if at_end else lowest if rows[name] else 0), name
         placed_again += replacing
         loader.programs[slot] = placed
         for name in machine.by_name:
@@ -232,18 +240,27 @@ def test_random_loads_and_unloads(seed):
 def test_rows_together(machine):
     """Enough rows are free, but in two holes."""
     depth = machine.by_name["layers"].rows
-    third = depth // 3
     loader = Loader(machine)
     none = dict.fromkeys([section.name for section in machine.contents], 0)
     for slot in range(3):
-        _, loader.programs[slot] = loader.place(
-            sized(machine, none | {"layers": third if slot else depth - 2 * third}), slot)
-    assert loader.programs[2].bases["layers"] == depth - third
-    del loader.programs[0], loader.programs[2]
-    with pytest.raises(ConfigError, match=rf"^x: layers: needs {depth - third} rows, has "
-                                          rf"{depth - third} free, at most {depth - 2 * third} "
-                                          r"of them together$"):
-        loader.place(sized(machine, none | {"layers": depth - third}))
+        _, loader.programs[slot] = loader.place(sized(machine, none | {"layers": 2}), slot)
+    assert [placed.bases["layers"] for placed in loader.programs.values()] == [0, depth - 2, 2]
+    del loader.programs[0], loader.programs[1]
+    with pytest.raises(ConfigError, match=rf"^x: layers: needs {depth - 2} rows, has {depth - 2} "
+                                          rf"free, at most {depth - 4} of them together$"):
+        loader.place(sized(machine, none | {"layers": depth - 2}))
+
+
+def test_either_of_two_programs_is_replaced_by_a_longer_one():
+    """Each lies at an end, so that what is free lies between them."""
+    machine = machine_of(describe(*CONFIGS, hold=2, slots=2))
+    none = dict.fromkeys([section.name for section in machine.contents], 0)
+    for slot in (0, 1):
+        loader = Loader(machine)
+        for k in (0, 1):
+            _, loader.programs[k] = loader.place(sized(machine, none | {"layers": 2}), k)
+        longer = sized(machine, none | {"layers": machine.by_name["layers"].rows - 2})
+        loader.place(longer, slot, replace=True)
 
 
 def test_a_running_program_stays(machine, images, networks):

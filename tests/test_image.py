@@ -133,9 +133,18 @@ def test_outputs_of_other_kinds():
         assert made.header.classes == 0
 
 
-def test_a_network_that_does_not_fit(image):
-    with pytest.raises(ConfigError, match=r"^test: does not fit the machine: .*: needs .*, has "):
-        build_image(MACHINE, WIDE, random_network(WIDE.network, 1))
+def test_a_network_that_does_not_fit():
+    more = design([conv("a", 4, 3, 1), conv("b", 4, 2, 1), conv("c", 4, 2, 1)], (2, 4, 1))
+    with pytest.raises(ConfigError, match=r"^test: does not fit the machine: .*: needs 4, has 3$"):
+        build_image(MACHINE, more, random_network(more.network, 1))
+
+
+def test_the_array_is_the_machine_s():
+    """Of a network alone, whatever array its design was for."""
+    network = random_network(SMALL.network, 1)
+    other = SMALL.model_copy(update={"array": WIDE.array})
+    assert build_image(MACHINE, other, network).to_bytes() == (
+        build_image(MACHINE, SMALL, network).to_bytes())
 
 
 # ---- damage

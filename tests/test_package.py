@@ -1,8 +1,10 @@
 """What lies beside the Verilog, used as its users would, from folders of their own."""
 
 import importlib.util
+import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from export.build import build
 from export.config import parse_config
 from export.hardware import Hardware
 from export.program import Program
@@ -24,7 +27,20 @@ from sim.verilog import run_frames
 from tests.test_tools import SMALL, contents
 
 CONFIG = parse_config(SMALL)
+DESIGN = """\
+[network]
+height = 2
+width = 2
+channels = 1
+classes = 2
+layers = [{name = "first", channels = 2, weight_bits = 2, code_bits = 2}]
+[array]
+rows = 1
+columns = 2
+words = 1
+"""
 NETWORK = random_network(CONFIG.network, 1)
+BUILT = build([CONFIG], [NETWORK])
 MEMORIES = {"inner_biases.mem", "inner_layers.mem", "inner_tiles.mem", "inner_weights0.mem",
             "inner_weights1.mem"}
 
@@ -74,9 +90,9 @@ def test_the_same_design_gives_the_same_files(product, tmp_path):
 @pytest.mark.parametrize("file", ["inner.core", "inner.vlt", "inner_instance.vh", "inner_litex.py"])
 def test_an_engine_is_up_to_date_with_all_its_files(product, file):
     facts, folder = product
-    assert up_to_date(CONFIG, NETWORK, folder, "inner") == facts
+    assert up_to_date(CONFIG, BUILT, folder, "inner") == facts
     (folder / file).unlink()
-    assert up_to_date(CONFIG, NETWORK, folder, "inner") is None
+    assert up_to_date(CONFIG, BUILT, folder, "inner") is None
 
 
 @pytest.fixture
@@ -264,23 +280,38 @@ def test_litex_makes_verilog_that_computes_the_same(product, tmp_path):
 
 
 @pytest.mark.slow
-def test_litex_builds_for_an_ecp5_as_far_as_yosys(product, tmp_path):
-    """Its own script for Yosys, run; after that come place and route and a board."""
+def test_the_documentation(tmp_path):
+    """Every block of `verilog.md`, in order; then LiteX's own script for Yosys.
+
+    After that come place and route and a board.
+    """
+    pytest.importorskip("fusesoc")
     pytest.importorskip("litex")
-    from litex.build.generic_platform import Pins
-    from litex.build.io import CRG
-    from litex.build.lattice import LatticeECP5Platform
-    from litex.gen import LiteXModule
-    _, folder = product
-    io = [("clk", 0, Pins("P3")), ("led", 0, Pins("L4"))]
-    platform = LatticeECP5Platform("LFE5U-85F-6BG381C", io, toolchain="trellis")
-    top = LiteXModule()
-    top.crg = CRG(platform.request("clk"))
-    top.engine = load(folder / "inner_litex.py").Engine(platform)
-    top.comb += [top.engine.sink.valid.eq(1), top.engine.source.ready.eq(1),
-                 platform.request("led").eq(top.engine.source.class_)]
-    platform.build(top, build_dir=str(tmp_path / "build"), build_name="made", run=False)
-    script = (tmp_path / "build/made.ys").read_text()
-    log = run_yosys(script, tmp_path / "build")
-    assert str(folder / "inner.v") in script
-    assert re.search(r"TRELLIS_FF", log)
+    text = Path("docs/verilog.md").read_text()
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert [kind for kind, _ in blocks] == ["sh", "python"]
+    (tmp_path / "mine.toml").write_text(DESIGN)
+    hexlane, lint = (shlex.split(line) for line in blocks[0][1].splitlines())
+    assert hexlane.pop(0) == "hexlane" and lint.pop(0) == "fusesoc"
+    root = {"PYTHONPATH": str(Path.cwd())}
+    subprocess.run([sys.executable, "-m", "sim.cli", *hexlane], cwd=tmp_path, check=True,
+                   env=os.environ | root)
+    done = fusesoc(tmp_path, *lint)
+    assert done.returncode == 0, done.stdout
+    table = text[text.index("| file | for |"):].split("\n\n")[0]
+    named = set(re.findall(r"`(engine\S*)`", table))
+    assert named == {path.name for path in (tmp_path / "build/mine").glob("engine*")}
+
+    (tmp_path / "soc.py").write_text(blocks[1][1])
+    subprocess.run([sys.executable, "-W", "error", "soc.py"], cwd=tmp_path, check=True)
+    made = tmp_path / "build/soc/gateware"
+    script, = made.glob("*.ys")
+    assert f"read_verilog {tmp_path}/build/mine/engine.v\n" in script.read_text()
+    log = run_yosys(script.read_text(), made)
+    assert "Found and reported 0 problems." in log
+    module = json.loads(next(made.glob("*.json")).read_text())["modules"][script.stem]
+    wires = {bit for name, net in module["netnames"].items() if name.startswith("engine.")
+             for bit in net["bits"]}
+    registers = [cell for cell in module["cells"].values()
+                 if cell["type"] == "TRELLIS_FF" and cell["connections"]["Q"][0] in wires]
+    assert len(registers) > 400  # with memories of zeros 72 are left

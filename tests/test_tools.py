@@ -271,6 +271,44 @@ def test_merging_gives_unique_plain_names():
     assert list(verilog._merge_identical(modules)) == ["top", "top__a", "top__a_0"]
 
 
+def test_the_folder_of_the_memory_files_reaches_those_that_read_them():
+    body = """\
+module top(a,
+  b);
+  top__mid mid (
+  );
+  top__other other (
+  );
+endmodule
+
+module top__mid(a);
+  top__leaf \\leaf$1  (
+  );
+endmodule
+
+module top__leaf(a);
+  initial $readmemb({MEMORY_FOLDER, "/rom.mem"}, rom, 0, 3);
+endmodule
+
+module top__leaf2(a);
+endmodule
+
+module top__other(a);
+  top__leaf2 leaf (
+  );
+endmodule
+"""
+    passed, declared = " #(.MEMORY_FOLDER(MEMORY_FOLDER))", '\n  parameter MEMORY_FOLDER = ".";'
+    wanted = body
+    for line in ("  top__mid", "  top__leaf"):
+        wanted = wanted.replace(f"{line} ", f"{line}{passed} ")
+    for line in ("  b);", "module top__mid(a);", "module top__leaf(a);"):
+        wanted = wanted.replace(line, line + declared)
+    assert verilog._pass_folder(body) == wanted
+    other = body[body.index("module top__leaf2"):]
+    assert verilog._pass_folder(other) == other
+
+
 def test_shared_components_must_be_equal(toy):
     export = verilog._Export("toy")
     verilog.shared(toy.Step(by=1), export, "step")
