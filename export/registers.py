@@ -201,3 +201,6 @@ def as_json(registers: RegisterMap, name: str) -> str:
             asdict(field) | {"access": field.access or each.access} for field in each.fields]}
             for each in registers.registers],
     }, indent=1) + "\n"
+
+
+FILES = {"_registers.md": markdown, "_registers.h": c_header, "_registers.json": as_json}

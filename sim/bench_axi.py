@@ -1,195 +1,36 @@
 """cocotb bench of the top with AXI, with the masters and slaves of cocotbext-axi.
 
-Runs inside the simulator. `HEXLANE_JOB` names a JSON file:
-
-    registers   what `export.registers.as_json` says
-    frames      [{"program", "pixels": [...], "words": [...]}]   what comes in, what must go out
-    cycles      of a frame of each program, as the register CYCLES counts
-    period      clock cycles from frame to frame, by program, if nobody waits
-    load        [[word address in the window, data]]    written first; [] without a window
-    refused     word addresses that are nobody's
-    unload      [[word address, data]] that make program 0 unloaded
-    count       frames of a test with pauses; soft resets of another
+Runs inside the simulator; :mod:`sim.axi_ports` says what it needs.
 """
 
-import json
-import os
 import random
 from itertools import pairwise
-from pathlib import Path
 
 import cocotb
-from cocotb.clock import Clock
-from cocotb.triggers import RisingEdge, with_timeout
-from cocotbext.axi import (
-    AxiLiteBus,
-    AxiLiteMaster,
-    AxiStreamBus,
-    AxiStreamFrame,
-    AxiStreamSink,
-    AxiStreamSource,
+from cocotb.triggers import RisingEdge
+
+from sim.axi_ports import (
+    DONE,
+    ERROR,
+    FRAMES,
+    JOB,
+    LOAD,
+    LOADED,
+    LONG,
+    OKAY,
+    PATIENCE,
+    PROGRAMS,
+    RECEIVING,
+    REGISTERS,
+    RESET,
+    RESULT,
+    RUN,
+    SHORT,
+    SLVERR,
+    UNLOADED,
+    WINDOW,
+    Bench,
 )
-
-JOB = json.loads(Path(os.environ["HEXLANE_JOB"]).read_text())
-FRAMES, REGISTERS = JOB["frames"], {each["name"]: each for each in JOB["registers"]["registers"]}
-WINDOW = JOB["registers"]["window"]
-PROGRAMS = REGISTERS["PROGRAMS"]["reset"]
-OKAY, SLVERR = 0, 2
-PATIENCE = 20 * max(JOB["period"]) + 5000  # cycles after which what should come is missed
-HELD = {  # what must stay as it is while it is offered
-    "m_axis_t": ("m_axis_tdata", "m_axis_tlast"),
-    "s_axil_b": ("s_axil_bresp",),
-    "s_axil_r": ("s_axil_rdata", "s_axil_rresp"),
-}
-SHORT, LONG, LOAD, UNLOADED = 1, 2, 4, 8
-RUN, RESET = 1, 2
-BUSY, RESULT, RECEIVING, LOADED = 1, 2, 4, 8
-DONE, ERROR = 1, 2
-
-
-class Bench:
-    """The masters, the slave, and what watches them. Pauses are random if there is a `seed`."""
-
-    def __init__(self, dut, seed: int | None = None):
-        self.dut, self.rng = dut, random.Random(seed)
-        self.source = AxiStreamSource(AxiStreamBus.from_prefix(dut, "s_axis"), dut.clk, dut.rst)
-        self.sink = AxiStreamSink(AxiStreamBus.from_prefix(dut, "m_axis"), dut.clk, dut.rst)
-        self.master = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil"), dut.clk, dut.rst)
-        write, read = self.master.write_if, self.master.read_if
-        self.aw, self.w, self.b = write.aw_channel, write.w_channel, write.b_channel
-        self.ar, self.r = read.ar_channel, read.r_channel
-        if seed is not None:
-            for channel in (self.source, self.sink, self.aw, self.w, self.b, self.ar, self.r):
-                channel.set_pause_generator(self._pauses())
-
-    def _pauses(self):
-        """Runs of cycles; some channels pause often, some seldom."""
-        rng = random.Random(self.rng.random())
-        often = rng.choice([0.2, 0.5, 0.8])
-        while True:
-            pause = rng.random() < often
-            for _ in range(rng.choice([1, 1, 2, 5])):
-                yield pause
-
-    async def start(self):
-        dut = self.dut
-        dut.rst.value = 1
-        Clock(dut.clk, 10, unit="ns").start()
-        await self.cycles(3)
-        dut.rst.value = 0
-        await self.cycles(2)
-        cocotb.start_soon(self._held())
-
-    async def cycles(self, count: int):
-        for _ in range(count):
-            await RisingEdge(self.dut.clk)
-
-    async def _held(self):
-        """What is offered stays as it is until it is taken."""
-        port = {name: getattr(self.dut, name) for names in HELD.values() for name in names}
-        offers = dict.fromkeys(HELD)
-        while True:
-            await RisingEdge(self.dut.clk)
-            for channel, names in HELD.items():
-                valid = int(getattr(self.dut, f"{channel}valid").value)
-                ready = int(getattr(self.dut, f"{channel}ready").value)
-                payload = [int(port[name].value) for name in names]
-                assert offers[channel] is None or (valid and payload == offers[channel]), (
-                    f"{channel}: what was offered changed or vanished")
-                offers[channel] = payload if valid and not ready else None
-
-    # ---- registers
-
-    async def write(self, name: str, value: int):
-        await self.write_word(REGISTERS[name]["offset"], value)
-
-    async def write_word(self, address: int, value: int):
-        done = await self._soon(self.master.write(address, value.to_bytes(4, "little")))
-        assert done.resp == OKAY, f"write to {address:#x}: {done.resp!r}"
-
-    async def read(self, name: str) -> int:
-        done = await self._soon(self.master.read(REGISTERS[name]["offset"], 4))
-        assert done.resp == OKAY, f"read of {name}: {done.resp!r}"
-        return int.from_bytes(done.data, "little")
-
-    async def raw_write(self, address: int, value: int, strobe: int = 15) -> int:
-        """One beat with everything chosen; returns the response."""
-        first, second = ((self.aw, {"awaddr": address, "awprot": self.rng.randrange(8)}),
-                         (self.w, {"wdata": value, "wstrb": strobe}))
-        if self.rng.random() < 0.5:
-            first, second = second, first
-        await first[0].send(_beat(*first))
-        await self.cycles(self.rng.randrange(8))
-        await second[0].send(_beat(*second))
-        return int((await self._soon(self.b.recv())).bresp)
-
-    async def raw_read(self, address: int) -> tuple[int, int]:
-        """Response and data."""
-        await self.ar.send(_beat(self.ar, {"araddr": address, "arprot": self.rng.randrange(8)}))
-        beat = await self._soon(self.r.recv())
-        return int(beat.rresp), int(beat.rdata)
-
-    async def all_registers(self) -> dict[str, int]:
-        return {name: await self.read(name) for name in REGISTERS}
-
-    # ---- frames
-
-    async def load(self):
-        await self.store(JOB["load"])
-
-    async def store(self, words: list):
-        for address, word in words:
-            await self.write_word(WINDOW["offset"] + 4 * address, word)
-
-    async def ready(self, control: int = RUN):
-        """After reset: everything loaded, frames are accepted."""
-        await self.start()
-        await self.load()
-        await self.write("CONTROL", control)
-
-    async def select(self, frame: dict):
-        """Chooses the frame's program, once all before it are in."""
-        if PROGRAMS > 1:
-            await self._soon(self.source.wait())
-            await self.write("PROGRAM", frame["program"])
-
-    def send(self, pixels: list[int]):
-        lanes = self.source.byte_lanes
-        self.source.send_nowait(AxiStreamFrame(
-            b"".join(pixel.to_bytes(lanes, "little") for pixel in pixels)))
-
-    async def receive(self) -> list[int]:
-        data = bytes((await self._soon(self.sink.recv())).tdata)
-        return [int.from_bytes(data[k:k + 4], "little") for k in range(0, len(data), 4)]
-
-    async def run(self, frame: dict):
-        """One frame, and its result."""
-        await self.select(frame)
-        self.send(frame["pixels"])
-        assert await self.receive() == frame["words"]
-
-    async def rest(self):
-        """Until both streams have been still for longer than a frame takes."""
-        still, limit = 0, 2 * max(JOB["period"])
-        while still < limit:
-            await RisingEdge(self.dut.clk)
-            moves = int(self.dut.s_axis_tvalid.value) or int(self.dut.m_axis_tvalid.value)
-            still = 0 if moves or not self.source.idle() else still + 1
-
-    async def quiet(self, count: int):
-        """Nothing comes out for so many cycles."""
-        await self.cycles(count)
-        assert self.sink.empty(), "a result that should not be there"
-
-    async def _soon(self, what):
-        return await with_timeout(what, 10 * PATIENCE, "ns")
-
-
-def _beat(channel, values: dict):
-    beat = channel._transaction_obj()
-    for name, value in values.items():
-        setattr(beat, name, value)
-    return beat
 
 
 def wrong(frame: dict, rng: random.Random) -> tuple[list[int], int]:
@@ -229,7 +70,7 @@ async def frames_with_pauses_everywhere(dut):
             assert await bench.read("IRQ_ENABLE") == enable
             await bench.cycles(rng.randrange(8))
 
-    meddler = cocotb.start_soon(meddle())
+    meddler = cocotb.startsoon(meddle())
     frames = [rng.choice(FRAMES) for _ in range(JOB["count"])]
     for n, frame in enumerate(frames):
         await bench.run(frame)
@@ -265,7 +106,7 @@ async def frames_of_wrong_length(dut):
         if delivered:  # right behind
             bench.send(frame["pixels"])
             assert await bench.receive() == frame["words"]
-        await bench._soon(bench.source.wait())
+        await bench.soon(bench.source.wait())
         await bench.cycles(4)
         frames += delivered
         assert await bench.read("ERRORS") == kinds
@@ -324,28 +165,49 @@ async def accesses_one_behind_the_other(dut):
               for _ in range(60)]
     reads = [rng.choice([magic["offset"], magic["offset"] + 2, 0x30, 0xFC]) for _ in range(60)]
 
-    async def send(channel, beats):
-        for beat in beats:
-            await channel.send(_beat(channel, beat))
-            await bench.cycles(rng.choice([0, 0, 0, 0, 30]))
-
     for channel, beats in (
             (bench.aw, [{"awaddr": at, "awprot": 0} for at, _ in writes]),
             (bench.w, [{"wdata": value, "wstrb": 15} for _, value in writes]),
             (bench.ar, [{"araddr": at, "arprot": 0} for at in reads])):
-        cocotb.start_soon(send(channel, beats))
+        cocotb.startsoon(bench.send_beats(channel, beats, [0, 0, 0, 0, 30]))
     for at, _ in writes:
-        beat = await bench._soon(bench.b.recv())
-        assert int(beat.bresp) == (OKAY if at == enable else SLVERR)
+        came = await bench.soon(bench.b.recv())
+        assert int(came.bresp) == (OKAY if at == enable else SLVERR)
     known = {each["offset"]: each["reset"] for each in REGISTERS.values()}
     for at in reads:
-        beat = await bench._soon(bench.r.recv())
-        assert (int(beat.rresp), int(beat.rdata)) == (
+        came = await bench.soon(bench.r.recv())
+        assert (int(came.rresp), int(came.rdata)) == (
             (OKAY, known[at]) if at in known else (SLVERR, 0))
     await bench.cycles(20)
     assert bench.b.empty() and bench.r.empty()
     assert await bench.read("IRQ_ENABLE") == [
         value for at, value in writes if at == enable][-1]
+
+
+@cocotb.test()
+async def rate_of_accesses(dut):
+    """Two cycles each, if nobody waits; four for a word of the load window that is not stalled."""
+    bench = Bench(dut)
+    await bench.start()
+    magic, enable = (REGISTERS[name]["offset"] for name in ("MAGIC", "IRQ_ENABLE"))
+    cases = [("b", enable, 2), ("r", magic, 2)]
+    if WINDOW["size"] and JOB["load_cycles"]:
+        cases.append(("b", WINDOW["offset"] + 4 * JOB["load"][0][0], JOB["load_cycles"]))
+    for channel, address, wanted in cases:
+        beats = ([(bench.ar, {"araddr": address, "arprot": 0})] if channel == "r" else
+                 [(bench.aw, {"awaddr": address, "awprot": 0}),
+                  (bench.w, {"wdata": 0, "wstrb": 15})])
+        bench.b.queue_occupancy_limit = bench.r.queue_occupancy_limit = -1  # always ready
+        for each, values in beats:
+            cocotb.startsoon(bench.send_beats(each, [values] * 6, [0]))
+        cycles = []
+        for cycle in range(60):
+            await RisingEdge(dut.clk)
+            if all(int(getattr(dut, f"s_axil_{channel}{name}").value)
+                   for name in ("valid", "ready")):
+                cycles.append(cycle)
+        assert [b - a for a, b in pairwise(cycles)] == [wanted] * 5, (hex(address), cycles)
+        await bench.cycles(10)
 
 
 @cocotb.test()
@@ -365,7 +227,7 @@ async def byte_strobes(dut):
     assert await bench.read("CONTROL") == RUN
     await bench.load()
     bench.send(FRAMES[0]["pixels"][:1])
-    await bench._soon(bench.source.wait())
+    await bench.soon(bench.source.wait())
     await bench.cycles(3)
     assert await bench.raw_write(errors, 0xFFFFFFFF, 14) == OKAY
     assert await bench.read("ERRORS") == SHORT
@@ -426,14 +288,14 @@ async def interrupts(dut):
     assert await irq() == 0 and await bench.read("IRQ_STATUS") == 0
     await bench.write("IRQ_ENABLE", ERROR)
     bench.send(one["pixels"][:-1])
-    await bench._soon(bench.source.wait())
+    await bench.soon(bench.source.wait())
     await bench.cycles(2)
     assert await irq() == 1 and await bench.read("IRQ_STATUS") == ERROR
     # Cleared while the flag in ERRORS stays; a second error of the same kind raises it again.
     await bench.write("IRQ_STATUS", ERROR)
     assert await irq() == 0 and await bench.read("ERRORS") == SHORT
     bench.send(one["pixels"][:-1])
-    await bench._soon(bench.source.wait())
+    await bench.soon(bench.source.wait())
     await bench.cycles(2)
     assert await irq() == 1
 
@@ -453,7 +315,7 @@ async def interrupts(dut):
             if cycle == 0:
                 bench.sink.pause = False
             if distance is not None and cycle == lead + distance:
-                clearing = cocotb.start_soon(
+                clearing = cocotb.startsoon(
                     bench.master.write(offset, DONE.to_bytes(4, "little")))
             await RisingEdge(dut.clk)
             if all(int(getattr(dut, f"m_axis_t{name}").value) for name in
@@ -485,7 +347,7 @@ async def soft_reset_at_any_time(dut):
         while True:
             assert await bench.read("CONTROL") == RUN
 
-    cocotb.start_soon(look())
+    cocotb.startsoon(look())
     for _ in range(3 * JOB["count"]):
         frame = rng.choice([each for each in FRAMES if each["words"][-1]])  # not like a cut one
         await bench.select(frame)
@@ -496,8 +358,11 @@ async def soft_reset_at_any_time(dut):
             bench.sink.set_pause_generator(None)
             bench.sink.pause = True
         await bench.cycles(rng.randrange(sent * JOB["period"][frame["program"]]))
-        assert await bench.raw_write(REGISTERS["CONTROL"]["offset"], RUN | RESET) == OKAY
-        bench.sink.set_pause_generator(bench._pauses())
+        await bench.write("CONTROL", RUN | RESET)
+        bench.sink.set_pause_generator(bench.pauses())
+        if rng.random() < 0.5:  # once more, soon or late
+            await bench.cycles(rng.choice([0, 5, 50, JOB["period"][frame["program"]]]))
+            await bench.write("CONTROL", RUN | RESET)
         # Frames that had not begun to come in are whole.
         await bench.rest()
         left, whole = bench.sink.count(), 0

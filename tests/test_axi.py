@@ -2,11 +2,13 @@
 
 import json
 import random
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from export.build import build
 from export.cost import Cost
 from export.hardware import Hardware
 from export.image import build_image
@@ -17,6 +19,7 @@ from export.program import Program
 from export.registers import as_json, register_map
 from hw.axi import AxiEngine
 from hw.engine import Engine
+from hw.generate import generate, up_to_date
 from hw.tools import lint
 from hw.verilog import write_verilog
 from sim import golden
@@ -52,6 +55,7 @@ def write_stub(folder: Path, words: int, ram: bool) -> dict:
         "registers": json.loads(as_json(registers, "engine")), "frames": frames,
         "cycles": [WORK] * len(keys), "count": 20,
         "period": [pixels + WORK + (2 * words or 2) for pixels in PIXELS[:len(keys)]],
+        "load_cycles": 6,  # the stand-in takes a word every third cycle
         "load": [[k, key] for k, key in enumerate(KEYS)] if ram else [],
         "refused": [STORED] if ram else [], "unload": [[0, 0]] if ram else [],
     }
@@ -76,7 +80,7 @@ def write_engine(folder: Path, configs, memory: str, count: int) -> dict:
     programs = [hardware.place(config) for config in configs]
     values = describe_machine(hardware)
     registers = register_map(values)
-    job = {"load": [], "unload": [], "refused": []}
+    job = {"load": [], "load_cycles": 4, "unload": [], "refused": []}
     if memory == "ram":
         images = empty(hardware)
         (folder / "engine.json").write_text(json.dumps({"machine": values}))
@@ -144,3 +148,36 @@ def test_around_an_engine(tmp_path, name):
     job = write_engine(tmp_path, *MACHINES[name], count=8)
     lint(tmp_path)
     run(tmp_path, job)
+
+
+def test_what_generate_writes(tmp_path):
+    """The register map under the top's name; gone when the same folder gets the plain streams."""
+    network = random_network(A.network, 1)
+    machine = build([A], [network])
+    plain, maps = generate(A, network, tmp_path, top="inner"), {
+        f"inner_registers.{ending}" for ending in ("h", "json", "md")}
+    names = {path.name for path in tmp_path.iterdir()}
+    assert plain["bus"] == "stream" and up_to_date(A, machine, tmp_path, "inner", "axi") is None
+    facts = generate(A, network, tmp_path, top="inner", bus="axi")
+    assert {path.name for path in tmp_path.iterdir()} == names | maps
+    assert up_to_date(A, machine, tmp_path, "inner", "axi") == facts
+    assert up_to_date(A, machine, tmp_path, "inner") is None
+    registers = register_map(facts["machine"])
+    assert (tmp_path / "inner_registers.json").read_text() == as_json(registers, "inner")
+    assert "#define INNER_MAGIC_RESET" in (tmp_path / "inner_registers.h").read_text()
+    assert (tmp_path / "inner_registers.md").read_text().startswith("# Registers of `inner`\n")
+    header = re.search(r"^module inner\(([^)]*)\);", (tmp_path / "inner.v").read_text(), re.M)[1]
+    assert {port.strip() for port in header.split(",")} == set(facts["ports"])
+    assert facts["ports"]["s_axis_tdata"] == {"direction": "input", "bits": 24}
+    assert facts["ports"]["m_axis_tdata"] == {"direction": "output", "bits": 32}
+    assert facts["ports"]["s_axil_awaddr"] == {"direction": "input", "bits": 8}
+    assert facts["machine"] == plain["machine"] and "result" not in facts
+
+    again = tmp_path / "again"
+    generate(A, network, again, top="inner", bus="axi")
+    for path in again.iterdir():
+        assert path.read_bytes() == (tmp_path / path.name).read_bytes(), path.name
+    (tmp_path / "inner_registers.h").unlink()
+    assert up_to_date(A, machine, tmp_path, "inner", "axi") is None
+    generate(A, network, tmp_path, top="inner")
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == names
