@@ -78,7 +78,7 @@ class Bench:
         await self.cycles(3)
         dut.rst.value = 0
         await self.cycles(2)
-        cocotb.startsoon(self._held())
+        cocotb.start_soon(self._held())
 
     async def cycles(self, count: int):
         for _ in range(count):

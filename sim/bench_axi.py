@@ -70,7 +70,7 @@ async def frames_with_pauses_everywhere(dut):
             assert await bench.read("IRQ_ENABLE") == enable
             await bench.cycles(rng.randrange(8))
 
-    meddler = cocotb.startsoon(meddle())
+    meddler = cocotb.start_soon(meddle())
     frames = [rng.choice(FRAMES) for _ in range(JOB["count"])]
     for n, frame in enumerate(frames):
         await bench.run(frame)
@@ -169,7 +169,7 @@ async def accesses_one_behind_the_other(dut):
             (bench.aw, [{"awaddr": at, "awprot": 0} for at, _ in writes]),
             (bench.w, [{"wdata": value, "wstrb": 15} for _, value in writes]),
             (bench.ar, [{"araddr": at, "arprot": 0} for at in reads])):
-        cocotb.startsoon(bench.send_beats(channel, beats, [0, 0, 0, 0, 30]))
+        cocotb.start_soon(bench.send_beats(channel, beats, [0, 0, 0, 0, 30]))
     for at, _ in writes:
         came = await bench.soon(bench.b.recv())
         assert int(came.bresp) == (OKAY if at == enable else SLVERR)
@@ -199,7 +199,7 @@ async def rate_of_accesses(dut):
                   (bench.w, {"wdata": 0, "wstrb": 15})])
         bench.b.queue_occupancy_limit = bench.r.queue_occupancy_limit = -1  # always ready
         for each, values in beats:
-            cocotb.startsoon(bench.send_beats(each, [values] * 6, [0]))
+            cocotb.start_soon(bench.send_beats(each, [values] * 6, [0]))
         cycles = []
         for cycle in range(60):
             await RisingEdge(dut.clk)
@@ -315,7 +315,7 @@ async def interrupts(dut):
             if cycle == 0:
                 bench.sink.pause = False
             if distance is not None and cycle == lead + distance:
-                clearing = cocotb.startsoon(
+                clearing = cocotb.start_soon(
                     bench.master.write(offset, DONE.to_bytes(4, "little")))
             await RisingEdge(dut.clk)
             if all(int(getattr(dut, f"m_axis_t{name}").value) for name in
@@ -347,7 +347,7 @@ async def soft_reset_at_any_time(dut):
         while True:
             assert await bench.read("CONTROL") == RUN
 
-    cocotb.startsoon(look())
+    cocotb.start_soon(look())
     for _ in range(3 * JOB["count"]):
         frame = rng.choice([each for each in FRAMES if each["words"][-1]])  # not like a cut one
         await bench.select(frame)
