@@ -2,7 +2,8 @@
 
 `engine.v` is the netlist, the `.mem` files beside it are its ROM contents, `engine.json` says what
 they are: ports, parameters, memory map, cycles per layer, and the hash of what they came from.
-:mod:`hw.package` has the files for FuseSoC, LiteX and the like.
+With AXI, the register map lies beside it. :mod:`hw.package` has the files for FuseSoC, LiteX and
+the like.
 """
 
 import hashlib
@@ -21,7 +22,9 @@ from export.hardware import Hardware
 from export.machine import describe_machine
 from export.pack import pack
 from export.program import Program
+from export.registers import FILES, register_map
 from export.sections import memories
+from hw.axi import AxiEngine
 from hw.engine import Engine
 from hw.epilogue import probe_layout
 from hw.output import result_layout
@@ -29,9 +32,11 @@ from hw.package import WRITERS, package
 from hw.verilog import memory_files, write_verilog
 
 TOP = "engine"
+BUSES = "stream", "axi"
 
 
-def describe(engine: Engine, machine: Build, config: Config, top: str = TOP) -> dict:
+def describe(engine: wiring.Component, machine: Build, config: Config, top: str = TOP,
+             bus: str = BUSES[0]) -> dict:
     """Contents of `engine.json`; all cycles are computed, none is simulated."""
     hardware, array = machine.hardware, machine.hardware.array
     network = machine.networks[0]
@@ -43,11 +48,12 @@ def describe(engine: Engine, machine: Build, config: Config, top: str = TOP) -> 
     return {
         "name": config.name,
         "top": top,
+        "bus": bus,
         "measured": network and network.record.get("measured"),  # accuracy, as kept with weights
         "hash": hashes(config, machine),
         "ports": ports(engine.signature),
-        "result": layout(result_layout(hardware)),
-        "probe": layout(probe_layout(hardware)),
+        **({"result": layout(result_layout(hardware)), "probe": layout(probe_layout(hardware))}
+           if bus == "stream" else {}),
         "parameters": {
             "rows": array.rows, "columns": array.columns, "words": array.words,
             "precisions": list(array.precisions), "accumulator_bits": hardware.acc_bits,
@@ -126,13 +132,16 @@ def generator_hash() -> str:
     return sha.hexdigest()
 
 
-def up_to_date(config: Config, machine: Build, folder: Path, top: str = TOP) -> dict | None:
+def up_to_date(config: Config, machine: Build, folder: Path, top: str = TOP,
+               bus: str = BUSES[0]) -> dict | None:
     """What `engine.json` says, if it is of this design, these weights and this generator."""
     try:
         facts = json.loads((folder / f"{top}.json").read_text())
         same = facts["hash"] == hashes(config, machine)
-        same &= (facts["name"], facts["clock_mhz"]) == (config.name, config.target.clock_mhz)
+        same &= (facts["name"], facts["clock_mhz"], facts["bus"]) == (
+            config.name, config.target.clock_mhz, bus)
         files = [f"{top}.v", *memory_files(folder / f"{top}.v"), *(top + each for each in WRITERS)]
+        files += [top + each for each in FILES if bus == "axi"]
         return facts if same and all((folder / file).is_file() for file in files) else None
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
@@ -157,33 +166,38 @@ def _leaves(signature: wiring.Signature, path=()):
 
 
 def generate(config: Config, network: Network, folder: Path,
-             hardware: Hardware | None = None, top: str = TOP) -> dict:
+             hardware: Hardware | None = None, top: str = TOP, bus: str = BUSES[0]) -> dict:
     """Writes a machine for one network, see :func:`generate_machine`.
 
     The machine is `hardware`, or the smallest one that runs the network.
     """
     if hardware is None:
-        return generate_machine(config, build([config], [network]), folder, top)
+        return generate_machine(config, build([config], [network]), folder, top, bus)
     program = hardware.place(config)
     machine = Build(hardware=hardware, programs=(program,), networks=(network,),
                       images=pack(program, hardware, network))
-    return generate_machine(config, machine, folder, top)
+    return generate_machine(config, machine, folder, top, bus)
 
 
-def generate_machine(config: Config, machine: Build, folder: Path, top: str = TOP) -> dict:
+def generate_machine(config: Config, machine: Build, folder: Path, top: str = TOP,
+                     bus: str = BUSES[0]) -> dict:
     """Writes the design into `folder` and returns what `engine.json` says.
 
     The same configuration, weights and machine give the same bytes. Another `top` than "engine"
     names the files and leads the names of all modules and memory files, so that two engines can be
-    in one design.
+    in one design. Its ports are streams or, with `bus` "axi", those of :class:`hw.axi.AxiEngine`.
 
     Raises
     ------
     ConfigError
         If the folder cannot be written, or `top` is no name of a module.
     """
-    engine = Engine(machine.hardware, machine.images)
-    facts, array = describe(engine, machine, config, top), config.array
+    engine, beside = Engine(machine.hardware, machine.images, framed=bus == "axi"), {}
+    if bus == "axi":
+        registers = register_map(describe_machine(machine.hardware))
+        engine = AxiEngine(engine, registers)
+        beside = {top + ending: write(registers, top) for ending, write in FILES.items()}
+    facts, array = describe(engine, machine, config, top, bus), config.array
     header = [
         f"Hexlane engine '{config.name}': {array.rows} x {array.columns} processing elements of "
         f"{array.words} words, precisions {list(array.precisions)}",
@@ -202,7 +216,10 @@ def generate_machine(config: Config, machine: Build, folder: Path, top: str = TO
     try:
         write_verilog(engine, folder, top, header, memory_prefix="" if top == TOP else f"{top}_",
                       beside=lambda memories: {f"{top}.json": json.dumps(facts, indent=1) + "\n",
-                                               **package(facts, memories)})
+                                               **package(facts, memories), **beside})
+        for ending in FILES:  # of an engine with AXI that was here before
+            if top + ending not in beside:
+                (folder / f"{top}{ending}").unlink(missing_ok=True)
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be written: {error.strerror}") from error
     return facts

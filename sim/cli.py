@@ -52,14 +52,14 @@ def main(arguments: list[str] | None = None):
 
 
 def _generate(config: Path, weights: str | None, seed: int, output: Path | None, top: str,
-              networks: Sequence[Path] = (), **changes):
+              networks: Sequence[Path] = (), bus: str = "stream", **changes):
     """The configuration, the folder, what engine.json says, and what the machine is made of."""
     from hw.generate import generate_machine, up_to_date
     design, machine = load_machine(config, weights, seed, [*networks], {
         name: value for name, value in changes.items() if value is not None})
     folder = output or Path("build") / design.name
-    facts = (up_to_date(design, machine, folder, top)
-             or generate_machine(design, machine, folder, top=top))
+    facts = (up_to_date(design, machine, folder, top, bus)
+             or generate_machine(design, machine, folder, top, bus))
     return design, folder, facts, machine
 
 
@@ -76,13 +76,16 @@ def generate(config: Annotated[Path | None, typer.Argument(
                  min=1, help="programs that ram holds at once; default: all")] = None,
              slots: Annotated[int | None, typer.Option(
                  min=1, help="programs that ram has records for, if more")] = None,
+             bus: Annotated[Literal["stream", "axi"], typer.Option(
+                 help="ports: plain streams, or AXI4-Stream and AXI4-Lite with registers")]
+             = "stream",
              top: Annotated[str, typer.Option(help="name of the top module")] = "engine"):
     """Writes engine.v and what belongs to it, unless it is up to date."""
     first, *others = [*([config] if config else []), *(network or [])] or [None]
     if first is None:
         raise ConfigError("generate: wanted a design, or --network, got neither")
-    _, folder, facts, _ = _generate(first, weights, seed, output, top, others, memory=memory,
-                                    hold=hold, slots=slots)
+    _, folder, facts, _ = _generate(first, weights, seed, output, top, others, bus,
+                                    memory=memory, hold=hold, slots=slots)
     for program in facts["programs"]:
         _show_program(folder, program)
 
