@@ -154,4 +154,5 @@ class Cost:
         """Bits of the memories that are written while it runs."""
         hardware, array = self.hardware, self.hardware.array
         return {"activations": array.rows * hardware.activation_words * 6 * array.words,
-                "skips": hardware.skip_words * 3 * array.unit}
+                "skips": hardware.skip_words * 3 * array.unit,
+                "results": hardware.output_words * hardware.value_bits * array.unit}

@@ -153,6 +153,28 @@ def test_activation_levels(bits, levels):
     assert codes.ravel().tolist() == [0, 0, 0, 0, 1, levels - 1, levels - 1, levels - 1]
 
 
+@pytest.mark.parametrize("bits", [2, 5, 8])
+def test_values_are_floored_then_clipped_with_sign(bits):
+    config = MapConfig(name="x", inputs=("a",), channels=1, weight_bits=3, out_bits=bits)
+    layer = Layer(config, np.ones((1, 1, 1, 1), np.int8), np.array([-3], np.int32), 2)
+    acc = np.arange(-600, 600, dtype=np.int32)
+    values = golden.values(layer, acc.reshape(1, 1, 30, 40))
+    assert values.dtype == np.int8
+    peak = 2**(bits - 1)
+    wanted = [min(peak - 1, max(-peak, (a - 3) // 4)) for a in acc.tolist()]
+    assert values.ravel().tolist() == wanted
+
+
+@pytest.mark.parametrize("side", [1, 2, 4])
+def test_blocks_of_pixels_are_folded_into_channels(side):
+    images = random_images(network([conv("a", 1, 1, 1)], height=8, width=12, channels=3), 2, side)
+    folded = golden.fold(images, side)
+    assert folded.shape == (2, 3 * side**2, 8 // side, 12 // side)
+    for n, y, x, c in itertools.product(range(2), range(8), range(12), range(3)):
+        channel = (y % side * side + x % side) * 3 + c
+        assert folded[n, channel, y // side, x // side] == images[n, y, x, c]
+
+
 @pytest.mark.parametrize("height, width", [(2, 2), (3, 3), (4, 7), (5, 2), (9, 8)])
 def test_pool_is_the_maximum(height, width):
     codes = np.random.default_rng(5).integers(0, 8, (2, 3, height, width), np.uint8)
