@@ -77,7 +77,7 @@ class Bench:
         ctx.set(engine.pixels.valid, pixel)
         if self.frames:
             slot, pixels = self.frames[0]
-            ctx.set(engine.program, slot)
+            ctx.set(engine.slot, slot)
             ctx.set(engine.pixels.payload, pixels[0])
         ctx.set(engine.load.valid, word)
         if word:
