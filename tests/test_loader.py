@@ -131,7 +131,12 @@ def random_steps(hardware: Hardware, rng: random.Random, count: int):
             row = [*row, row[-1] + 1] if rng.random() < 0.5 else [max(0, row[0] - 1), *row]
         elif kind < 0.3:
             row.insert(rng.randrange(len(row)), rng.choice(row))
-        elif kind < 0.4:
+        elif kind < 0.4:  # a row's beginning, and the end of another
+            other = rng.choice([section, *found])
+            begin = other.base + rng.randrange(other.rows) * other.stride
+            split = rng.randint(1, len(row))
+            row = [*row[:split], *(begin + k for k in range(split, other.parts))]
+        elif kind < 0.5:
             del row[rng.randrange(len(row)):][:1]
             row = row[rng.randrange(2):]
         for address in row:

@@ -77,7 +77,7 @@ class Bench:
         ctx.set(engine.pixels.valid, pixel)
         if self.frames:
             slot, pixels = self.frames[0]
-            ctx.set(engine.program, slot)
+            ctx.set(engine.slot, slot)
             ctx.set(engine.pixels.payload, pixels[0])
         ctx.set(engine.load.valid, word)
         if word:
@@ -135,13 +135,13 @@ def parts(hardware, loader: Loader, slot: int, rng) -> list[tuple[int, int]]:
 async def disturb(bench: Bench, ctx, loader: Loader, first: int, other: int) -> str:
     """Anything, up to a reset at a random cycle; what it was in the middle of."""
     rng, engine = bench.rng, bench.engine
-    pause, hold = rng.choice([0, 0.5, 0.9]), rng.choice([0, 0.9, 1, None])  # or after a word
+    pause, hold = rng.choice([0, 0.5, 0.9]), rng.choice([0, 1, None, None])  # or after a word
     bench.clear()
     for _ in range(3):
         bench.add(0, first, rng.randrange(3))
     if rng.random() < 0.5:
         bench.load(loader, other, 1)
-    for _ in range(rng.randint(0, rng.choice([30, 300, 700]))):
+    for _ in range(rng.randint(0, rng.choice([30, 300, 1000]))):
         ready = not bench.transfers if hold is None else rng.random() >= hold
         await bench.cycle(ctx, ready=ready, pixel=rng.random() >= pause,
                           word=rng.random() >= pause)
