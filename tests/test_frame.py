@@ -93,6 +93,7 @@ def run(hardware, frames, framed: bool, *, rng=None, gaps=(0, 0, 0)):
                 began = now
             await ctx.tick()
             now += 1
+            assert now < 50_000, "it hangs"
             if wait is not None:
                 assert not ready
                 wait -= 1
@@ -211,9 +212,12 @@ def test_engine_drops_frames(channels, fold, pause):
 
     async def consume(ctx):
         transfers = []
+        now = 0
         ctx.set(dut.result.ready, 1)
         async for *_, valid, payload, error in ctx.tick().sample(
                 dut.result.valid, dut.result.payload, dut.frame_error):
+            now += 1
+            assert now < 10_000, "it hangs"
             if error:
                 errors.append({1: "short", 2: "long"}[error])
             if not valid:

@@ -133,7 +133,8 @@ def random_steps(hardware: Hardware, rng: random.Random, count: int):
             row.insert(rng.randrange(len(row)), rng.choice(row))
         elif kind < 0.4:  # a row's beginning, and the end of another
             other = rng.choice([section, *found])
-            begin = other.base + rng.randrange(other.rows) * other.stride
+            begin = other.base + rng.choice([min(at, other.rows - 1),
+                                             rng.randrange(other.rows)]) * other.stride
             split = rng.randint(1, len(row))
             row = [*row[:split], *(begin + k for k in range(split, other.parts))]
         elif kind < 0.5:
