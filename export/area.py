@@ -97,7 +97,10 @@ def estimate(hardware: Hardware, family: str) -> Area:
                                            _around(hardware, family, kind), strict=True))
         cells[kind] = round(array.rows * array.columns * element + around)
     blocks, _ = _memories(hardware, family)
-    return Area(DEVICES[family], {**cells, "block_ram": blocks}, ERRORS[family])
+    error = ERRORS[family]
+    if hardware.memory == "ram" or hardware.programs > 1 or hardware.result_words:
+        error += "; the logic of loading, records and results in words is not counted"
+    return Area(DEVICES[family], {**cells, "block_ram": blocks}, error)
 
 
 def _around(hardware: Hardware, family: str, kind: str) -> tuple[float, ...]:
@@ -122,7 +125,8 @@ def _memories(hardware: Hardware, family: str) -> tuple[int, int]:
                   (hardware.seeds, hardware.seed_bits)]
     written = [(hardware.activation_words, 2 * array.words)] * (3 * array.rows)
     written += [(hardware.skip_words, 3 * array.unit), (hardware.select_words, array.columns),
-                (hardware.pool_width * array.units, 3 * array.unit)]
+                (hardware.pool_width * array.units, 3 * array.unit),
+                (hardware.output_words, hardware.value_bits * array.unit)]
     blocks = distributed = 0
     for depth, width in read_only:
         if depth > SMALL_ROM:

@@ -143,18 +143,24 @@ class Config(Frozen):
 
     @model_validator(mode="after")
     def _crop_fits(self):
-        least = 2 ** sum(conv.pool for conv in self.network.convs)
+        crop, fold = self.train.crop, self.network.fold
+        least = fold * 2 ** sum(conv.pool for conv in self.network.convs)
         most = min(self.network.height, self.network.width)
-        if self.train.crop and not least <= self.train.crop <= most:
-            raise ValueError(f"train.crop must be 0 or from {least} to {most} pixels, "
-                             f"not {self.train.crop}")
+        if crop and not least <= crop <= most:
+            raise ValueError(f"train.crop must be 0 or from {least} to {most} pixels, not {crop}")
+        if crop % fold:
+            raise ValueError(f"train.crop must be a multiple of fold = {fold}, not {crop}")
         return self
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of what the hardware depends on: network, array and machine."""
+        """SHA-256 (hex) of what the hardware depends on: network, array and machine.
+
+        Where the machine's other networks are to be found does not count; they have digests too.
+        """
+        machine = self.machine.model_copy(update={"networks": ()})
         values = {"network": self.network.model_dump(), "array": self.array.model_dump(),
-                  "machine": self.machine.model_dump()}
+                  "machine": machine.model_dump()}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

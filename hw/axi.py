@@ -53,8 +53,8 @@ class AxiEngine(wiring.Component):
         m.d.comb += [reset.eq(bank.control.reset), bank.status.busy.eq(engine.busy)]
 
         members = engine.signature.members
-        if "program" in members:
-            m.d.comb += engine.program.eq(bank.program.number)
+        if "slot" in members:
+            m.d.comb += engine.slot.eq(bank.program.number)
         if "load" in members:
             wiring.connect(m, bank.load, engine.load)
             m.d.comb += [bank.load_refused.eq(engine.load_error),

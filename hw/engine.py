@@ -32,7 +32,8 @@ class Engine(wiring.Component):
     -------
     pixels : In(stream of pixel_shape)          raster order, channel 0 (red) lowest
     result : Out(stream of result_layout)       class and its score, or words
-    program : In(range(programs))   of the next frame, from its first pixel on; if there are several
+    slot : In(range(programs))      the program of the next frame, from its first pixel on; if
+                            there are several
     load : In(stream of word_layout)            words of program images; of RAM only
     load_error : Out(1)     ... one was refused, for a cycle
     unloaded : Out(1)       the selected program is none; of RAM only
@@ -51,7 +52,7 @@ class Engine(wiring.Component):
         super().__init__({
             "pixels": In(stream.Signature(pixel_shape(hardware, framed))),
             "result": Out(stream.Signature(result_layout(hardware))),
-            **({"program": In(range(hardware.programs))} if hardware.programs > 1 else {}),
+            **({"slot": In(range(hardware.programs))} if hardware.programs > 1 else {}),
             **({"load": In(stream.Signature(word_layout(hardware))), "load_error": Out(1),
                 "unloaded": Out(1)} if ram else {}),
             **({"frame_error": Out(2)} if framed else {}),
@@ -117,8 +118,8 @@ class Engine(wiring.Component):
 
     def _take_pixels(self, m: Module, records: Records, pixels: PixelInput):
         """Through the frame check, where there is something to check or to fold."""
-        if hasattr(self, "program"):
-            m.d.comb += records.program.eq(self.program)
+        if hasattr(self, "slot"):
+            m.d.comb += records.program.eq(self.slot)
         if not self.framed and all(each.fold == 1 for each in self.hardware.pixels):
             m.d.comb += [
                 pixels.pixels.valid.eq(self.pixels.valid & records.accept),

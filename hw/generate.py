@@ -14,7 +14,7 @@ from amaranth.hdl import Shape
 from amaranth.lib import data, wiring
 
 from export.artifact import Network
-from export.build import Build, build
+from export.build import Build, build, config_hash, joined
 from export.config import Config, ConfigError
 from export.cost import Cost
 from export.descriptor import layer_fields
@@ -112,17 +112,9 @@ def program_facts(program: Program, hardware: Hardware, network: Network | None,
 
 def hashes(config: Config, machine: Build) -> dict:
     """Of all that an engine follows from; weights only of those that it holds from the start."""
-    digests = [program.config.digest for program in machine.programs[1:]]
     held = [network.digest for network in machine.networks[:machine.held]]
-    return {"config": _joined([config.digest, *digests]), "weights": _joined(held),
+    return {"config": config_hash(config, machine.programs), "weights": joined(held),
             "generator": generator_hash()}
-
-
-def _joined(digests: list[str]) -> str | None:
-    """One digest for several; a single one is its own."""
-    if len(digests) < 2:
-        return digests[0] if digests else None
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def layout(fields: data.StructLayout) -> dict:

@@ -85,7 +85,8 @@ def litex(facts: dict, memories: Sequence[str]) -> str:
             fields = {field.replace("class", "class_"): f"({place['bits']}, {place['signed']})"
                       for field, place in facts["result"].items()
                       } if name == "self.source" else {"data": about["bits"]}
-            layout = ", ".join(f'("{field}", {shape})' for field, shape in fields.items())
+            layout = ", ".join(f'("{field}", {shape})' for field, shape in fields.items()
+                               if field != "last")  # every endpoint has that
             signals.append(f"{name} = stream.Endpoint([{layout}])")
             wires[port] = f"Cat({', '.join(f'{name}.{field}' for field in fields)})"
         elif part:

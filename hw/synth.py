@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from export.area import estimate
+from export.build import config_hash, size, with_networks
 from export.config import Config, ConfigError
-from export.cost import Cost
 from hw.ice40 import logic_cells
 from hw.yosys import YosysError, run_yosys
 
@@ -136,10 +136,10 @@ def load_facts(folder: Path, top: str = "engine") -> dict:
 
 def report(config: Config, folder: Path) -> dict:
     """Synthesises the engine in `folder` and returns what belongs into `report.json`."""
-    engine = load_facts(folder)
-    if engine["hash"].get("config") != config.digest:
-        raise ConfigError(f"{folder}: holds the engine of {engine.get('name')!r:.60}, or of an "
-                          f"earlier configuration, not of {config.name!r}")
+    engine, (hardware, programs) = load_facts(folder), size(with_networks(config))
+    if engine["hash"].get("config") != config_hash(config, programs):
+        raise ConfigError(f"{folder}: holds the engine of {engine.get('name')!r:.60}, or of "
+                          f"another configuration of it, not of {config.name!r} as it stands")
     device = DEVICES[config.target.family]
     sizes = synthesise(folder, device)
     copied = ("cycles_per_frame", "array_use", "frames_per_second", "clock_mhz",
@@ -149,7 +149,7 @@ def report(config: Config, folder: Path) -> dict:
         "family": config.target.family,
         "device": device.name,
         **sizes,
-        "estimated": estimate(Cost.of(config).hardware, config.target.family).cells,
+        "estimated": estimate(hardware, config.target.family).cells,
         "fits": all(sizes[site] <= limit for site, limit in device.sites.items()),
         **{key: engine[key] for key in copied},
         **accuracy_fields(folder / "accuracy.json", engine),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from export.artifact import MAX_SHIFT
 from export.automaton import cells, generated
+from export.checked import ConfigError
 from export.config import TrainConfig
 from export.network import ConvConfig, NetworkConfig, Operation, SumConfig, walk
 from model.gates import Floor, Heaviside, gate, max_pool
@@ -218,15 +219,26 @@ class Head(QuantSum):
         return sums / self.scale + self.bias if self.training else sums + self.integer_bias()
 
 
+def fold(x: Tensor, side: int) -> Tensor:
+    """Pixels (n, c, h, w) as (n, side**2 c, h / side, w / side), channel (dy side + dx) c + k."""
+    if side == 1:
+        return x
+    n, channels, height, width = x.shape
+    blocks = F.pixel_unshuffle(x, side).view(n, channels, side**2, height // side, width // side)
+    return blocks.transpose(1, 2).flatten(1, 2)
+
+
 class Encoder(nn.Module):
     """The network of a configuration: pixels (n, channels, h, w), 0 ... 255, to class scores.
 
     `parts` are its operations by name. In evaluation mode the scores are integers: the sums over
-    the last map.
+    the last map. Raises :class:`ConfigError` for a network that gives something else.
     """
 
     def __init__(self, network: NetworkConfig, recipe: TrainConfig = DEFAULT_RECIPE):
         super().__init__()
+        if network.output != "class":
+            raise ConfigError(f"a network to be trained must classify, not give {network.output}")
         self.network, self.adds = network, recipe.residuals == "add"
         self.parts = nn.ModuleDict({each.name: self._part(each, recipe)
                                     for each in network.operations
@@ -279,6 +291,7 @@ class Encoder(nn.Module):
         return max_pool(x) if operation.pool else x
 
     def forward(self, x: Tensor) -> Tensor:
+        x = fold(x, self.network.fold)
         return walk(self.network, x, self.apply_operation, keep=False)[self.head.layer.name]
 
 
@@ -311,7 +324,8 @@ def calibrate(encoder: Encoder, images: Tensor, batch: int = 250):
             out.append(codes if encoder.adds or _selects(operation) else codes.to(torch.bfloat16))
         return out
 
-    walk(encoder.network, list(images.split(batch)), apply, keep=False)
+    folded = fold(images, encoder.network.fold)
+    walk(encoder.network, list(folded.split(batch)), apply, keep=False)
 
 
 def _set_statistics(part: QuantConv | Select, batches):

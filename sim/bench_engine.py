@@ -98,13 +98,13 @@ async def run_frames(dut):
     gaps, strict, rng = int(job["gaps"]), bool(job["strict"]), random.Random(int(job["seed"]))
     numbers, needs = job["numbers"].tolist(), job["needs"].tolist()
     frames = [pixel_words(job[f"image{n}"][None])[0] for n in range(len(numbers))]
-    layers, several, selected = int(job["layers"]), hasattr(dut, "program"), 0
+    layers, several, selected = int(job["layers"]), hasattr(dut, "slot"), 0
     ram = hasattr(dut, "load__valid")
     outputs = [dut.pixels__ready, dut.result__valid, dut.result__payload, dut.probe, dut.busy]
     outputs += [dut.layer] if layers > 1 else []
     outputs += [dut.load__ready, dut.load_error, dut.unloaded] if ram else []
 
-    for name in ("pixels__valid", "pixels__payload", "result__ready", "program", "load__valid",
+    for name in ("pixels__valid", "pixels__payload", "result__ready", "slot", "load__valid",
                  "load__payload"):
         if hasattr(dut, name):
             getattr(dut, name).value = 0
@@ -138,7 +138,7 @@ async def run_frames(dut):
                     dut.load__payload.value = offer[0] | offer[1] << address_bits
             if several and frame < len(frames) and selected != numbers[frame]:
                 selected = numbers[frame]  # a cycle ahead, so that `ready` is the program's
-                dut.program.value = selected
+                dut.slot.value = selected
                 dut.pixels__valid.value = 0
             elif frame < len(frames) and loads.at >= needs[frame] and pause == 0:
                 dut.pixels__payload.value = frames[frame][word]

@@ -107,9 +107,10 @@ def estimate(config: Design):
     """Prints cycles, stored bits, memories and estimated area, from the configuration alone."""
     from rich.console import Console
 
+    from export.build import with_networks
     from export.config import load_config
     from sim.estimate import tables
-    for table in tables(load_config(config)):
+    for table in tables(with_networks(load_config(config))):
         Console().print(table)
 
 

@@ -1,15 +1,28 @@
 """What a design takes, as tables, from its configuration alone."""
 
+from collections.abc import Sequence
+
 from rich.table import Table
 
 from export.area import estimate
+from export.build import size
 from export.config import Config
 from export.cost import Cost
 
 
-def tables(config: Config) -> list[Table]:
-    """Cycles and weight bits by operation; then bits, speed and area."""
-    cost = Cost.of(config)
+def tables(configs: Sequence[Config]) -> list[Table]:
+    """Of each network on the machine of the first: cycles and weight bits by operation, totals.
+
+    The last table has the machine's memories and area.
+    """
+    hardware, programs = size(configs)
+    found = [table for program in programs
+             for table in _program(program.config, Cost(program, hardware),
+                                   configs[0].target.clock_mhz)]
+    return [*found, _machine(configs[0], Cost(programs[0], hardware))]
+
+
+def _program(config: Config, cost: Cost, clock: float) -> list[Table]:
     layers = Table(title=f"{config.name}: operations, bits of weights, use of the array",
                    title_justify="left")
     for column in ("operation", "words", "input", "channels", "weights", "cycles", "use"):
@@ -21,14 +34,18 @@ def tables(config: Config) -> list[Table]:
                        f"{source.channels}x{source.height}x{source.width}",
                        str(layer.channels), f"{cost.weight_bits(layer):,}",
                        f"{cost.layer_cycles(layer):,}", f"{cost.array_use(layer):.1%}")
-    totals = Table("", "", show_header=False, title="totals", title_justify="left")
-    totals.columns[1].justify = "right"
-    clock = config.target.clock_mhz
+    totals = _pairs(f"{config.name}: totals")
     totals.add_row("cycles per frame", f"{cost.frame_cycles:,}")
     totals.add_row(f"frames per second at {clock:g} MHz", f"{clock * 1e6 / cost.frame_period:,.1f}")
     for name, bits in cost.stored_bits.items():
         totals.add_row(f"stored bits: {name}", f"{bits:,}")
     totals.add_row("stored bits", f"{cost.total_bits:,}")
+    return [layers, totals]
+
+
+def _machine(config: Config, cost: Cost) -> Table:
+    totals = _pairs(f"machine, programs in {cost.hardware.memory.upper()}: "
+                    f"{cost.hardware.programs}")
     for name, bits in cost.memory_bits.items():
         totals.add_row(f"memory bits: {name}", f"{bits:,}")
     area = estimate(cost.hardware, config.target.family)
@@ -36,4 +53,10 @@ def tables(config: Config) -> list[Table]:
                         ("block_ram", "block RAMs")):
         totals.add_row(f"{area.device}: {label}, about", f"{area.cells[name]:,}")
     totals.caption = area.error
-    return [layers, totals]
+    return totals
+
+
+def _pairs(title: str) -> Table:
+    table = Table("", "", show_header=False, title=title, title_justify="left")
+    table.columns[1].justify = "right"
+    return table

@@ -76,7 +76,7 @@ class Pins:
     @resume
     async def select(self, slot: int):
         if self.machine.programs > 1:
-            self.dut.program.value = slot
+            self.dut.slot.value = slot
         await self._wait(SETTLE)
 
     @resume

@@ -96,7 +96,7 @@ def _public_ports(source: Path, top: str) -> str:
     header = re.search(rf"^module {re.escape(top)}\(([^)]*)\);", source.read_text(), re.MULTILINE)
     if header is None:
         raise RuntimeError(f"{source}: must hold a module {top}")
-    ports = [name.strip().lstrip("\\") for name in header[1].split(",")]  # escaped, or not
+    ports = [name.strip() for name in header[1].split(",")]
     return "`verilator_config\n" + "".join(
         f'public_flat_rw -module "{top}" -var "{port}"\n' for port in ports)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 FILES = {"verilator": "dump.vcd", "icarus": "engine.fst"}
 _MODULE = re.compile(r"^module \\?(\S+?) ?\((.*?)\);\n(.*?)^endmodule", re.MULTILINE | re.DOTALL)
 _PORT = re.compile(r"^  (?:input|output) (?:signed )?(\[\d+:0\] )?(\w+) ?;", re.MULTILINE)
-_INSTANCE = re.compile(r"^  (engine__\w+) (\w+) \($", re.MULTILINE)
+_INSTANCE = re.compile(r"^  (engine__\w+) (?:#\(.*\) )?(\w+) \($", re.MULTILINE)
 
 
 def signals(verilog: Path) -> list[tuple[str, str]]:

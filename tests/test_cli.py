@@ -306,7 +306,7 @@ def test_exit_codes(capsys, monkeypatch, error, code, said):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("sim.cli.load_design", fail)
+    monkeypatch.setattr("sim.cli.load_machine", fail)
     assert run("generate", "mine.toml") == code
     assert capsys.readouterr().err == said
 
@@ -315,7 +315,7 @@ def test_other_errors_are_ours(monkeypatch):
     def fail(*_, **__):
         raise KeyError("of a programmer")
 
-    monkeypatch.setattr("sim.cli.load_design", fail)
+    monkeypatch.setattr("sim.cli.load_machine", fail)
     with pytest.raises(KeyError):
         main(["generate", "mine.toml"])
 

@@ -169,12 +169,26 @@ def test_design_of_several_files(parts):
     assert load_config(whole).digest == config.digest
 
 
+def test_folders_of_other_networks_do_not_count(parts, monkeypatch):
+    text = f"[network]\n{NETWORK}\n{ENGINE}"
+    path = parts / "machine.toml"
+    path.write_text(text + '[machine]\nnetworks = ["a.toml"]\n')
+    config = load_config(path)
+    assert config.machine.networks == (str(parts / "a.toml"),)
+    monkeypatch.chdir(parts)
+    assert load_config("machine.toml").machine.networks == ("a.toml",)
+    assert load_config("machine.toml").digest == config.digest
+    path.write_text(text + "[machine]\nslots = 2\n")
+    assert load_config(path).digest != config.digest
+
+
 @pytest.mark.parametrize("lines, message", [
     ('engine = "none.toml"', "none.toml: cannot be read as TOML: "),
-    ('engine = "z.toml"', "engine: must give array and target, once, not 'epochs'"),
+    ('engine = "z.toml"', "engine: must give array, machine and target, once, not 'epochs'"),
     ('engine = "x.toml"\narray = {rows = 1, columns = 1, words = 1}',
-     "engine: must give array and target, once, not 'array'"),
-    ('engine = "x.toml"\ntarget = {}', "engine: must give array and target, once, not 'target'"),
+     "engine: must give array, machine and target, once, not 'array'"),
+    ('engine = "x.toml"\ntarget = {}',
+     "engine: must give array, machine and target, once, not 'target'"),
     ('engine = 5', "engine: must be a table or a file, not 5"),
     ('engine = ["x.toml"]', "engine: must be a table or a file, not ['x.toml']"),
     ('engine = ""', "cannot be read as TOML: "),

@@ -105,6 +105,24 @@ def test_golden_is_torch_in_evaluation_mode(layers, height, width, pad):
     assert len(np.unique(trace.classes)) > 1
 
 
+@pytest.mark.parametrize("fold", [2, 4])
+def test_folded_pixels(fold):
+    config = NetworkConfig(height=16, width=24, channels=3, classes=5, pad=9, fold=fold,
+                           layers=layers_of("concatenated"))
+    encoder, images = encoder_of(config), random_images(config, 30, 7)
+    trace = run(convert.convert(encoder), images)
+    with torch.no_grad():
+        np.testing.assert_array_equal(trace.scores, encoder(tensor(images)).numpy())
+    assert len(np.unique(trace.classes)) > 1
+
+
+def test_what_does_not_classify_is_not_trained():
+    config = NetworkConfig(height=4, width=4, channels=1, layers=layers_of("single"))
+    with pytest.raises(ConfigError, match=r"^a network to be trained must classify, not give "
+                                          r"codes$"):
+        network.Encoder(config)
+
+
 def test_record_is_kept():
     config = NetworkConfig(height=4, width=4, channels=1, classes=2, layers=layers_of("single"))
     encoder = network.Encoder(config)

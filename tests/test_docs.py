@@ -58,6 +58,18 @@ def test_networks_loaded(tmp_path, monkeypatch, capsys):
                                     for each in lines)
 
 
+@pytest.mark.slow
+def test_three_tasks_on_one_machine(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert do("machine.md") == ["toml", "toml", "toml", "sh", "python", "sh", "python"]
+    out = capsys.readouterr().out
+    for name in ("label", "patch", "boxes"):
+        assert f"build/label: {name}: 3 frames equal to the golden model in every layer" in out
+    assert "slot 1: boxes, network " in out
+    said = re.findall(r"print\(.*\) +# (.*)", (DOCS / "machine.md").read_text())
+    assert len(said) == 2 and all(f"{answer}\n" in out for answer in said)
+
+
 def test_the_descriptor_s_fields_are_those_of_the_table():
     text = (DOCS / "formats.md").read_text()
     table = text[text.index("| field | what it says |"):].split("\n\n")[0]

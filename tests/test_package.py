@@ -17,13 +17,15 @@ from export.build import build
 from export.config import parse_config
 from export.hardware import Hardware
 from export.program import Program
-from hw.generate import generate, up_to_date
+from hw import generate as generator
+from hw.generate import generate, generate_machine, up_to_date
 from hw.tools import verilator_environment
 from hw.yosys import YosysError, run_yosys
 from sim import golden
 from sim.runner import missing
 from sim.samples import random_images, random_network
 from sim.verilog import run_frames
+from tests.designs import conv, design
 from tests.test_tools import SMALL, contents
 
 CONFIG = parse_config(SMALL)
@@ -39,7 +41,7 @@ rows = 1
 columns = 2
 words = 1
 """
-NETWORK = random_network(CONFIG.network, 1)
+NETWORK = random_network(CONFIG.network, 7)  # classes and scores of the images differ
 BUILT = build([CONFIG], [NETWORK])
 MEMORIES = {"inner_biases.mem", "inner_layers.mem", "inner_tiles.mem", "inner_weights0.mem",
             "inner_weights1.mem"}
@@ -69,7 +71,7 @@ def check(folder: Path, simulator: str):
                         gaps=2, strict=simulator == "icarus")
     trace = golden.run(NETWORK, images)
     assert frames.first_difference(trace) is None
-    assert np.ptp(np.concatenate([codes.ravel() for codes in trace.codes.values()])) > 0
+    assert np.ptp(trace.classes) and np.ptp(trace.scores.max(1))
 
 
 def verilator(folder: Path, *arguments) -> str:
@@ -93,6 +95,16 @@ def test_an_engine_is_up_to_date_with_all_its_files(product, file):
     assert up_to_date(CONFIG, BUILT, folder, "inner") == facts
     (folder / file).unlink()
     assert up_to_date(CONFIG, BUILT, folder, "inner") is None
+
+
+def test_the_waiver_is_part_of_the_generator(tmp_path, monkeypatch):
+    for name in ("hw", "export"):
+        shutil.copytree(name, tmp_path / name)
+    before = generator.generator_hash()
+    monkeypatch.setattr(generator, "__file__", str(tmp_path / "hw/generate.py"))
+    assert generator.generator_hash() == before
+    (tmp_path / "hw/lint.vlt").write_text("`verilator_config\n")
+    assert generator.generator_hash() != before
 
 
 @pytest.fixture
@@ -233,6 +245,10 @@ def test_a_core_that_depends_on_the_engine_finds_its_memory_files(product, tmp_p
     words = (folder / "inner_weights0.mem").read_text().split()
     assert words[0] != words[1]
     assert f"found {words[1]}\n" in done.stdout, done.stdout
+    assert "readmem" not in done.stdout
+    work = next((tmp_path / "mine/build").glob("*/sim"))
+    assert {path.name for path in work.iterdir()} >= MEMORIES
+    assert (work / "src/hexlane_small_inner_0/inner.vlt").exists()
 
 
 def load(path: Path):
@@ -271,12 +287,43 @@ def test_litex_makes_verilog_that_computes_the_same(product, tmp_path):
         *(ports[name].eq(getattr(engine, name)) for name in ("probe", "busy", "layer"))]
     assert len(source.class_) == 1 and source.score.signed
     convert(module, ios={*ports.values()}, name="made").write(str(tmp_path / "made.v"))
+    made = (tmp_path / "made.v").read_text()
+    assert re.search(r"\.clk +\(sys_clk\)", made) and re.search(r"\.rst +\(sys_rst\)", made)
     named = ", ".join(f".{port}({port})" for port in ports)
     body = f"made made_0({named});"
     top = user(facts, folder, body, tmp_path)
     with (top / "engine.v").open("a") as file:
-        file.write((tmp_path / "made.v").read_text())
+        file.write(made)
     check(top, "verilator" if missing("icarus") else "icarus")  # builds faster
+
+
+def test_an_engine_of_several_programs_and_results(tmp_path):
+    """A port chooses; a result has words of which the last one is marked."""
+    pytest.importorskip("litex")
+    from litex.gen import LiteXModule
+    from litex.gen.fhdl.verilog import convert
+    from migen import ClockDomain, Signal
+    several = [design([conv("a", 4, 2, 2)], (2, 4, 2)), design([], (2, 4, 2), operations=[
+        conv("a", 5, 3, 3)])]
+    made = build(several, [random_network(each.network, 1) for each in several])
+    folder = tmp_path / "product"
+    facts = generate_machine(several[0], made, folder, top="inner")
+    assert "slot" in facts["ports"] and set(facts["result"]) == {"data", "last"}
+    template = '`include "inner_instance.vh"'
+    source = user(facts, folder, template, tmp_path) / "engine.v"
+    lint = "--lint-only", "-Wall", "-Wno-INCABSPATH", f"-I{folder}", "--top-module", "engine"
+    assert verilator(source.parent, *lint, folder / "inner.vlt", "engine.v") == ""
+
+    module, last = LiteXModule(), Signal(name="last")
+    module.cd_sys = ClockDomain("sys")
+    module.engine = engine = load(folder / "inner_litex.py").Engine(Sources())
+    module.comb += last.eq(engine.source.last)
+    assert len(engine.source.data) == 32
+    convert(module, ios={last}, name="made").write(str(tmp_path / "made.v"))
+    run_yosys(f"read_verilog {folder}/inner.v made.v\nhierarchy -check -top made\nproc\n"
+              "check -assert", tmp_path)
+    assert re.search(r"result__payload +\(\{\w*source_last, ?\w*source_payload_data\}\)",
+                     (tmp_path / "made.v").read_text())
 
 
 def test_litex_knows_the_axi_ports(tmp_path):
