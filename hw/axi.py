@@ -94,9 +94,12 @@ class AxiEngine(wiring.Component):
             bank.status.loaded.eq(1),
         ]
         if "unloaded" in self.engine.signature.members:
+            refused, known = Signal(), Signal()
+            m.d.sync += known.eq(refused)  # else the interrupt could not be cleared
             m.d.comb += [
+                refused.eq(self.engine.unloaded & pixels.valid & ~inside),
                 bank.status.loaded.eq(~self.engine.unloaded),
-                bank.errors_set.unloaded.eq(self.engine.unloaded & pixels.valid & ~inside)]
+                bank.errors_set.unloaded.eq(refused & ~known)]
 
     def _results(self, m: Module, bank: RegisterBank, reset: Signal):
         """One register on the way out; returns whether a whole result has left."""
@@ -141,10 +144,13 @@ class AxiEngine(wiring.Component):
 
     def _cycles(self, m: Module, bank: RegisterBank, reset: Signal):
         """Counts the cycles of a frame; the engine rests at least one between two."""
+        busy, was_busy = self.engine.busy, Signal()
         running, cycles = Signal(32), Signal(32)
-        m.d.sync += running.eq(0)
-        with m.If(self.engine.busy & ~reset):
+        m.d.sync += was_busy.eq(busy & ~reset)
+        with m.If(busy):
             m.d.sync += running.eq(running + 1)
-        with m.Elif(running != 0):
-            m.d.sync += cycles.eq(Mux(reset, cycles, running))
+        with m.Else():
+            m.d.sync += running.eq(0)
+        with m.If(was_busy & ~busy):
+            m.d.sync += cycles.eq(running)
         m.d.comb += bank.cycles.value.eq(cycles)
