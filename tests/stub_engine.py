@@ -28,7 +28,7 @@ class StubEngine(wiring.Component):
         }
         if ram:
             members |= {
-                "program": In(1), "unloaded": Out(1), "load_error": Out(1),
+                "slot": In(1), "unloaded": Out(1), "load_error": Out(1),
                 "load": In(stream.Signature(data.StructLayout({"address": WINDOW, "data": 32}))),
             }
         super().__init__(members)
@@ -41,7 +41,7 @@ class StubEngine(wiring.Component):
         key = stored[program] if self.ram else 0
         if self.ram:
             self._load(m, stored)
-            m.d.comb += self.unloaded.eq(stored[self.program] == 0)
+            m.d.comb += self.unloaded.eq(stored[self.slot] == 0)
 
         count, total, step = Signal(range(max(PIXELS))), Signal(32), Signal(range(16))
         chosen, final = Signal(), Signal()
@@ -51,7 +51,7 @@ class StubEngine(wiring.Component):
                 m.d.comb += pixels.ready.eq(1)
                 if self.ram:
                     with m.If(count == 0):
-                        m.d.comb += [pixels.ready.eq(~self.unloaded), chosen.eq(self.program)]
+                        m.d.comb += [pixels.ready.eq(~self.unloaded), chosen.eq(self.slot)]
                 with m.If(pixels.valid & pixels.ready):
                     m.d.sync += [program.eq(chosen), count.eq(count + 1),
                                  total.eq(total + pixels.p.data)]
