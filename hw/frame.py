@@ -101,7 +101,7 @@ class Frame(wiring.Component):
         row = Cat(past, pixel)
         with m.If(good):
             m.d.sync += [old.eq(new) for old, new in zip(past, [*past, pixel][1:], strict=True)]
-        rows = [self._line(m, row, good & block & (dy == k), x, k) for k in range(most - 1)]
+        rows = [self._line(m, row, good & (dy == k), x, k) for k in range(most - 1)]
         rows.append(row)
         with m.Switch(record.format):
             for k, each in enumerate(formats):

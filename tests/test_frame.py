@@ -69,14 +69,13 @@ def run(hardware, frames, framed: bool, *, rng=None, gaps=(0, 0, 0)):
             pause, stop, refuse = (rng.randint(0, most) if was <= 0 and rng.random() < 0.5 else
                                    was - 1 for was, most in zip(
                                        (pause, stop, refuse), gaps, strict=True))
-            valid, accept = pause <= 0 and left != [], refuse <= 0 and wait is None
+            valid, accept = pause <= 0 and left != [], refuse <= 0
             ctx.set(dut.pixels.valid, valid)
             if left:
                 bits, last = left[0]
                 ctx.set(dut.pixels.payload, {"data": bits, "last": last} if framed else bits)
             ctx.set(dut.positions.ready, stop <= 0)
             ctx.set(dut.accept, accept)
-            # Over between frames: what comes then waits, and is not taken.
             ctx.set(dut.read, wait == 0)
             (taken, ready, offered, position, dropped, short, long) = (ctx.get(each) for each in (
                 dut.taken, dut.pixels.ready, dut.positions.valid, dut.positions.payload,

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from itertools import permutations
 
 import pytest
 from amaranth.sim import Simulator
@@ -131,13 +132,7 @@ def random_steps(hardware: Hardware, rng: random.Random, count: int):
             row = [*row, row[-1] + 1] if rng.random() < 0.5 else [max(0, row[0] - 1), *row]
         elif kind < 0.3:
             row.insert(rng.randrange(len(row)), rng.choice(row))
-        elif kind < 0.4:  # a row's beginning, and the end of another
-            other = rng.choice([section, *found])
-            begin = other.base + rng.choice([min(at, other.rows - 1),
-                                             rng.randrange(other.rows)]) * other.stride
-            split = rng.randint(1, len(row))
-            row = [*row[:split], *(begin + k for k in range(split, other.parts))]
-        elif kind < 0.5:
+        elif kind < 0.4:
             del row[rng.randrange(len(row)):][:1]
             row = row[rng.randrange(2):]
         for address in row:
@@ -210,6 +205,23 @@ def test_a_row_whose_user_goes_between_its_parts():
         assert came[:len(row)] == [(True, None)] * len(row)
         assert [each[0] for each in came[len(row):]] == [False] * len(row)
         assert came[-1][1][:2] == (number, 1) and came[-1][1][2] & 0xffffffff == 5
+
+
+def test_a_row_that_goes_on_as_another():
+    """In the same section or in another one; what comes of the other is refused, all of it."""
+    hardware = machine("small")
+    rows = [(section, row) for section in sections(hardware) if section.parts > 1
+            for row in range(2)]
+    words, wanted = [], []
+    for one, other in permutations(rows, 2):
+        first, second = ([section.base + row * section.stride + part
+                          for part in range(section.parts)] for section, row in (one, other))
+        for split in range(1, min(len(first), len(second))):
+            words += [*first[:split], *second[split:], *second]
+            wanted += [*[(False, False)] * split, *[(True, False)] * (len(second) - split),
+                       *[(False, False)] * (len(second) - 1), (False, True)]
+    came = drive(hardware, [((address, 3), [None, None]) for address in words])
+    assert [(refused, row is not None) for refused, row in came] == wanted
 
 
 def test_a_whole_image_takes_a_cycle_per_word():
