@@ -59,6 +59,18 @@ def refused(capsys) -> str:
     return err.removeprefix("error: ").rstrip()
 
 
+def test_an_engine_with_axi(here, capsys):
+    """Its register map lies beside it; it is not written twice."""
+    assert run("generate", "mine.toml", "--weights", "random", "--bus", "axi", "-o", "out") == 0
+    assert Path("out/engine_registers.h").is_file()
+    before = Path("out/engine.v").stat().st_mtime_ns
+    assert run("generate", "mine.toml", "--weights", "random", "--bus", "axi", "-o", "out") == 0
+    assert Path("out/engine.v").stat().st_mtime_ns == before  # up to date
+    assert run("lint", "out") == 0
+    capsys.readouterr()
+    assert run("generate", "mine.toml", "--weights", "random", "--bus", "wishbone") == 2
+
+
 def test_all_commands_are_here():
     assert len(COMMANDS) == 16 and {"generate", "simulate", "estimate", "train-teacher"} < set(
         COMMANDS)
