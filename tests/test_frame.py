@@ -181,18 +181,13 @@ def test_frames_of_another_length_are_dropped(shapes, gaps):
         assert cycles == [len(each) for _, each in frames]
 
 
-@pytest.mark.parametrize("channels, fold, pause", [
-    (1, 1, 0), (2, 2, 1), pytest.param(3, 1, 2, marks=pytest.mark.slow),
-    pytest.param(1, 4, 1, marks=pytest.mark.slow)])
-def test_engine_drops_frames(channels, fold, pause):
-    """What has come of one is forgotten, in the middle of a pixel's words too."""
-    config = design([], (2, 3, 2), height=2 * fold, width=3 * fold, channels=channels, fold=fold,
-                    operations=[conv("a", 4, 2, 2)])
-    program, rng = Program(config), random.Random(channels)
+def through_engine(config, lengths: list[int], pauses):
+    """Frames of any length through a framed engine: what it says of them, in which order.
+
+    `pauses(frame, k)` is how long pixel k of a frame waits.
+    """
+    program, size = Program(config), config.network.height * config.network.width
     hardware, network = Hardware.of([program]), random_network(config.network, 1)
-    size = config.network.height * config.network.width
-    lengths = [size, *rng.sample(range(1, size), 5), size - 1, size, size + 1, 2 * size, size + 5,
-               size, 1, size]
     images = random_images(config.network, len(lengths), 1)
     trace = golden.run(network, images)
     dut = Engine(hardware, pack(program, hardware, network), framed=True)
@@ -200,14 +195,14 @@ def test_engine_drops_frames(channels, fold, pause):
     errors, results = [], []
 
     async def produce(ctx):
-        for frame, length in zip(pixel_words(images), lengths, strict=True):
+        for number, (frame, length) in enumerate(zip(pixel_words(images), lengths, strict=True)):
             for k in range(length):
+                if pause := pauses(number, k):
+                    await ctx.tick().repeat(pause)
                 ctx.set(dut.pixels.payload, {"data": frame[k % size], "last": k == length - 1})
                 ctx.set(dut.pixels.valid, 1)
                 await ctx.tick().until(dut.pixels.ready)
                 ctx.set(dut.pixels.valid, 0)
-                if rng.random() < 0.3 and pause:
-                    await ctx.tick().repeat(rng.randint(1, pause * 9))
 
     async def consume(ctx):
         transfers = []
@@ -236,3 +231,26 @@ def test_engine_drops_frames(channels, fold, pause):
     assert errors == ["short" if length < size else "long" for length in lengths if length != size]
     for frame, codes in zip(wanted, results, strict=True):
         np.testing.assert_array_equal(codes, trace.codes["a"][frame])
+
+
+@pytest.mark.parametrize("channels, fold, pause", [
+    (1, 1, 0), (2, 2, 1), pytest.param(3, 1, 2, marks=pytest.mark.slow),
+    pytest.param(1, 4, 1, marks=pytest.mark.slow)])
+def test_engine_drops_frames(channels, fold, pause):
+    """What has come of one is forgotten, in the middle of a pixel's words too."""
+    config = design([], (2, 3, 2), height=2 * fold, width=3 * fold, channels=channels, fold=fold,
+                    operations=[conv("a", 4, 2, 2)])
+    rng = random.Random(channels)
+    size = config.network.height * config.network.width
+    lengths = [size, *rng.sample(range(1, size), 5), size - 1, size, size + 1, 2 * size, size + 5,
+               size, 1, size]
+    through_engine(config, lengths, lambda number, k: (
+        rng.randint(1, pause * 9) if pause and rng.random() < 0.3 else 0))
+
+
+def test_engine_drops_a_frame_at_a_row_of_blocks():
+    """In each of the cycles in which a row's last words and what lies beside it are written."""
+    config = design([], (1, 2, 4), height=4, width=4, channels=1, fold=2,
+                    operations=[conv("a", 2, 2, 2)])
+    assert Program(config).layers[0].taps_per_word > 1
+    through_engine(config, [9, 16] * 14, lambda number, k: number // 2 if k == 8 else 0)

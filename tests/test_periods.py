@@ -15,6 +15,8 @@ from export.sections import record_values, record_word
 from hw.engine import Engine
 from hw.frame import Frame, pixel_shape
 from hw.pixels import PixelInput
+from sim import golden
+from sim.results import difference
 from sim.samples import random_images, random_network
 from sim.streams import pixel_words, simulate
 from tests.designs import conv, design
@@ -51,7 +53,11 @@ SLOW = {
 def test_the_last_operation_waits_for_the_result_before(name):
     config = SLOW[name]
     cost, dut = engine(config)
-    run = simulate(dut, cost.program, random_images(config.network, 3, 1))
+    images = random_images(config.network, 3, 1)
+    run = simulate(dut, cost.program, images, limit=3000)
+    trace = golden.run(random_network(config.network, 1), images)
+    for frame, came in enumerate(run.results):  # which the operations meanwhile leave alone
+        assert difference(config.network, came, trace, frame) is None
     cycles = [cost.layer_cycles(layer) for layer in cost.program.layers]
     ahead = sum(cycles[:-1])
     assert run.cycles[0] == cycles
@@ -76,7 +82,8 @@ def test_a_result_that_only_just_leaves_in_time(beside):
     cost, dut = engine(cost_of(least + beside).program.config)
     assert (cost.output_wait > 0) == (beside >= 0)
     images = random_images(cost.program.config.network, 3, 1)
-    assert np.diff(simulate(dut, cost.program, images).offered).tolist() == [cost.frame_period] * 2
+    run = simulate(dut, cost.program, images, limit=3000)
+    assert np.diff(run.offered).tolist() == [cost.frame_period] * 2
 
 
 # Height, width, channels, fold, kernel, array: words with and without neighbours, positions that
@@ -172,5 +179,5 @@ def test_a_frame_waits_for_its_pixels(height, width, fold):
                   fold=fold)
     cost, dut = engine(config)
     assert cost.frame_period == cost.frame_cycles + cost.input_cycles + 1
-    run = simulate(dut, cost.program, random_images(config.network, 3, 1))
+    run = simulate(dut, cost.program, random_images(config.network, 3, 1), limit=3000)
     assert np.diff(run.offered).tolist() == [cost.frame_period] * 2

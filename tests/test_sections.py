@@ -1,5 +1,7 @@
 """Addresses of what can be loaded, records, and programs beside each other."""
 
+from dataclasses import replace
+
 import pytest
 
 from export.build import build
@@ -77,6 +79,16 @@ def test_sections_lie_side_by_side():
         assert 2**(load_address_bits(hardware) - 1) < at or load_address_bits(hardware) == 1
         count += 1
     assert count > 20
+
+
+@pytest.mark.parametrize("ends, bits", [([16], 4), ([8, 16], 4), ([16, 17], 5), ([1], 1), ([2], 1),
+                                        ([8, 15], 4)])
+def test_an_address_has_no_bit_too_many(monkeypatch, ends, bits):
+    starts = [0, *ends]
+    found = [Section(name="x", rows=end - start, width=8, base=start)
+             for start, end in zip(starts, ends, strict=False)]
+    monkeypatch.setattr("export.sections.sections", lambda hardware: tuple(found))
+    assert load_address_bits(None) == bits
 
 
 def test_widths_are_those_of_the_layouts():
@@ -188,6 +200,25 @@ def test_programs_that_do_not_fit_beside_each_other_are_refused():
     with pytest.raises(ConfigError, match=r"^2 programs do not fit the machine at once: layers: "
                                           r"needs \d+ rows, has \d+$"):
         join(hardware, parts[:2])
+
+
+@pytest.mark.parametrize("name", ["layers", "tiles", "weights0", "seeds"])
+def test_one_row_too_many_is_refused(name):
+    hardware = Hardware.of([Program(config) for config in SMALL], memory="ram")
+    parts = parts_of(hardware, [SMALL[0], SMALL[0], SMALL[1]])
+    needs = {each: sum(len(part.rows(each)) for part in parts) for each in memories(hardware)}
+    for short in (0, 1):
+        rows = {each: needs[each] - (short and each == name) for each in needs}
+        exact = replace(
+            hardware, operations=rows["layers"], tiles=rows["tiles"], seeds=rows["seeds"],
+            weights=tuple((bits, rows[f"weights{k}"])
+                          for k, (bits, _) in enumerate(hardware.weights)))
+        if not short:
+            assert len(join(exact, parts).records) == 3
+            continue
+        with pytest.raises(ConfigError, match=rf"3 programs .*: {name}: needs {needs[name]} rows, "
+                                              rf"has {needs[name] - 1}$"):
+            join(exact, parts)
 
 
 def test_an_empty_machine():
