@@ -1,0 +1,200 @@
+"""cocotb bench: a whole board through its two pins, with photographs; and the command on a pty.
+
+The environment names a folder with `engine.json` and `board.v`, the cycles of a bit, and what the
+golden model makes of the photographs.
+"""
+
+import json
+import os
+import pty
+import subprocess
+import time
+import tty
+from pathlib import Path
+
+import cocotb
+import numpy as np
+from cocotb.clock import Clock
+from cocotb.task import bridge, resume
+from cocotb.triggers import FallingEdge, Timer
+from cocotb.utils import get_sim_time
+
+from export.machine import Machine
+from export.packets import Code, Packet, Parser, Type
+from export.serial_link import SerialLink
+from model.data import read_image
+
+FOLDER = Path(os.environ["HEXLANE_BOARD"])
+JOB = json.loads((FOLDER / "job.json").read_text())
+PERIOD = 10  # ns
+BIT = JOB["divider"] * PERIOD
+MACHINE = Machine.load(FOLDER / "engine.json")
+PHOTOS = [read_image(Path(each), (32, 32, 3)).reshape(-1, 3) for each in JOB["photos"]]
+TRUTH = [tuple(each) for each in JOB["truth"]]  # class and score
+
+
+class Line:
+    """Both pins, and a :class:`export.serial_link.Port` in simulated time."""
+
+    def __init__(self, dut):
+        self.dut, self.to_send, self.came = dut, bytearray(), bytearray()
+        self.damage = {}  # bits to flip in the n-th byte that is sent from now on
+        self.sent = 0
+
+    async def start(self):
+        self.dut.rx.value = 1
+        self.dut.rst.value = 1
+        Clock(self.dut.clk, PERIOD, unit="ns").start()
+        await Timer(3.5 * PERIOD, "ns")
+        self.dut.rst.value = 0
+        cocotb.start_soon(self._drive())
+        cocotb.start_soon(self._listen())
+        await Timer(2 * BIT, "ns")
+        assert int(self.dut.tx.value) == 1
+
+    async def _drive(self):
+        while True:
+            if not self.to_send:
+                await Timer(BIT, "ns")
+                continue
+            byte = self.to_send.pop(0) ^ self.damage.pop(self.sent, 0)
+            self.sent += 1
+            for bit in range(10):
+                self.dut.rx.value = (byte << 1 | 0x200) >> bit & 1
+                await Timer(BIT, "ns")
+
+    async def _listen(self):
+        while True:
+            await FallingEdge(self.dut.tx)
+            await Timer(BIT // 2, "ns")
+            bits = [int(self.dut.tx.value)]
+            for _ in range(9):
+                await Timer(BIT, "ns")
+                bits.append(int(self.dut.tx.value))
+            assert (bits[0], bits[9]) == (0, 1)
+            self.came.append(sum(bit << k for k, bit in enumerate(bits[1:9])))
+
+    @resume
+    async def write(self, content: bytes):
+        self.to_send += content
+
+    @resume
+    async def read(self, seconds: float) -> bytes:
+        end = get_sim_time("ns") + seconds * 1e9
+        while not self.came and get_sim_time("ns") < end:
+            await Timer(BIT, "ns")
+        content = bytes(self.came)
+        self.came.clear()
+        return content
+
+    @resume
+    async def time(self) -> float:
+        return get_sim_time("ns") * 1e-9
+
+    def packets(self, wanted: int, seconds: float = 0.01) -> list[Packet | None]:
+        """What comes, as many packets as are wanted, and no more in that time."""
+        parser, found, end = Parser(), [], self.time() + seconds
+        while len(found) < wanted and (left := end - self.time()) > 0:
+            found += parser.feed(self.read(left))
+        return found
+
+    def damage_next(self, position: int, bits: int = 1):
+        self.damage[self.sent + len(self.to_send) + position] = bits
+
+
+def scored(words: np.ndarray) -> tuple[int, int]:
+    return int(words[0]), int(words[1:].view("<i4")[0])
+
+
+async def begin(dut) -> Line:
+    line = Line(dut)
+    await line.start()
+    return line
+
+
+@cocotb.test()
+async def photographs(dut):
+    """One after the other, and two back to back."""
+    line = await begin(dut)
+
+    def session():
+        link = SerialLink(line, MACHINE)
+        for photo, truth in zip(PHOTOS, TRUTH, strict=True):
+            assert link.send(photo)
+            assert scored(link.receive(1)) == truth
+            assert int(dut.leds.value) == truth[0]
+        for photo in PHOTOS:
+            assert link.send(photo)
+        assert [scored(link.receive(1)) for _ in PHOTOS] == TRUTH
+        assert link.flags() == set() and link.receive(0.001) is None
+
+    await bridge(session)()
+
+
+@cocotb.test()
+async def damage(dut):
+    """By hand: each is answered with an error, then the same frame is done; nothing else comes."""
+    line = await begin(dut)
+    frame = Packet(Type.FRAME, 7, b"\0" + PHOTOS[0].tobytes()).to_bytes()
+    whole = [Packet(Type.DONE, 7), Packet(Type.RESULT, 7, np.array(TRUTH[0], "<i4").tobytes())]
+
+    def session():
+        line.damage_next(1500, 0x10)
+        line.write(frame)
+        assert line.packets(1) == [Packet(Type.ERROR, 7, bytes([Code.DAMAGED]))]
+        line.write(frame[:-1000])
+        assert line.packets(1) == [Packet(Type.ERROR, 7, bytes([Code.SHORT]))]
+        line.write(b"noise \x7d \x00 \xff" + frame)
+        assert line.packets(2) == whole
+        line.write(frame)  # as if its answer had been lost: nothing is done twice
+        assert line.packets(2, 0.003) == whole[:1]
+
+    await bridge(session)()
+
+
+@cocotb.test()
+async def library_over_a_bad_line(dut):
+    """The host library sends again what came damaged; the results are as if nothing had been."""
+    line = await begin(dut)
+
+    def session():
+        link = SerialLink(line, MACHINE, seconds=0.01)
+        line.damage_next(2000)
+        assert link.send(PHOTOS[0])
+        line.write(bytes(range(256)))  # noise, with a flag in it
+        assert link.send(PHOTOS[1])
+        assert [scored(link.receive(1)) for _ in PHOTOS] == TRUTH
+
+    await bridge(session)()
+
+
+@cocotb.test()
+async def command(dut):
+    """`hexlane board classify` on a pseudo-terminal whose other end is the pins."""
+    line = await begin(dut)
+    master, slave = pty.openpty()
+    tty.setraw(master)
+    tty.setraw(slave)
+    os.set_blocking(master, False)
+    process = subprocess.Popen(
+        [JOB["python"], "-m", "sim.cli", "board", "classify", *JOB["photos"],
+         "--port", os.ttyname(slave), "-m", str(FOLDER / "engine.json"), "--seconds", "100"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        while process.poll() is None:
+            try:
+                line.to_send += os.read(master, 4096)
+            except BlockingIOError:
+                time.sleep(0.001)  # the command works; the board's time goes by slowly
+            if line.came:
+                os.write(master, line.came)
+                line.came.clear()
+            await Timer(max(1, len(line.to_send) // 2) * 10 * BIT, "ns")
+    finally:
+        process.kill()
+        os.close(master)
+        os.close(slave)
+    said, _ = process.communicate()
+    wanted = "".join(f"{path}: {JOB['names'][k]}, score {score}\n"
+                     for path, (k, score) in zip(JOB["photos"], TRUTH, strict=True))
+    assert (process.returncode, said) == (0, wanted)
