@@ -52,25 +52,25 @@ class Packet:
 
 
 class Parser:
-    """Finds packets in what comes; None stands for a damaged one."""
+    """Finds packets in what comes; None stands for a damaged one.
+
+    Without a flag in front, what is no packet is noise, and nothing stands for it.
+    """
 
     def __init__(self):
-        self._inside, self._body = False, bytearray()
+        self._quiet, self._body = True, bytearray()
 
     def feed(self, content: bytes) -> list[Packet | None]:
         """The packets that end in these bytes."""
         found = []
         for byte in content:
             if byte != FLAG:
-                if self._inside:
-                    self._body.append(byte)
+                self._body.append(byte)
                 continue
-            if self._inside and self._body:
-                packet = _unpack(bytes(self._body))
+            packet = _unpack(bytes(self._body))
+            if packet or (self._body and not self._quiet):
                 found.append(packet)
-                self._inside = packet is None  # the flag may be the next one's
-            else:
-                self._inside = True
+            self._quiet = packet is not None  # else the flag may be the next one's
             self._body.clear()
         return found
 

@@ -33,7 +33,8 @@ class Port(Protocol):
 class SerialLink:
     """A :class:`export.host.Transport`; `send` may be called again before `receive`.
 
-    What is not answered within `seconds`, or comes damaged, is sent again, `tries` times in all.
+    What is not answered within `seconds`, or comes damaged, is sent again, `tries` times in all; so
+    is a frame whose result does not come within that part of the time that `receive` has.
 
     Raises
     ------
@@ -96,17 +97,17 @@ class SerialLink:
         if not self._frames:
             return None
         number, payload = self._frames.popleft()
-        end, tries = self.port.time() + seconds, self.tries
-        while number not in self._results:
-            if self._damaged and tries:
-                self._damaged, tries = False, tries - 1
-                if not self._do(Type.FRAME, payload):
-                    return None
-                number = self._number
-            elif self._next(end) is None:
-                return None
-        words = self._results.pop(number)
-        return np.frombuffer(words[:len(words) // 4 * 4], "<u4")
+        for left in reversed(range(self.tries)):
+            end = self.port.time() + seconds / self.tries
+            while number not in self._results and not self._damaged and self._next(end):
+                pass
+            if words := self._results.pop(number, None):
+                return np.frombuffer(words[:len(words) // 4 * 4], "<u4")
+            self._damaged = False
+            if left and not self._do(Type.FRAME, payload):  # else the result may have been lost
+                break
+            number = self._number
+        return None
 
     def flags(self) -> set[str]:
         self._flush()

@@ -7,9 +7,9 @@ from amaranth.lib.wiring import In, Out
 from export.hardware import Hardware
 from export.pack import Images
 from hw.engine import Engine
-from hw.link import Link
+from hw.link import Link, capacity
 from hw.packet import PacketReader, PacketWriter
-from hw.uart import Receiver, Transmitter
+from hw.uart import Receiver, Transmitter, check_divider
 
 
 class BoardTop(wiring.Component):
@@ -26,18 +26,19 @@ class BoardTop(wiring.Component):
 
     def __init__(self, hardware: Hardware, images: Images, *, divider: int, timeout: int,
                  leds: int = 8):
+        self._MustUse__used = True  # even if it is refused; else Amaranth warns
+        check_divider(divider)
+        self.capacity = capacity(hardware)
         self.hardware, self.images = hardware, images
         self.divider, self.timeout = divider, timeout
-        self.link = Link(hardware)
-        self.receiver, self.transmitter = Receiver(divider), Transmitter(divider)
         super().__init__({"rx": In(1, init=1), "tx": Out(1, init=1), "leds": Out(leds)})
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.receiver, m.submodules.transmitter = receiver, transmitter = (
-            self.receiver, self.transmitter)
-        m.submodules.link = link = self.link
-        m.submodules.reader = reader = PacketReader(link.capacity, self.timeout)
+        m.submodules.receiver = receiver = Receiver(self.divider)
+        m.submodules.transmitter = transmitter = Transmitter(self.divider)
+        m.submodules.link = link = Link(self.hardware)
+        m.submodules.reader = reader = PacketReader(self.capacity, self.timeout)
         m.submodules.writer = writer = PacketWriter()
         m.submodules.engine = engine = Engine(self.hardware, self.images, framed=True)
 

@@ -55,11 +55,12 @@ class PacketReader(wiring.Component):
         m.submodules.buffer = buffer = Memory(shape=8, depth=most - 2, init=[])
         write = buffer.write_port()
 
-        inside, escaped, bad, missed = Signal(), Signal(), Signal(), Signal()
+        quiet = Signal(init=1)  # no flag was in front: what is no packet is noise
+        escaped, bad, missed = Signal(), Signal(), Signal()
         kind, number, count = Signal(8), Signal(8), Signal(range(most + 2))
         timer = Signal(range(self.timeout))
-        begun, value = Signal(), Signal(8)
-        m.d.comb += [begun.eq(inside & ((count != 0) | bad | escaped)),
+        begun, forget, value = Signal(), Signal(), Signal(8)
+        m.d.comb += [begun.eq((count != 0) | bad | escaped),
                      value.eq(Mux(escaped, byte.data ^ FLIP, byte.data)),
                      crc.data.eq(value), write.data.eq(value), write.addr.eq(count - 2)]
 
@@ -68,21 +69,18 @@ class PacketReader(wiring.Component):
             m.d.sync += packet.valid.eq(0)
         m.d.sync += [fault.valid.eq(0), timer.eq(self.timeout - 1)]
         with m.If(self.bytes.valid & ~byte.error & (byte.data == FLAG)):
-            m.d.comb += crc.start.eq(1)
-            m.d.sync += [inside.eq(1), count.eq(0), bad.eq(0), escaped.eq(0), missed.eq(0),
-                         number.eq(0)]
-            with m.If(begun):
-                m.d.sync += [inside.eq(~good), fault.number.eq(number), fault.valid.eq(1)]
-                with m.If(~good):
-                    m.d.sync += fault.code.eq(Code.DAMAGED)
-                with m.Elif(missed):
-                    m.d.sync += fault.code.eq(Code.BUSY)
-                with m.Elif(count > most):
-                    m.d.sync += fault.code.eq(Code.REQUEST)
-                with m.Else():
-                    m.d.sync += [fault.valid.eq(0), packet.valid.eq(1), packet.type.eq(kind),
-                                 packet.number.eq(number), packet.length.eq(count - SHORTEST)]
-        with m.Elif(self.bytes.valid & inside):
+            m.d.comb += forget.eq(1)
+            m.d.sync += quiet.eq(begun & good)
+            with m.If(begun & ~good):
+                m.d.sync += [fault.valid.eq(~quiet), fault.code.eq(Code.DAMAGED)]
+            with m.Elif(begun & missed):
+                m.d.sync += [fault.valid.eq(1), fault.code.eq(Code.BUSY)]
+            with m.Elif(begun & (count > most)):
+                m.d.sync += [fault.valid.eq(1), fault.code.eq(Code.REQUEST)]
+            with m.Elif(begun):
+                m.d.sync += [packet.valid.eq(1), packet.type.eq(kind), packet.number.eq(number),
+                             packet.length.eq(count - SHORTEST)]
+        with m.Elif(self.bytes.valid):
             with m.If(byte.error | (escaped & (byte.data == ESCAPE))):
                 m.d.sync += bad.eq(1)
             with m.Elif(byte.data == ESCAPE):
@@ -101,8 +99,12 @@ class PacketReader(wiring.Component):
         with m.Elif(begun):
             m.d.sync += timer.eq(timer - 1)
             with m.If(timer == 0):
-                m.d.sync += [inside.eq(0), fault.valid.eq(1), fault.code.eq(Code.SHORT),
-                             fault.number.eq(number)]
+                m.d.comb += forget.eq(1)
+                m.d.sync += [quiet.eq(1), fault.valid.eq(~quiet), fault.code.eq(Code.SHORT)]
+        with m.If(forget):
+            m.d.comb += crc.start.eq(1)
+            m.d.sync += [count.eq(0), bad.eq(0), escaped.eq(0), missed.eq(0), number.eq(0),
+                         fault.number.eq(number)]
 
         self._give(m, buffer.read_port())
         return m

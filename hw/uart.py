@@ -15,14 +15,14 @@ SHORTEST = 4  # cycles of a bit
 RECEIVED = data.StructLayout({"data": 8, "error": 1})
 
 
-def _checked(divider: int) -> int:
+def check_divider(divider: int):
+    """ConfigError if a bit cannot take so many cycles."""
     if not SHORTEST <= divider < 2**24:
         raise ConfigError(f"a bit must take {SHORTEST} ... {2**24 - 1} cycles, not {divider}")
-    return divider
 
 
 class Receiver(wiring.Component):
-    """Bytes from a line; a bit takes `divider` cycles. ConfigError if these are too few.
+    """Bytes from a line; a bit takes `divider` cycles.
 
     A bit counts as what it is in its middle. A start bit that is over by then was none. A byte
     without stop bit has `error`; the next one is not looked for until the line is high.
@@ -36,7 +36,7 @@ class Receiver(wiring.Component):
     bytes: stream.Interface
 
     def __init__(self, divider: int):
-        self.divider = _checked(divider)
+        self.divider = divider
         super().__init__({"rx": In(1, init=1),
                           "bytes": Out(stream.Signature(RECEIVED, always_ready=True))})
 
@@ -87,7 +87,7 @@ class Transmitter(wiring.Component):
     bytes: stream.Interface
 
     def __init__(self, divider: int):
-        self.divider = _checked(divider)
+        self.divider = divider
         super().__init__({"bytes": In(stream.Signature(8)), "tx": Out(1, init=1)})
 
     def elaborate(self, platform):

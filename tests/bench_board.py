@@ -14,92 +14,20 @@ from pathlib import Path
 
 import cocotb
 import numpy as np
-from cocotb.clock import Clock
-from cocotb.task import bridge, resume
-from cocotb.triggers import FallingEdge, Timer
-from cocotb.utils import get_sim_time
+from cocotb.task import bridge
+from cocotb.triggers import Timer
 
 from export.machine import Machine
-from export.packets import Code, Packet, Parser, Type
+from export.packets import Code, Packet, Type
 from export.serial_link import SerialLink
 from model.data import read_image
+from sim.line import Line
 
 FOLDER = Path(os.environ["HEXLANE_BOARD"])
 JOB = json.loads((FOLDER / "job.json").read_text())
-PERIOD = 10  # ns
-BIT = JOB["divider"] * PERIOD
 MACHINE = Machine.load(FOLDER / "engine.json")
 PHOTOS = [read_image(Path(each), (32, 32, 3)).reshape(-1, 3) for each in JOB["photos"]]
 TRUTH = [tuple(each) for each in JOB["truth"]]  # class and score
-
-
-class Line:
-    """Both pins, and a :class:`export.serial_link.Port` in simulated time."""
-
-    def __init__(self, dut):
-        self.dut, self.to_send, self.came = dut, bytearray(), bytearray()
-        self.damage = {}  # bits to flip in the n-th byte that is sent from now on
-        self.sent = 0
-
-    async def start(self):
-        self.dut.rx.value = 1
-        self.dut.rst.value = 1
-        Clock(self.dut.clk, PERIOD, unit="ns").start()
-        await Timer(3.5 * PERIOD, "ns")
-        self.dut.rst.value = 0
-        cocotb.start_soon(self._drive())
-        cocotb.start_soon(self._listen())
-        await Timer(2 * BIT, "ns")
-        assert int(self.dut.tx.value) == 1
-
-    async def _drive(self):
-        while True:
-            if not self.to_send:
-                await Timer(BIT, "ns")
-                continue
-            byte = self.to_send.pop(0) ^ self.damage.pop(self.sent, 0)
-            self.sent += 1
-            for bit in range(10):
-                self.dut.rx.value = (byte << 1 | 0x200) >> bit & 1
-                await Timer(BIT, "ns")
-
-    async def _listen(self):
-        while True:
-            await FallingEdge(self.dut.tx)
-            await Timer(BIT // 2, "ns")
-            bits = [int(self.dut.tx.value)]
-            for _ in range(9):
-                await Timer(BIT, "ns")
-                bits.append(int(self.dut.tx.value))
-            assert (bits[0], bits[9]) == (0, 1)
-            self.came.append(sum(bit << k for k, bit in enumerate(bits[1:9])))
-
-    @resume
-    async def write(self, content: bytes):
-        self.to_send += content
-
-    @resume
-    async def read(self, seconds: float) -> bytes:
-        end = get_sim_time("ns") + seconds * 1e9
-        while not self.came and get_sim_time("ns") < end:
-            await Timer(BIT, "ns")
-        content = bytes(self.came)
-        self.came.clear()
-        return content
-
-    @resume
-    async def time(self) -> float:
-        return get_sim_time("ns") * 1e-9
-
-    def packets(self, wanted: int, seconds: float = 0.01) -> list[Packet | None]:
-        """What comes, as many packets as are wanted, and no more in that time."""
-        parser, found, end = Parser(), [], self.time() + seconds
-        while len(found) < wanted and (left := end - self.time()) > 0:
-            found += parser.feed(self.read(left))
-        return found
-
-    def damage_next(self, position: int, bits: int = 1):
-        self.damage[self.sent + len(self.to_send) + position] = bits
 
 
 def scored(words: np.ndarray) -> tuple[int, int]:
@@ -107,7 +35,7 @@ def scored(words: np.ndarray) -> tuple[int, int]:
 
 
 async def begin(dut) -> Line:
-    line = Line(dut)
+    line = Line(dut, JOB["divider"])
     await line.start()
     return line
 
@@ -189,7 +117,7 @@ async def command(dut):
             if line.came:
                 os.write(master, line.came)
                 line.came.clear()
-            await Timer(max(1, len(line.to_send) // 2) * 10 * BIT, "ns")
+            await Timer(max(1, len(line.to_send) // 2) * 10 * line.bit, "ns")
     finally:
         process.kill()
         os.close(master)
