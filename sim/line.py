@@ -4,6 +4,12 @@ The library's calls block, so a session of them runs in a thread of its own: `aw
 cocotb.task.bridge(session)()`.
 """
 
+import os
+import pty
+import subprocess
+import time
+import tty
+
 import cocotb
 from cocotb.clock import Clock
 from cocotb.task import resume
@@ -88,3 +94,31 @@ class Line:
     def damage_next(self, position: int, bits: int = 1):
         """Flips bits of a byte that will be written next, counted from 0."""
         self._damage[self.sent + len(self.to_send) + position] = bits
+
+
+async def run_command(command: list[str], line: Line) -> tuple[int, str]:
+    """Runs a command that talks to a serial port, `--port` added; its exit code and what it says.
+
+    The port is a pseudo-terminal, and what comes there goes through the pins.
+    """
+    master, slave = pty.openpty()
+    tty.setraw(slave)
+    os.set_blocking(master, False)
+    process = subprocess.Popen([*command, "--port", os.ttyname(slave)], text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        while process.poll() is None:
+            try:
+                line.to_send += os.read(master, 4096)
+            except BlockingIOError:
+                time.sleep(0.001)  # the board's time goes by slowly while the command works
+            if line.came:
+                os.write(master, line.came)
+                line.came.clear()
+            await Timer(max(1, len(line.to_send) // 2) * 10 * line.bit, "ns")
+    finally:
+        process.kill()
+        said, _ = process.communicate()
+        os.close(master)
+        os.close(slave)
+    return process.returncode, said

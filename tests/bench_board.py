@@ -1,4 +1,4 @@
-"""cocotb bench: a whole board through its two pins, with photographs; and the command on a pty.
+"""cocotb bench: a whole board through its two pins, with photographs; and the command.
 
 The environment names a folder with `engine.json` and `board.v`, the cycles of a bit, and what the
 golden model makes of the photographs.
@@ -6,22 +6,17 @@ golden model makes of the photographs.
 
 import json
 import os
-import pty
-import subprocess
-import time
-import tty
 from pathlib import Path
 
 import cocotb
 import numpy as np
 from cocotb.task import bridge
-from cocotb.triggers import Timer
 
 from export.machine import Machine
 from export.packets import Code, Packet, Type
 from export.serial_link import SerialLink
 from model.data import read_image
-from sim.line import Line
+from sim.line import Line, run_command
 
 FOLDER = Path(os.environ["HEXLANE_BOARD"])
 JOB = json.loads((FOLDER / "job.json").read_text())
@@ -100,29 +95,8 @@ async def library_over_a_bad_line(dut):
 async def command(dut):
     """`hexlane board classify` on a pseudo-terminal whose other end is the pins."""
     line = await begin(dut)
-    master, slave = pty.openpty()
-    tty.setraw(master)
-    tty.setraw(slave)
-    os.set_blocking(master, False)
-    process = subprocess.Popen(
-        [JOB["python"], "-m", "sim.cli", "board", "classify", *JOB["photos"],
-         "--port", os.ttyname(slave), "-m", str(FOLDER / "engine.json"), "--seconds", "100"],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        while process.poll() is None:
-            try:
-                line.to_send += os.read(master, 4096)
-            except BlockingIOError:
-                time.sleep(0.001)  # the command works; the board's time goes by slowly
-            if line.came:
-                os.write(master, line.came)
-                line.came.clear()
-            await Timer(max(1, len(line.to_send) // 2) * 10 * line.bit, "ns")
-    finally:
-        process.kill()
-        os.close(master)
-        os.close(slave)
-    said, _ = process.communicate()
+    said = await run_command([JOB["python"], "-m", "sim.cli", "board", "classify", *JOB["photos"],
+                              "-m", str(FOLDER / "engine.json"), "--seconds", "100"], line)
     wanted = "".join(f"{path}: {JOB['names'][k]}, score {score}\n"
                      for path, (k, score) in zip(JOB["photos"], TRUTH, strict=True))
-    assert (process.returncode, said) == (0, wanted)
+    assert said == (0, wanted)
