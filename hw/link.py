@@ -15,7 +15,8 @@ from hw.output import result_layout
 from hw.packet import BYTE, FAULT, packet_layout
 
 WORD = 4  # bytes
-WRITE = 2 * WORD  # an address and a word
+WRITE = 2 * WORD  # an address and a word: a power of two
+WRITE_BITS = WRITE.bit_length() - 1
 LOADS = 64  # writes that fit into a packet, at least
 IN_WORK = 4  # frames whose result has not left: on its way, in work, waiting; one to spare
 SETTLE = 4  # cycles until a write has been refused or not
@@ -116,7 +117,7 @@ class Link(wiring.Component):
                         with m.Elif(packet.type == Type.LOAD):
                             with m.If(repeated):
                                 m.next = "ANSWER"
-                            with m.Elif((packet.length != 0) & (packet.length % WRITE == 0)):
+                            with m.Elif((packet.length != 0) & ~packet.length[:WRITE_BITS].any()):
                                 m.next = "WRITE"
             with m.State("REFUSE"):
                 m.d.sync += code.eq(Code.REQUEST)

@@ -15,6 +15,7 @@ from export.pack import empty, pack
 from export.program import Program
 from hw.board_top import BoardTop
 from hw.generate import generate
+from hw.tools import lint
 from hw.verilog import write_verilog
 from model.data import class_names
 from sim import golden
@@ -53,6 +54,16 @@ CODES = design([], (2, 4, 2), height=4, width=4, operations=[
 VALUES = design([], (2, 4, 2), height=8, width=4, channels=1, fold=2, operations=[
     conv("a", 5, 3, 3), {"kind": "map", "name": "b", "channels": 6, "weight_bits": 3,
                          "out_bits": 5}])
+
+
+@pytest.mark.parametrize("memory", ["rom", "ram"])
+def test_the_verilog_is_clean(tmp_path, memory):
+    programs = [Program(each) for each in ((A,) if memory == "rom" else (A, CODES))]
+    hardware = Hardware.of(programs, memory=memory)
+    images = (empty(hardware) if memory == "ram" else
+              pack(programs[0], hardware, random_network(A.network, 1)))
+    write_verilog(BoardTop(hardware, images, divider=25, timeout=10**6), tmp_path, "board")
+    lint(tmp_path)
 
 
 @pytest.mark.slow
