@@ -93,8 +93,8 @@ class PacketReader(wiring.Component):
                 with m.Elif(count == 1):
                     m.d.sync += number.eq(value)
                 with m.Else():
-                    m.d.comb += write.en.eq(~packet.valid & ~missed & (count < most))
-                with m.If(packet.valid):
+                    m.d.comb += write.en.eq(~missed & (count < most))
+                with m.If(packet.valid):  # known before there is anything to write
                     m.d.sync += missed.eq(1)
         with m.Elif(begun):
             m.d.sync += timer.eq(timer - 1)

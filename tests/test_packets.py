@@ -208,6 +208,9 @@ def test_packets_that_are_none():
     for body in (b"x", b"xy", b"\0\0\0\0", b"\x7d", b"F\x01\x7d", b"F\x7d\x7d\x5e1234"):
         found = read([b"~" + body + b"~", 5, GOOD.to_bytes()])
         assert found[0][0] == Code.DAMAGED and found[1:] == [GOOD], body
+    escaped = GOOD.to_bytes()[:-1] + b"\x7d~"  # but for the escape it is good
+    assert read([escaped, 5, GOOD.to_bytes()]) == [(Code.DAMAGED, 77), GOOD]
+    assert Parser().feed(escaped + GOOD.to_bytes()) == [None, GOOD]
     crc = zlib.crc32(b"F").to_bytes(4, "little")  # good, but too short to have a number
     assert read([b"~F" + crc + b"~", GOOD.to_bytes()]) == [(Code.DAMAGED, crc[0]), GOOD]
 
