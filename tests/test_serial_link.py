@@ -156,24 +156,40 @@ def test_what_gets_lost_is_sent_again(machine, seed):
     assert all(a != b for a, b in pairwise(numbers))
 
 
-def test_a_damaged_result_is_asked_for_anew(machine):
-    def up(text):
-        nonlocal left
-        left -= text[1] == Type.RESULT and left > 0
-        return text if text[1] != Type.RESULT or left else text[:4] + b"?" + text[5:]
+class Once:
+    """Damages the first packet of a type."""
 
-    left = 2
-    board = Board(machine, model_of(machine), up=up)
+    def __init__(self, kind: Type):
+        self.kind, self.left = kind, True
+
+    def __call__(self, text: bytes) -> bytes:
+        if text[1] != self.kind or not self.left:
+            return text
+        self.left = False
+        return text[:4] + bytes([text[4] ^ 2]) + text[5:]
+
+
+@pytest.mark.parametrize("where, kind, requests", [
+    ("up", Type.RESULT, 4), ("up", Type.DONE, 5), ("down", Type.FRAME, 3)])
+def test_damage_is_not_waited_for(machine, where, kind, requests):
+    """What comes damaged is sent again at once, not when the time is over."""
+    board = Board(machine, model_of(machine), **{where: Once(kind)})
     link = SerialLink(board, machine)
-    one, two = frames_of(2)
+    before, (one, two) = board.now, frames_of(2)
     assert link.send(one) and link.send(two)
-    assert link.receive(1).tolist()[1] == one.sum()
-    before = board.now
-    left = 0
-    assert link.send(one)
-    board.up = lambda text: text
-    assert [link.receive(1).tolist()[1] for _ in range(2)] == [two.sum(), one.sum()]
-    assert board.now - before < 0.1  # nothing was waited for
+    assert [link.receive(3).tolist()[1] for _ in range(2)] == [one.sum(), two.sum()]
+    # A damaged answer may as well have been a result, so that frame is sent once more.
+    assert board.now - before < 0.1 and len(board.requests) == requests
+
+
+def test_answers_that_come_late(machine):
+    """An answer to an earlier request is not taken for one to this."""
+    board = Board(machine, model_of(machine), up=lambda text: 2 * text)
+    link, pixels = SerialLink(board, machine), frames_of(1)[0]
+    for slot in (0, 1, 0, 1):
+        link.select(slot)
+        assert link.send(pixels) == (slot == 0)
+        assert link.flags() == ({"unloaded"} if slot else set())
 
 
 def test_loads_in_full_packets(machine):
