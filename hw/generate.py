@@ -19,6 +19,7 @@ from export.config import Config, ConfigError
 from export.cost import Cost
 from export.descriptor import layer_fields
 from export.hardware import Hardware
+from export.image import Frame, output_of
 from export.machine import describe_machine
 from export.pack import pack
 from export.program import Program
@@ -85,11 +86,13 @@ def program_facts(program: Program, hardware: Hardware, network: Network | None,
                   clock_mhz: float) -> dict:
     """What `engine.json` says of each program."""
     cost = Cost(program, hardware)
-    stored = cost.stored_bits
+    stored, shape = cost.stored_bits, program.config.network
     return {
         "name": program.config.name,
         "weights": network and network.digest,
-        "output": program.config.network.output,
+        "output": shape.output,
+        "frame": {side: getattr(shape, side) for side in Frame.model_fields},
+        "gives": output_of(shape, hardware).model_dump(),
         "layers": [{
             "name": layer.name, "word_bits": layer.mode, "taps_per_word": layer.taps_per_word,
             "input_address": layer.in_base, "input_slots": layer.slots,

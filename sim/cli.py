@@ -16,14 +16,16 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import typer
 
 from export.checked import MESSAGE, ConfigError
-from sim import cli_load, cli_train
+from sim import cli_board, cli_load, cli_train
 from sim.options import Design, Folder, Seed, Weights, load_design, load_machine
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True,
                   help="Hardware generator for very-low-bit convolutional networks.")
 app.add_typer(cli_train.app)
 app.add_typer(cli_load.app)
-EXTRA = "torch", "tensorboard", "matplotlib"  # what pip installs with hexlane[train]
+app.add_typer(cli_board.app, name="board")
+EXTRA = {"torch": "train", "tensorboard": "train", "matplotlib": "train",
+         "serial": "board"}  # what pip installs with hexlane[...]
 
 
 def main(arguments: list[str] | None = None):
@@ -38,8 +40,8 @@ def main(arguments: list[str] | None = None):
         package = (error.name or "").split(".")[0]
         if package not in EXTRA:
             raise
-        print(f"error: hexlane {arguments[0]} needs {package}: pip install 'hexlane[train]'",
-              file=sys.stderr)
+        print(f"error: hexlane {arguments[0]} needs {package}: "
+              f"pip install 'hexlane[{EXTRA[package]}]'", file=sys.stderr)
         raise SystemExit(2) from None
     except (ConfigError, OSError, UnicodeError, RecursionError, MemoryError) as error:
         line = " ".join(str(error).split()) or type(error).__name__
