@@ -271,7 +271,7 @@ def train(config: Config, folder: Path, *, device: str = "cpu", compiled: bool =
     images, labels = load_tensors(config.network, "train", device)
     taught = None
     if config.train.teacher == "table":
-        taught = load_labels(table, labels, config.network.classes)[:, :limit].to(device)
+        taught = load_labels(table, labels, config.network.classes).to(device)
     images, labels = images[:limit], labels[:limit]
     held, held_labels = load_tensors(config.network, "validation", device)
     if len(images) < config.train.batch:

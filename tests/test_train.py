@@ -142,6 +142,7 @@ def test_each_image_comes_in_a_view_with_its_logits(images, table, tmp_path):
         assert len(found) == 1 and same.equal(taught)
         places |= set(found)
     assert {top for top, _ in places} == {left for _, left in places} == set(range(9))
+    assert len(places) > 30
 
 
 def test_the_loss_is_of_the_table(table, tmp_path):
