@@ -193,8 +193,7 @@ class Run:
             logits = self.forward(x)
             if taught is None and self.teacher is not None:
                 with torch.no_grad():
-                    # What evaluation mode gives are sums; a training logit is one per scale.
-                    taught = self.teacher(x) / self.teacher.head.scale
+                    taught = self.teacher.head.logits(self.teacher(x))
         hard = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
         if taught is None:
             return hard

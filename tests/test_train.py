@@ -123,7 +123,7 @@ def table(images, tmp_path):
 
 def test_each_image_comes_in_a_view_with_its_logits(images, table, tmp_path):
     pixels = torch.from_numpy(images[0][:400].transpose(0, 3, 1, 2).copy())
-    logits = torch.from_numpy(views.load_table(table).logits)
+    logits = torch.from_numpy(views.load_table(table).logits)  # not yet alike in mirrored views
     run = train.Run(taught_by_a_table(design(2)), tmp_path, "cpu", logits)
     pick = torch.randperm(400, generator=torch.Generator().manual_seed(1))[:200]
     x, taught = run.inputs(pixels, pick, 0, torch.Generator().manual_seed(2))
@@ -156,6 +156,7 @@ def test_the_loss_is_of_the_table(table, tmp_path):
                                    label_smoothing=0.0)
         run = train.Run(config, tmp_path, "cpu", logits)
         said = []
+        run.encoder.head.log_gain.data.fill_(0.5)
         run.forward = lambda x, run=run, said=said: said.append(run.encoder(x)) or said[-1]
         for teacher in (None, run._frozen_copy(run.encoder.state_dict())):
             run.teacher = teacher
@@ -349,6 +350,26 @@ def test_logits_do_not_shrink_with_the_crop():
         whole, part = (encoder(values.expand(8, 3, n, n)) for n in (32, 24))
         assert whole.std() > 0
         torch.testing.assert_close(part, whole)
+
+
+def test_scores_are_logits_times_a_learned_gain():
+    """One that moves with the loss and that evaluation mode, hence the export, knows nothing of."""
+    encoder = Encoder(design(1).network)
+    head = encoder.head
+    generator = torch.Generator().manual_seed(1)
+    head.bias.data.normal_(generator=generator)
+    x = torch.randint(0, 2, (20, 8, 8, 8), generator=generator).float()
+    said = {}
+    for gain in (0.0, 1.5):
+        head.log_gain.data.fill_(gain)
+        logits, scores = head.train()(x), head.eval()(x)
+        torch.testing.assert_close(head.logits(scores), logits, rtol=1e-4,
+                                   atol=np.exp(gain) / head.scale)  # the bias is rounded
+        said[gain] = logits, scores
+    assert said[0.0][1].equal(said[1.5][1]) and said[0.0][1].std() > 0
+    torch.testing.assert_close(said[1.5][0], np.exp(1.5) * said[0.0][0])
+    logits.square().mean().backward()
+    assert head.log_gain.grad > 0
 
 
 def test_learning_rate_warms_up_and_ends_at_zero():
