@@ -283,6 +283,13 @@ def test_own_data_from_images_to_an_accuracy(here, monkeypatch, capsys):
     assert run("train", CONFIGS / "tiny.toml") == 2
     assert "wanted a folder for each of 10 classes, got 4" in refused(capsys)
     assert not Path("build/other").exists() and not Path("build/tiny").exists()
+    Path("taught.toml").write_text(DESIGN + "teacher = \"table\"\ndistillation = 1.0\n")
+    for option, path in (([], "build/teacher/views.npz"), (["--table", "x.npz"], "x.npz")):
+        assert run("train", "taught.toml", *option) == 2
+        assert refused(capsys) == f"{path}: no such file; hexlane train-teacher writes it"
+    assert run("train-teacher", "--weights", "x.npz") == 2
+    assert refused(capsys).startswith("x.npz: is no teacher: ")
+    assert not Path("build/teacher").exists()
 
 
 @pytest.mark.parametrize("rules", ["a", "256", "-1", "1 2 \u00b2", "9" * 5000])
