@@ -95,7 +95,10 @@ def estimate(hardware: Hardware, family: str) -> Area:
                                            _around(hardware, family, kind), strict=True))
         cells[kind] = round(array.rows * array.columns * element + around)
     blocks, _ = _memories(hardware, family)
-    return Area({**cells, "block_ram": blocks}, ERRORS[family])
+    error = ERRORS[family]
+    if hardware.memory == "ram" or hardware.programs > 1 or hardware.result_words:
+        error += "; the logic of loading, records and results in words is not counted"
+    return Area({**cells, "block_ram": blocks}, error)
 
 
 def _around(hardware: Hardware, family: str, kind: str) -> tuple[float, ...]:

@@ -1,11 +1,12 @@
 """Several networks on one machine: its sizes, the placed programs, and what its memories hold."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from export.artifact import Network
 from export.checked import ConfigError
-from export.config import Config
+from export.config import Config, load_config
 from export.hardware import Hardware
 from export.pack import Images, empty, join, pack
 from export.program import Program
@@ -45,6 +46,23 @@ def size(configs: Sequence[Config]) -> tuple[Hardware, tuple[Program, ...]]:
     hardware = Hardware.of([Program(config) for config in configs], memory=machine.memory,
                            hold=machine.hold or len(configs), slots=machine.slots)
     return hardware, tuple(hardware.place(config) for config in configs)
+
+
+def with_networks(config: Config) -> list[Config]:
+    """A configuration and those of its machine's other networks, from their files."""
+    return [config, *map(load_config, config.machine.networks)]
+
+
+def config_hash(config: Config, programs: Sequence[Program]) -> str:
+    """Of a machine's configuration and of those of its programs, the first of which is its own."""
+    return joined([config.digest, *(program.config.digest for program in programs[1:])])
+
+
+def joined(digests: Sequence[str]) -> str | None:
+    """One digest for several; a single one is its own."""
+    if len(digests) < 2:
+        return digests[0] if digests else None
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def build(configs: Sequence[Config], networks: Sequence[Network | None]) -> Build:

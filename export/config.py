@@ -124,6 +124,9 @@ class TrainConfig(Frozen):
     teacher_epochs: Natural = 0  # of the float network before it
     code_epochs: Natural = 0  # of `epochs`, with codes but not weights rounded
     distillation: Annotated[float, Field(ge=0, le=1)] = 0.0  # the teacher's share of the loss
+    # Who that is: the float network, for the epochs behind its own; or, for all, another one whose
+    # logits `hexlane train-teacher` has written down, of views that take the place of augmentation.
+    teacher: Literal["float", "table"] = "float"
     temperature: Annotated[float, Field(gt=0)] = 2.0
     batch: Positive = 250
     learning_rate: Annotated[float, Field(gt=0)] = 0.01  # peak
@@ -148,8 +151,11 @@ class TrainConfig(Frozen):
 
     @model_validator(mode="after")
     def _taught(self):
-        if self.distillation and not self.teacher_epochs:
+        table = self.teacher == "table"
+        if self.distillation and not (self.teacher_epochs or table):
             raise ValueError("distillation needs teacher_epochs")
+        if table and (self.cutout or not self.distillation):
+            raise ValueError("teacher = \"table\" needs distillation and no cutout")
         if self.code_epochs >= self.epochs:
             raise ValueError(f"code_epochs must be fewer than the {self.epochs} epochs, "
                              f"not {self.code_epochs}")
@@ -179,9 +185,13 @@ class Config(Frozen):
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of what the hardware depends on: network, array and machine."""
+        """SHA-256 (hex) of what the hardware depends on: network, array and machine.
+
+        Where the machine's other networks are to be found does not count; they have digests too.
+        """
+        machine = self.machine.model_copy(update={"networks": ()})
         values = {"network": self.network.model_dump(), "array": self.array.model_dump(),
-                  "machine": self.machine.model_dump()}
+                  "machine": machine.model_dump()}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

@@ -78,17 +78,23 @@ class Cost:
     def input_cycles(self) -> int:
         """Cycles in which a frame's pixels come in, if they always do and no code is written.
 
-        A position takes its words and one more, a row whose words have neighbours one for the
-        pixel outside. Of folded pixels, all rows of a block but its last take a cycle per pixel,
-        the first of them while the position before is written.
+        A position takes its words and one more; the first of a row whose words have neighbours
+        one, but then the pixel outside takes as many at the row's end. Of folded pixels, all rows
+        of a block but its last take a cycle per pixel, the first of them while positions before
+        are written.
         """
         first, fold = self.program.layers[0], self.program.config.network.fold
         height, width = first.source.size
-        words = first.digits * first.digit_words
         ahead = (fold - 1) * fold * width + fold  # pixels up to the first position of a row
-        return (ahead + (height - 1) * max(ahead, words + 1)
-                + height * (width - 1) * max(fold, words + 1) + words
-                + height * (first.taps_per_word > 1))
+        takes = first.digits * first.digit_words + 1
+        step = max(fold, takes)
+        if first.taps_per_word == 1:  # from a row's first position to its last, and behind it
+            row, end = (width - 1) * step, takes
+        elif width == 1:
+            row, end = 0, 1 + takes
+        else:
+            row, end = fold + (width - 2) * step, 2 * takes
+        return ahead - 1 + height * row + (height - 1) * max(ahead, end) + end
 
     @property
     def frame_period(self) -> int:

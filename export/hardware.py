@@ -44,6 +44,9 @@ class PixelFormat:
         """Of a position."""
         return 8 * self.channels * self.fold**2
 
+    def __str__(self) -> str:
+        return f"{self.channels} channels, fold {self.fold}, {self.taps_per_word} in a word"
+
 
 @dataclass(frozen=True, order=True)
 class GeneratorFormat:
@@ -56,6 +59,9 @@ class GeneratorFormat:
     def cells(self, array: ArrayConfig) -> int:
         """Its cells: one block of weights of all columns."""
         return array.columns * operands(self.mode, array.words) * CELLS[self.mapping]
+
+    def __str__(self) -> str:
+        return f"rule {self.rule}, mapping {self.mapping}, words of {self.mode} bits"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +83,7 @@ class Hardware:
     skip_words: Annotated[int, "words of skip memory"]
     select_words: Annotated[int, "words of select bits"]
     # Stored bits of a word of weights, ascending, and the words that are at least so wide.
-    weights: Annotated[tuple[tuple[int, int], ...], "words of weights, by their bits"]
+    weights: Annotated[tuple[tuple[int, int], ...], "stored words of weights"]
     seeds: Annotated[int, "seeds of generated weights"]
     acc_bits: Annotated[int, "bits of an accumulator"]
     total_bits: Annotated[int, "bits of a sum over all pixels"]
@@ -304,5 +310,8 @@ def _united(name: str, a, b):
 
 def _said(value) -> str:
     if isinstance(value, frozenset):
-        return "none" if not value else ", ".join(map(str, sorted(value)))
+        between = "; " if any("," in str(each) for each in value) else ", "
+        return between.join(map(str, sorted(value))) or "none"
+    if isinstance(value, tuple):
+        return ", ".join(f"{rows} of {bits} bits" for bits, rows in value) or "none"
     return str(value)

@@ -121,8 +121,9 @@ def moved(values: dict[str, int], bases: dict[str, int]) -> dict[str, int]:
 def record_word(hardware: Hardware, values: dict[str, int]) -> int:
     """The record as its memory holds it; ConfigError if a value does not fit its field."""
     fields = record_fields(hardware)
-    if set(values) != set(fields):
-        raise ConfigError(f"record: must have {', '.join(fields)}, not {', '.join(values)}")
+    if wrong := sorted(set(values) ^ set(fields)):
+        raise ConfigError(f"record: must have the machine's {len(fields)} fields, not {len(values)}"
+                          f" with others or without: {', '.join(wrong)}")
     return pack_fields(fields, values)
 
 

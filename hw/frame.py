@@ -100,8 +100,8 @@ class Frame(wiring.Component):
         past = [Signal(hardware.pixel_bits, name=f"past_{k}") for k in range(most - 1)]
         row = Cat(past, pixel)
         with m.If(good):
-            m.d.sync += [old.eq(new) for old, new in zip(past, [*past[1:], pixel], strict=True)]
-        rows = [self._line(m, row, good & block & (dy == k), x, k) for k in range(most - 1)]
+            m.d.sync += [old.eq(new) for old, new in zip(past, [*past, pixel][1:], strict=True)]
+        rows = [self._line(m, row, good & (dy == k), x, k) for k in range(most - 1)]
         rows.append(row)
         with m.Switch(record.format):
             for k, each in enumerate(formats):

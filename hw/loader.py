@@ -65,9 +65,9 @@ class Loader(wiring.Component):
             row, part = word.address[step:low], word.address[:step]
             with m.If(word.address[low:] == section.base >> low):
                 m.d.sync += [here.section.eq(number), here.row.eq(row), here.part.eq(part),
-                             known.eq((row < section.rows) & (part < section.parts))]
+                             known.eq(row < section.rows)]
 
-        # Stage 2: in its order, and of no user.
+        # Stage 2: in its order, so no part behind the row's last one, and of no user.
         before, open_row = Signal(place), Signal()  # the part that came last, of an unwritten row
         first = here.part == 0
         follows = (open_row & (before.section == here.section) & (before.row == here.row)

@@ -27,8 +27,8 @@ class Output(wiring.Component):
     A class and its score are one transfer. Where there are other outputs, results leave in words
     of 32 bits, the last one marked: class and score; codes, bit by bit, or values, byte by byte,
     of the first pixel, of the second, and so on, channels ascending, lowest bits first, zeros at
-    the end. A bit or a byte takes a cycle, each `unit` channels two more, and a word that is not
-    taken stops it (:meth:`export.cost.Cost.output_cycles`).
+    the end. A bit or a byte takes a cycle, each `unit` channels and each pixel one more, and a
+    word that is not taken stops it (:meth:`export.cost.Cost.output_cycles`).
 
     Members
     -------

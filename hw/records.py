@@ -68,7 +68,7 @@ class Records(wiring.Component):
         m.d.comb += [
             known.eq((here == self.number) & fresh & ~writing),
             self.accept.eq(held | (known & record.valid)),
-            self.unloaded.eq(~held & known & ~record.valid),
+            self.unloaded.eq(known & ~record.valid),
         ]
         with m.If(self.taken):
             m.d.sync += held.eq(1)

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from export.area import estimate
+from export.build import config_hash, size, with_networks
 from export.config import Config, ConfigError
-from export.cost import Cost
 from hw.devices import DEVICES, Device
 from hw.ice40 import logic_cells
 from hw.verilog import memory_files
@@ -157,10 +157,10 @@ def mapped(config: Config, folder: Path) -> tuple[dict, dict]:
     ConfigError
         If the folder holds no engine of that configuration.
     """
-    engine = load_facts(folder)
-    if engine["hash"].get("config") != config.digest:
-        raise ConfigError(f"{folder}: holds the engine of {engine.get('name')!r:.60}, or of an "
-                          f"earlier configuration, not of {config.name!r}")
+    engine, (_, programs) = load_facts(folder), size(with_networks(config))
+    if engine["hash"].get("config") != config_hash(config, programs):
+        raise ConfigError(f"{folder}: holds the engine of {engine.get('name')!r:.60}, or of "
+                          f"another configuration of it, not of {config.name!r} as it stands")
     return engine, map_netlist(folder, DEVICES[config.target.part])
 
 
@@ -170,6 +170,7 @@ def report(config: Config, folder: Path) -> dict:
     A timing that is in it, of the same netlist on the same device, stays.
     """
     engine, module = mapped(config, folder)
+    hardware, _ = size(with_networks(config))
     device = DEVICES[config.target.part]
     found = sizes(module, device)
     copied = ("cycles_per_frame", "frame_period", "array_use",
@@ -179,7 +180,7 @@ def report(config: Config, folder: Path) -> dict:
         "family": device.family,
         "device": device.name,
         **found,
-        "estimated": estimate(Cost.of(config).hardware, device.family).cells,
+        "estimated": estimate(hardware, device.family).cells,
         "fits": all(found[site] <= limit for site, limit in device.sites.items()),
         **{key: engine[key] for key in copied},
         **speed(config, engine["frame_period"],

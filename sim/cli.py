@@ -16,14 +16,16 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import typer
 
 from export.checked import MESSAGE, ConfigError
-from sim import cli_load, cli_train
+from sim import cli_board, cli_load, cli_train
 from sim.options import Design, Folder, Seed, Weights, load_design, load_machine
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True,
                   help="Hardware generator for very-low-bit convolutional networks.")
 app.add_typer(cli_train.app)
 app.add_typer(cli_load.app)
-EXTRA = "torch", "tensorboard", "matplotlib"  # what pip installs with hexlane[train]
+app.add_typer(cli_board.app, name="board")
+EXTRA = {"torch": "train", "tensorboard": "train", "matplotlib": "train",
+         "serial": "board"}  # what pip installs with hexlane[...]
 
 
 def main(arguments: list[str] | None = None):
@@ -38,8 +40,8 @@ def main(arguments: list[str] | None = None):
         package = (error.name or "").split(".")[0]
         if package not in EXTRA:
             raise
-        print(f"error: hexlane {arguments[0]} needs {package}: pip install 'hexlane[train]'",
-              file=sys.stderr)
+        print(f"error: hexlane {arguments[0]} needs {package}: "
+              f"pip install 'hexlane[{EXTRA[package]}]'", file=sys.stderr)
         raise SystemExit(2) from None
     except (ConfigError, OSError, UnicodeError, RecursionError, MemoryError) as error:
         line = " ".join(str(error).split()) or type(error).__name__
@@ -52,14 +54,14 @@ def main(arguments: list[str] | None = None):
 
 
 def _generate(config: Path, weights: str | None, seed: int, output: Path | None, top: str,
-              networks: Sequence[Path] = (), **changes):
+              networks: Sequence[Path] = (), bus: str = "stream", **changes):
     """The configuration, the folder, what engine.json says, and what the machine is made of."""
     from hw.generate import generate_machine, up_to_date
     design, machine = load_machine(config, weights, seed, [*networks], {
         name: value for name, value in changes.items() if value is not None})
     folder = output or Path("build") / design.name
-    facts = (up_to_date(design, machine, folder, top)
-             or generate_machine(design, machine, folder, top=top))
+    facts = (up_to_date(design, machine, folder, top, bus)
+             or generate_machine(design, machine, folder, top, bus))
     return design, folder, facts, machine
 
 
@@ -76,13 +78,16 @@ def generate(config: Annotated[Path | None, typer.Argument(
                  min=1, help="programs that ram holds at once; default: all")] = None,
              slots: Annotated[int | None, typer.Option(
                  min=1, help="programs that ram has records for, if more")] = None,
+             bus: Annotated[Literal["stream", "axi"], typer.Option(
+                 help="ports: plain streams, or AXI4-Stream and AXI4-Lite with registers")]
+             = "stream",
              top: Annotated[str, typer.Option(help="name of the top module")] = "engine"):
     """Writes engine.v and what belongs to it, unless it is up to date."""
     first, *others = [*([config] if config else []), *(network or [])] or [None]
     if first is None:
         raise ConfigError("generate: wanted a design, or --network, got neither")
-    _, folder, facts, _ = _generate(first, weights, seed, output, top, others, memory=memory,
-                                    hold=hold, slots=slots)
+    _, folder, facts, _ = _generate(first, weights, seed, output, top, others, bus,
+                                    memory=memory, hold=hold, slots=slots)
     for program in facts["programs"]:
         _show_program(folder, program)
 
@@ -104,10 +109,10 @@ def estimate(config: Design):
     """Prints cycles, stored bits, memories and estimated area, from the configuration alone."""
     from rich.console import Console
 
+    from export.build import with_networks
     from export.config import load_config
     from sim.estimate import tables
-    design = load_config(config)
-    for table in tables([design, *map(load_config, design.machine.networks)]):
+    for table in tables(with_networks(load_config(config))):
         Console().print(table)
 
 

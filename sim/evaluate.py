@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from export.artifact import Network
+from export.checked import ConfigError
 from model.data import load_images
 from sim.golden import predict
 
@@ -24,8 +25,11 @@ def accuracy(network: Network, split: str, limit: int | None = None) -> dict:
     Raises
     ------
     ConfigError
-        If there is no data that the network takes.
+        If the network does not classify, or there is no data that it takes.
     """
+    if network.config.output != "class":
+        raise ConfigError(f"accuracy is that of a network that classifies, not of one whose output "
+                          f"is {network.config.output}")
     images, labels = (part[:limit] for part in load_images(network.config, split))
     batches = [images[k:k + BATCH] for k in range(0, len(images), BATCH)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:

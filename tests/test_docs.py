@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from export.descriptor import FIELDS
+from export.registers import register_map
 from sim.cli import main
+from tests.test_registers import MACHINE
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -56,6 +58,18 @@ def test_networks_loaded(tmp_path, monkeypatch, capsys):
                                     for each in lines)
 
 
+@pytest.mark.slow
+def test_three_tasks_on_one_machine(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert do("machine.md") == ["toml", "toml", "toml", "sh", "python", "sh", "python"]
+    out = capsys.readouterr().out
+    for name in ("label", "patch", "boxes"):
+        assert f"build/label: {name}: 3 frames equal to the golden model in every layer" in out
+    assert "slot 1: boxes, network " in out
+    said = re.findall(r"print\(.*\) +# (.*)", (DOCS / "machine.md").read_text())
+    assert len(said) == 2 and all(f"{answer}\n" in out for answer in said)
+
+
 def test_the_descriptor_s_fields_are_those_of_the_table():
     text = (DOCS / "formats.md").read_text()
     table = text[text.index("| field | what it says |"):].split("\n\n")[0]
@@ -63,3 +77,17 @@ def test_the_descriptor_s_fields_are_those_of_the_table():
         field.name for field in FIELDS]
     for field in FIELDS:
         assert f"| `{field.name}` | {field.text} |" in text
+
+
+def test_the_registers_are_those_of_the_table():
+    text = (DOCS / "axi.md").read_text()
+    table = text[text.index("| offset | register |"):].split("\n\n")[0]
+    registers = register_map(MACHINE).registers
+    said = re.findall(r"^\| (0x\w+) \| `(\w+)` \| (\w+) \| (.*) \|$", table, re.MULTILINE)
+    assert said == [(f"0x{each.offset:02X}", each.name, each.access, each.text)
+                    for each in registers if not each.name.startswith("HASH")]
+    fields = re.findall(r"^\| \| `(\w+)`, bit (\d+)( \.\.\.)? \|(?: (\w+))? \| (.*) \|$", table,
+                        re.MULTILINE)
+    assert fields == [(field.name, str(field.lowest), " ..." if field.name in ("CHANNELS", "NUMBER")
+                       else "", field.access or "", field.text)
+                      for each in registers for field in each.fields if field.bits < 32]

@@ -1,6 +1,7 @@
 """The whole engine in Amaranth's simulator: every code of every layer, and every cycle."""
 
 import random
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -17,6 +18,7 @@ from sim import golden
 from sim.results import difference
 from sim.samples import extreme_network, random_images, random_network
 from sim.streams import simulate
+from tests import designs
 
 
 def design(layers: list[dict], array: tuple, *, height=6, width=5, channels=3, **network):
@@ -271,6 +273,25 @@ def test_full_accumulators(value, mode):
     network = extreme_network(config.network, value)
     images = np.stack([np.full((6, 5, 1), level, np.uint8) for level in (255, 0)])
     check(config, network, images)
+
+
+@pytest.mark.parametrize("out_bits", [2, 8])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_values_clip_at_both_ends(out_bits, sign):
+    """Sums and biases that only just, and by far, leave the range; the largest that there are."""
+    config = designs.design([], (3, 4, 2), height=2, width=2, channels=1, operations=[
+        conv(3, 3, 3, name="a"),
+        {"kind": "map", "name": "end", "channels": 9, "weight_bits": 3, "out_bits": out_bits}])
+    network, peak = extreme_network(config.network, 2 * sign), 2**(out_bits - 1)
+    first, last = network.layers  # all codes are 7, and a value is the bias and 42 or -42
+    limit = Hardware.of([Program(config)]).bias_peak
+    bias = np.array([-limit, -peak - 1, -peak, -1, 0, peak - 1, peak, limit, 1], np.int32)
+    bias[1:7] -= 42 * sign
+    network = replace(network, layers=(first, replace(last, bias=bias)))
+    run = check(config, network, random_images(config.network, 2, 1))
+    assert run.results[1][:, 1, 1].tolist() == [
+        -peak, -peak, -peak, -1, 0, peak - 1, peak - 1, peak - 1,
+        max(-peak, min(peak - 1, 42 * sign + 1))]
 
 
 def test_one_pixel():

@@ -117,6 +117,14 @@ def test_missing_weights(design, capsys):
     assert capsys.readouterr().err == "error: none.npz: no such file\n"
 
 
+def test_codes_have_no_accuracy(design, capsys):
+    text = DESIGN.replace("classes = 10\n", "")
+    Path("small.toml").write_text(text)
+    assert evaluate("--weights", "random") == 2
+    assert capsys.readouterr().err == ("error: accuracy is that of a network that classifies, not "
+                                       "of one whose output is codes\n")
+
+
 @pytest.mark.parametrize("module", ["sim.evaluate", "sim.samples", "model.data", "sim.cli"])
 def test_needs_neither_torch_nor_amaranth(module):
     code = f"import sys; sys.modules['torch'] = sys.modules['amaranth'] = None; import {module}"

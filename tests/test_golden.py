@@ -8,7 +8,7 @@ import pytest
 
 from export.artifact import ALPHABET, Layer, Network
 from export.config import ConfigError
-from export.network import ConvConfig, SumConfig
+from export.network import ConvConfig, MapConfig, SumConfig
 from sim import golden
 from sim.samples import extreme_network, random_images, random_network
 from tests.designs import conv, network, total
@@ -65,10 +65,11 @@ def conv_by_taps(layer, x, pad) -> np.ndarray:
 
 
 def run_by_pixels(network, image):
-    """Codes and sums of every operation of one image, in Python integers from the contract."""
-    shape = network.config
-    found = {"pixels": [[[int(image[r, c, k]) for c in range(shape.width)]
-                         for r in range(shape.height)] for k in range(shape.channels)]}
+    """Every operation's result for one image, in Python integers from the contract."""
+    shape, fold = network.config, network.config.fold
+    found = {"pixels": [[[int(image[r + dy, c + dx, k]) for c in range(0, shape.width, fold)]
+                         for r in range(0, shape.height, fold)]
+                        for dy in range(fold) for dx in range(fold) for k in range(shape.channels)]}
     for layer in network.layers:
         config, weight = layer.config, layer.weight.tolist()
         x = [plane for name in config.inputs for plane in found[name]]
@@ -86,14 +87,16 @@ def run_by_pixels(network, image):
             return x[i][r][c] if 0 <= r < height and 0 <= c < width else pad
 
         codes = []
+        low, high = ((-2**(config.out_bits - 1), 2**(config.out_bits - 1) - 1)
+                     if config.kind == "map" else (0, 2**config.code_bits - 1))
         for o in range(config.channels):
             first = o // per_group * inputs
-            codes.append([[min(2**config.code_bits - 1, max(0, (int(layer.bias[o]) + sum(
+            codes.append([[min(high, max(low, (int(layer.bias[o]) + sum(
                 weight[o][i][dy][dx] * pixel(first + i, r + dy - edge, c + dx - edge)
                 for i in range(inputs) for dy in range(config.kernel)
                 for dx in range(config.kernel))) // 2**layer.shift))
                 for c in range(width)] for r in range(height)])
-        if config.pool:
+        if config.kind == "conv" and config.pool:
             codes = [[[max(plane[r][c], plane[r + 1][c], plane[r][c + 1], plane[r + 1][c + 1])
                        for c in range(0, width - 1, 2)] for r in range(0, height - 1, 2)]
                      for plane in codes]
@@ -150,6 +153,28 @@ def test_activation_levels(bits, levels):
     assert codes.ravel().tolist() == [0, 0, 0, 0, 1, levels - 1, levels - 1, levels - 1]
 
 
+@pytest.mark.parametrize("bits", [2, 5, 8])
+def test_values_are_floored_then_clipped_with_sign(bits):
+    config = MapConfig(name="x", inputs=("a",), channels=1, weight_bits=3, out_bits=bits)
+    layer = Layer(config, np.ones((1, 1, 1, 1), np.int8), np.array([-3], np.int32), 2)
+    acc = np.arange(-600, 600, dtype=np.int32)
+    values = golden.values(layer, acc.reshape(1, 1, 30, 40))
+    assert values.dtype == np.int8
+    peak = 2**(bits - 1)
+    wanted = [min(peak - 1, max(-peak, (a - 3) // 4)) for a in acc.tolist()]
+    assert values.ravel().tolist() == wanted
+
+
+@pytest.mark.parametrize("side", [1, 2, 4])
+def test_blocks_of_pixels_are_folded_into_channels(side):
+    images = random_images(network([conv("a", 1, 1, 1)], height=8, width=12, channels=3), 2, side)
+    folded = golden.fold(images, side)
+    assert folded.shape == (2, 3 * side**2, 8 // side, 12 // side)
+    for n, y, x, c in itertools.product(range(2), range(8), range(12), range(3)):
+        channel = (y % side * side + x % side) * 3 + c
+        assert folded[n, channel, y // side, x // side] == images[n, y, x, c]
+
+
 @pytest.mark.parametrize("height, width", [(2, 2), (3, 3), (4, 7), (5, 2), (9, 8)])
 def test_pool_is_the_maximum(height, width):
     codes = np.random.default_rng(5).integers(0, 8, (2, 3, height, width), np.uint8)
@@ -194,6 +219,79 @@ def test_classifier_sums_over_many_pixels():
     config = network([conv("a", 1, 3, 3, kernel=1)], height=200, width=300, channels=1, classes=2)
     trace = golden.run(extreme_network(config, 2), np.zeros((1, 200, 300, 1), np.uint8))
     assert trace.scores.tolist() == [[2 * 7 * 60000] * 2]
+
+
+def map_of(weight, bias, shift, out_bits) -> Layer:
+    config = MapConfig(name="x", channels=len(weight), weight_bits=3, out_bits=out_bits)
+    return Layer(config, weight, np.array(bias, np.int32), shift)
+
+
+@pytest.mark.parametrize("out_bits", range(2, 9))
+@pytest.mark.parametrize("shift", [0, 3, 15])
+def test_values_are_floor_then_clip(out_bits, shift):
+    """In float64, around both ends and around zero, and at the ends of an accumulator."""
+    layer = map_of(np.ones((3, 1, 1, 1), np.int8), [0, -5, 77], shift, out_bits)
+    peak = 2**(out_bits - 1)
+    near = [level * 2**shift + off for level in (-peak - 1, -peak, -1, 0, 1, peak - 1, peak)
+            for off in (-1, 0, 1)]
+    acc = np.array([*near, -2**30, 2**30], np.int32).reshape(1, 1, 1, -1).repeat(3, 1)
+    came = golden.values(layer, acc)
+    assert came.dtype == np.int8 and came.shape == acc.shape
+    wanted = np.floor((acc + np.float64(layer.bias)[:, None, None]) / 2.0**shift)
+    np.testing.assert_array_equal(came, np.clip(wanted, -peak, peak - 1))
+    assert {came.min(), came.max()} == {-peak, peak - 1}
+
+
+@pytest.mark.parametrize("side, shape", [(1, (2, 3, 5, 4)), (2, (3, 4, 6, 1)), (2, (1, 2, 2, 16)),
+                                         (4, (2, 8, 4, 3)), (4, (1, 4, 12, 1))])
+def test_fold_pixel_by_pixel(side, shape):
+    images = np.random.default_rng(side).integers(0, 256, shape).astype(np.uint8)
+    count, height, width, channels = shape
+    folded = golden.fold(images, side)
+    assert folded.dtype == np.uint8
+    assert folded.shape == (count, channels * side**2, height // side, width // side)
+    for n, y, x, c in np.ndindex(shape):
+        place = (y % side * side + x % side) * channels + c
+        assert folded[n, place, y // side, x // side] == images[n, y, x, c]
+
+
+@pytest.mark.parametrize("fold", [1, 2])
+@pytest.mark.parametrize("out_bits", [2, 5, 8])
+def test_map_of_values_by_pixels(fold, out_bits):
+    """Python integers from the folded pixels on; there is no class and no code of the last one."""
+    config = network([], height=6, width=8, channels=2, fold=fold, operations=[
+        conv("a", 5, 3, 3), conv("b", 4, 2, 2, pool=True),
+        {"kind": "map", "name": "end", "channels": 3, "weight_bits": 3, "out_bits": out_bits}])
+    made, images = random_network(config, out_bits), random_images(config, 3, fold)
+    trace = golden.run(made, images)
+    assert list(trace.codes) == ["a", "b"] and trace.sums == {}
+    assert trace.values.dtype == np.int8
+    for n, image in enumerate(images):
+        wanted = run_by_pixels(made, image)
+        assert trace.values[n].tolist() == wanted["end"]
+        assert {name: codes[n].tolist() for name, codes in trace.codes.items()} == {
+            name: wanted[name] for name in "ab"}
+
+
+def test_codes_may_be_the_result():
+    config = network([], operations=[conv("a", 4, 3, 3), conv("b", 6, 2, 2)])
+    made, images = random_network(config, 1), random_images(config, 4, 1)
+    trace = golden.run(made, images)
+    assert list(trace.codes) == ["a", "b"] and trace.sums == {} and trace.values is None
+    assert [run_by_pixels(made, image)["b"] for image in images] == trace.codes["b"].tolist()
+
+
+@pytest.mark.parametrize("last, levels", [
+    (conv("end", 7, 2, 1), range(2)), (conv("end", 7, 3, 3, pool=True), range(8)),
+    ({"kind": "map", "name": "end", "channels": 7, "weight_bits": 3, "out_bits": 2}, range(-2, 2)),
+    ({"kind": "map", "name": "end", "channels": 7, "weight_bits": 3, "out_bits": 4},
+     range(-8, 8))])
+def test_random_networks_use_every_level_of_their_output(last, levels):
+    config = network([], height=8, width=8, operations=[conv("a", 8, 3, 3), last])
+    for seed in range(4):
+        trace = golden.run(random_network(config, seed), random_images(config, 30, seed))
+        came = trace.codes["end"] if trace.values is None else trace.values
+        assert set(np.unique(came)) == set(levels)
 
 
 # ---- whole networks

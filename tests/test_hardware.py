@@ -8,7 +8,7 @@ import pytest
 
 from export.checked import MESSAGE
 from export.config import ConfigError
-from export.hardware import Hardware
+from export.hardware import Hardware, PixelFormat
 from export.pack import pack
 from export.program import Program
 from hw.engine import Engine
@@ -129,8 +129,19 @@ def test_words_of_another_width_do_not_fit():
     """Even if there is more room: the memory's segments end elsewhere."""
     program, hardware = machine(GATED)
     (bits, depth), *rest = hardware.weights
-    with pytest.raises(ConfigError, match=r"words of weights, by their bits: needs \(\("):
+    with pytest.raises(ConfigError, match=rf": stored words of weights: needs {depth} of {bits} "
+                                          rf"bits, .*, has {10 * depth} of {bits + 1} bits, "):
         replace(hardware, weights=((bits + 1, 10 * depth), *rest)).check(program)
+
+
+def test_formats_are_said_in_words():
+    program, hardware = machine(PLAIN)
+    gray = PixelFormat(1, 4, 1, 1)
+    with pytest.raises(ConfigError, match=r": pixel formats: needs 3 channels, fold 1, 1 in a "
+                                          r"word, has 1 channels, fold 4, 1 in a word$"):
+        replace(hardware, pixels=frozenset([gray])).check(program)
+    with pytest.raises(ConfigError, match=r"has 1 channels, fold 2, 3 in a word; 1 channels, "):
+        replace(hardware, pixels=frozenset([gray, PixelFormat(1, 2, 1, 3)])).check(program)
 
 
 @pytest.mark.parametrize("array", [(3, 4, 2), (2, 8, 2), (2, 4, 1), (2, 4, 2, (1, 3)),

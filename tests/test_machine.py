@@ -16,19 +16,7 @@ from hw.verilog import write_verilog
 from sim import golden
 from sim.samples import random_images, random_network
 from sim.verilog import Job, Load, run_jobs
-from tests.designs import conv, design
-
-GENERATED = {"kernel": 1, "generator": {"outputs": 4, "inputs": 4}}
-SMALL = [  # classes with and without gates, codes, values; formats of all kinds
-    design([conv("a", 8, 3, 3, pool=True), conv("b", 9, 1, 3), conv("c", 8, 2, 3, **GENERATED)],
-           (3, 4, 2), height=6, width=6),
-    design([conv("a", 4, 2, 2), conv("b", 4, 3, 3, skip="a", gate="mux"),
-            conv("c", 8, 2, 2, inputs=["a", "b"], skip="b", gate="or")], (3, 4, 2),
-           height=7, width=5, channels=2, pad=7, classes=5),
-    design([], (3, 4, 2), height=8, width=12, fold=2, operations=[
-        conv("a", 6, 3, 3), conv("b", 7, 2, 2, pool=True)]),
-    design([], (3, 4, 2), height=8, width=8, channels=1, fold=4, pad=200, operations=[
-        conv("a", 5, 2, 3), {"kind": "map", "name": "b", "channels": 6, "weight_bits": 3}])]
+from tests.designs import SMALL
 
 
 def machine_for(configs, **machine):

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from export.area import estimate
+from export.build import size, with_networks
 from export.config import ConfigError, load_config
+from export.cost import Cost
 from hw import synth
 from hw.devices import DEVICES
 from hw.verilog import write_verilog
@@ -106,8 +109,38 @@ def test_engine_of_another_design_is_refused(folder, capsys):
     (folder / "engine.json").write_text(json.dumps(
         ENGINE | {"name": "other", "hash": {"config": "0", "weights": "abc"}}))
     assert synthesise(folder) == 2
-    assert "holds the engine of 'other', or of an earlier configuration" in refused(capsys)
+    assert "holds the engine of 'other', or of another configuration" in refused(capsys)
     assert not (folder / "report.json").exists()
+
+
+def test_an_engine_of_several_networks(tmp_path, monkeypatch):
+    """Its area is that of the whole machine; all of its networks count."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(synth, "synthesise", lambda *_: dict.fromkeys(
+        ("lut4", "carry", "ff", "block_ram", "dsp", "logic"), 0))
+    text = """
+array = {rows = 2, columns = 2, words = 1}
+[network]
+height = 4
+width = %d
+channels = 1
+layers = [{name = "a", channels = 2, weight_bits = 3, code_bits = 3}]
+"""
+    Path("one.toml").write_text(text % 4 + """[machine]
+memory = "ram"
+networks = ["two.toml"]
+""")
+    Path("two.toml").write_text(text % 2000)
+    with pytest.raises(SystemExit):
+        main(["generate", "one.toml", "--weights", "none"])
+    folder = Path("build/one")
+    found = synth.report(load_config("one.toml"), folder)
+    hardware, _ = size(with_networks(load_config("one.toml")))
+    assert found["estimated"] == estimate(hardware, "ecp5").cells
+    assert found["estimated"] != estimate(Cost.of(load_config("one.toml")).hardware, "ecp5").cells
+    Path("two.toml").write_text(text % 1000)
+    with pytest.raises(ConfigError, match="holds the engine of 'one', or of another configuration"):
+        synth.report(load_config("one.toml"), folder)
 
 
 def test_a_yosys_that_fails_is_told_in_one_line(folder, capsys):
