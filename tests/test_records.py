@@ -41,8 +41,10 @@ def simulate(dut, bench):
 
 
 def test_one_program_in_rom_has_a_constant_record():
+    """Without the ends of its rows, by which two programs of one format would differ."""
     hardware, records = machine("rom", 1)
     dut = Records(hardware, records)
+    wanted = {name: 0 if name.endswith("_end") else value for name, value in records[0].items()}
 
     async def bench(ctx):
         for taken, free in [(0, 0), (1, 0), (0, 0), (0, 1), (1, 1)]:
@@ -50,7 +52,7 @@ def test_one_program_in_rom_has_a_constant_record():
             ctx.set(dut.free, free)
             await ctx.delay(1e-6)
             assert (ctx.get(dut.accept), ctx.get(dut.unloaded)) == (1, 0)
-            assert ctx.get(dut.record).as_bits() == record_word(hardware, records[0])
+            assert ctx.get(dut.record).as_bits() == record_word(hardware, wanted)
 
     simulator = Simulator(dut)
     simulator.add_testbench(bench)
