@@ -11,7 +11,7 @@ TEST := .venv/bin/python -m pytest -q
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo quick test regress verilog simulate estimate synth eval train plots lint bench clean
+.PHONY: help demo quick test regress verilog simulate estimate synth pnr eval train plots lint bench clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ simulate: .venv/.base  ## run random frames through the Verilog and compare ever
 
 synth: verilog  ## map the engine to the configured FPGA and report its size
 	@$(RUN) synth "$$CONFIG"
+
+pnr: verilog .venv/.pnr  ## place and route it: the clock, and frames per second that follow
+	@$(RUN) pnr "$$CONFIG"
 
 eval: .venv/.base  ## measure the accuracy of the integer network on CIFAR-10
 	@$(RUN) evaluate "$$CONFIG"
@@ -74,7 +77,7 @@ clean:  ## remove what was generated, but neither trained networks, data nor .ve
 	@.venv/bin/pip install -qq --disable-pip-version-check --editable '.'
 	@touch $@
 
-.venv/.train .venv/.test .venv/.lint: .venv/.%: .venv/.base
+.venv/.train .venv/.pnr .venv/.test .venv/.lint: .venv/.%: .venv/.base
 	@echo "install into .venv: $*"
 	@.venv/bin/pip install -qq --disable-pip-version-check --editable '.[$*]'
 	@touch $@

@@ -68,7 +68,6 @@ ERRORS = {
     "ice40": "fitted to 7 engines; error of one that is left out: logic 6 "
             "% (rms), 12 % (most), registers 7 %, 16 %; block RAMs within 1 there",
 }
-DEVICES = {"ecp5": "LFE5U-85F", "ice40": "iCE40UP5K"}
 BLOCKS = {  # words and bits of a block RAM
     "ecp5": ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1)),
     "ice40": ((256, 16), (512, 8), (1024, 4), (2048, 2))}
@@ -80,13 +79,12 @@ class Area:
     """Estimated cells: `lut4` (LUT4 and two per carry cell; on iCE40 logic cells), `ff`,
     `block_ram`."""
 
-    device: str
     cells: dict[str, int]
     error: str
 
 
 def estimate(hardware: Hardware, family: str) -> Area:
-    """The area of a machine on a device of `family`, "ecp5" or "ice40"."""
+    """The area of a machine on any device of `family`, "ecp5" or "ice40"."""
     array = hardware.array
     size = array.words, hardware.acc_bits, 1
     cells = {}
@@ -100,7 +98,7 @@ def estimate(hardware: Hardware, family: str) -> Area:
     error = ERRORS[family]
     if hardware.memory == "ram" or hardware.programs > 1 or hardware.result_words:
         error += "; the logic of loading, records and results in words is not counted"
-    return Area(DEVICES[family], {**cells, "block_ram": blocks}, error)
+    return Area({**cells, "block_ram": blocks}, error)
 
 
 def _around(hardware: Hardware, family: str, kind: str) -> tuple[float, ...]:

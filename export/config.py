@@ -23,6 +23,8 @@ from export.network import NetworkConfig
 DIGITS_OF_PIXEL = {3: 3, 2: 4, 1: 8}
 FILE_LIMIT = 2**20  # bytes of a TOML file
 MAX_PROGRAMS = 64
+# By family, the usual one first.
+DEVICES = {"ecp5": ("LFE5U-85F", "LFE5U-45F", "LFE5U-25F"), "ice40": ("iCE40UP5K", "iCE40HX8K")}
 Positive, Natural = count(2**31), count(2**31, 0)
 
 
@@ -89,7 +91,30 @@ class TargetConfig(Frozen):
     """Where the engine will run."""
 
     family: Literal["ecp5", "ice40"] = "ecp5"
-    clock_mhz: Annotated[float, Field(gt=0)] = 50.0
+    device: str = ""  # one of the family's `DEVICES`; default: its first
+    speed: Literal[6, 7, 8] | None = None  # grade, of ecp5 only; default: 6, the slowest
+    clock_mhz: Annotated[float, Field(gt=0)] = 50.0  # wanted; only place and route measures one
+
+    @model_validator(mode="after")
+    def _of_the_family(self):
+        names = DEVICES[self.family]
+        if self.device and self.device not in names:
+            raise ValueError(f"device must be {' or '.join(names)} for {self.family}, "
+                             f"not {shown(self.device)}")
+        if self.speed and self.family != "ecp5":
+            raise ValueError(f"speed is a grade of ecp5, there is none for {self.family}, "
+                             f"not {self.speed}")
+        return self
+
+    @property
+    def part(self) -> str:
+        """Name of the device."""
+        return self.device or DEVICES[self.family][0]
+
+    @property
+    def grade(self) -> int | None:
+        """Speed grade of the device, if it has any."""
+        return (self.speed or 6) if self.family == "ecp5" else None
 
 
 class TrainConfig(Frozen):
@@ -99,6 +124,9 @@ class TrainConfig(Frozen):
     teacher_epochs: Natural = 0  # of the float network before it
     code_epochs: Natural = 0  # of `epochs`, with codes but not weights rounded
     distillation: Annotated[float, Field(ge=0, le=1)] = 0.0  # the teacher's share of the loss
+    # Who that is: the float network, for the epochs behind its own; or, for all, another one whose
+    # logits `hexlane train-teacher` has written down, of views that take the place of augmentation.
+    teacher: Literal["float", "table"] = "float"
     temperature: Annotated[float, Field(gt=0)] = 2.0
     batch: Positive = 250
     learning_rate: Annotated[float, Field(gt=0)] = 0.01  # peak
@@ -123,8 +151,11 @@ class TrainConfig(Frozen):
 
     @model_validator(mode="after")
     def _taught(self):
-        if self.distillation and not self.teacher_epochs:
+        table = self.teacher == "table"
+        if self.distillation and not (self.teacher_epochs or table):
             raise ValueError("distillation needs teacher_epochs")
+        if table and (self.cutout or not self.distillation):
+            raise ValueError("teacher = \"table\" needs distillation and no cutout")
         if self.code_epochs >= self.epochs:
             raise ValueError(f"code_epochs must be fewer than the {self.epochs} epochs, "
                              f"not {self.code_epochs}")

@@ -127,22 +127,8 @@ class Host:
             If a result does not come in time, or is none.
         """
         header = self._loaded(slot).header
-        self.transport.select(slot)
-        results = []
-        for n, pixels in enumerate(frames(header.frame, images)):
-            where = f"slot {slot}: {header.name}: frame {n}"
-            if not self.transport.send(pixels):
-                raise HostError(f"{where}: its pixels were not taken{self._said()}")
-            words = self.transport.receive(self.seconds)
-            if words is None:
-                raise HostError(f"{where}: no result within {self.seconds:g} s{self._said()}")
-            try:
-                results.append(parse_result(header.output, words))
-            except HostError as error:
-                raise HostError(f"{where}: {error}{self._said()}") from error
-            if said := self._said():
-                raise HostError(f"{where}{said}")
-        return results
+        return run_frames(self.transport, slot, header.name, header.frame, header.output, images,
+                          self.seconds)
 
     def _loaded(self, slot: int) -> Image:
         if slot not in self.loader.programs:
@@ -156,8 +142,35 @@ class Host:
         if "load_error" in (said := self.transport.flags()):
             raise HostError(f"{what}: not loaded{_texts(said)}")
 
-    def _said(self) -> str:
-        return _texts(self.transport.flags())
+
+def run_frames(transport: Transport, slot: int, name: str, frame: Frame, output: Output,
+               images: np.ndarray, seconds: float) -> list[Result]:
+    """Results of images uint8 [N, H, W, C] with the program in a slot, one after the other.
+
+    Raises
+    ------
+    ConfigError
+        If the images are not as `frame` says.
+    HostError
+        If a result does not come within `seconds`, or is none.
+    """
+    transport.select(slot)
+    results = []
+    for n, pixels in enumerate(frames(frame, images)):
+        where = f"slot {slot}: {name}: frame {n}"
+        if not transport.send(pixels):
+            raise HostError(f"{where}: its pixels were not taken{_texts(transport.flags())}")
+        words = transport.receive(seconds)
+        said = _texts(transport.flags())
+        if words is None:
+            raise HostError(f"{where}: no result within {seconds:g} s{said}")
+        try:
+            results.append(parse_result(output, words))
+        except HostError as error:
+            raise HostError(f"{where}: {error}{said}") from error
+        if said:
+            raise HostError(f"{where}{said}")
+    return results
 
 
 def _texts(flags: set[str]) -> str:

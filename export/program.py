@@ -19,7 +19,7 @@ class LayerProgram(Loops):
     in_base: int
     pad: int = 0  # pixel value outside of the image; of codes 0
     out_base: int = 0
-    out_mode: int = 1  # word precision of those that read the output
+    out_mode: int = 0  # word precision of those that read the output
     out_slots: int = 0
     units: int = 0  # of channels that leave per pixel, if it is the last one and no sum
     out_pixels: int = 0  # ... and the pixels

@@ -6,19 +6,20 @@ from pathlib import Path
 from rich.table import Table
 
 from export.words import operands
+from hw.devices import DEVICES
 from hw.pe import ProcessingElement
-from hw.synth import DEVICES, synthesise
+from hw.synth import map_netlist, sizes
 from hw.verilog import write_verilog
 
 SETS = [(1, 2, 3), (1, 2), (3,), (2,), (1,)]
-DEVICE = DEVICES["ecp5"]
+DEVICE = DEVICES["LFE5U-85F"]
 BUILD = Path("build/bench")
 
 
 def cost(pe: ProcessingElement) -> dict[str, int]:
     """Cells of one processing element; `total` is LUT4 and two for each carry cell."""
     write_verilog(pe, BUILD, "pe")
-    cells = synthesise(BUILD, DEVICE, "pe")
+    cells = sizes(map_netlist(BUILD, DEVICE, "pe"), DEVICE)
     return {**cells, "total": cells["lut4"] + 2 * cells["carry"]}
 
 

@@ -2,7 +2,8 @@
 
 `engine.v` is the netlist, the `.mem` files beside it are its ROM contents, `engine.json` says what
 they are: ports, parameters, memory map, cycles per layer, and the hash of what they came from.
-:mod:`hw.package` has the files for FuseSoC, LiteX and the like.
+With AXI, the register map lies beside it. :mod:`hw.package` has the files for FuseSoC, LiteX and
+the like.
 """
 
 import hashlib
@@ -18,10 +19,13 @@ from export.config import Config, ConfigError
 from export.cost import Cost
 from export.descriptor import layer_fields
 from export.hardware import Hardware
+from export.image import Frame, output_of
 from export.machine import describe_machine
 from export.pack import pack
 from export.program import Program
+from export.registers import FILES, register_map
 from export.sections import memories
+from hw.axi import AxiEngine
 from hw.engine import Engine
 from hw.epilogue import probe_layout
 from hw.output import result_layout
@@ -29,25 +33,28 @@ from hw.package import WRITERS, package
 from hw.verilog import memory_files, write_verilog
 
 TOP = "engine"
+BUSES = "stream", "axi"
 
 
-def describe(engine: Engine, machine: Build, config: Config, top: str = TOP) -> dict:
+def describe(engine: wiring.Component, machine: Build, config: Config, top: str = TOP,
+             bus: str = BUSES[0]) -> dict:
     """Contents of `engine.json`; all cycles are computed, none is simulated."""
     hardware, array = machine.hardware, machine.hardware.array
     network = machine.networks[0]
     memory = Cost(machine.programs[0], hardware).memory_bits
-    programs = [program_facts(program, hardware, made, config.target.clock_mhz)
+    programs = [program_facts(program, hardware, made)
                 for program, made in zip(machine.programs, machine.networks, strict=True)]
     for slot in range(machine.held):
         programs[slot]["slot"] = slot
     return {
         "name": config.name,
         "top": top,
+        "bus": bus,
         "measured": network and network.record.get("measured"),  # accuracy, as kept with weights
         "hash": hashes(config, machine),
         "ports": ports(engine.signature),
-        "result": layout(result_layout(hardware)),
-        "probe": layout(probe_layout(hardware)),
+        **({"result": layout(result_layout(hardware)), "probe": layout(probe_layout(hardware))}
+           if bus == "stream" else {}),
         "parameters": {
             "rows": array.rows, "columns": array.columns, "words": array.words,
             "precisions": list(array.precisions), "accumulator_bits": hardware.acc_bits,
@@ -66,7 +73,6 @@ def describe(engine: Engine, machine: Build, config: Config, top: str = TOP) -> 
                             "width": hardware.value_bits * array.unit}}
                if hardware.output_words else {}),
         },
-        "clock_mhz": config.target.clock_mhz,
         "activation_memory_bits": memory["activations"],
         "skip_memory_bits": memory["skips"],
         **programs[0],
@@ -75,15 +81,16 @@ def describe(engine: Engine, machine: Build, config: Config, top: str = TOP) -> 
     }
 
 
-def program_facts(program: Program, hardware: Hardware, network: Network | None,
-                  clock_mhz: float) -> dict:
+def program_facts(program: Program, hardware: Hardware, network: Network | None) -> dict:
     """What `engine.json` says of each program."""
     cost = Cost(program, hardware)
-    stored = cost.stored_bits
+    stored, shape = cost.stored_bits, program.config.network
     return {
         "name": program.config.name,
         "weights": network and network.digest,
-        "output": program.config.network.output,
+        "output": shape.output,
+        "frame": {side: getattr(shape, side) for side in Frame.model_fields},
+        "gives": output_of(shape, hardware).model_dump(),
         "layers": [{
             "name": layer.name, "word_bits": layer.mode, "taps_per_word": layer.taps_per_word,
             "input_address": layer.in_base, "input_slots": layer.slots,
@@ -95,7 +102,7 @@ def program_facts(program: Program, hardware: Hardware, network: Network | None,
         "cycles_per_frame": cost.frame_cycles,
         "cycles_to_leave": cost.output_cycles,  # of a result that is always taken at once
         "array_use": round(cost.hidden_use, 4),  # of the layers between the first and the sums
-        "frames_per_second": round(clock_mhz * 1e6 / cost.frame_period, 1),
+        "frame_period": cost.frame_period,  # cycles from result to result
         "weight_bits": stored["weights"],
         "bias_bits": stored["biases"],
         "program_bits": stored["program"],
@@ -126,13 +133,15 @@ def generator_hash() -> str:
     return sha.hexdigest()
 
 
-def up_to_date(config: Config, machine: Build, folder: Path, top: str = TOP) -> dict | None:
+def up_to_date(config: Config, machine: Build, folder: Path, top: str = TOP,
+               bus: str = BUSES[0]) -> dict | None:
     """What `engine.json` says, if it is of this design, these weights and this generator."""
     try:
         facts = json.loads((folder / f"{top}.json").read_text())
         same = facts["hash"] == hashes(config, machine)
-        same &= (facts["name"], facts["clock_mhz"]) == (config.name, config.target.clock_mhz)
+        same &= (facts["name"], facts["bus"]) == (config.name, bus)
         files = [f"{top}.v", *memory_files(folder / f"{top}.v"), *(top + each for each in WRITERS)]
+        files += [top + each for each in FILES if bus == "axi"]
         return facts if same and all((folder / file).is_file() for file in files) else None
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
@@ -157,33 +166,38 @@ def _leaves(signature: wiring.Signature, path=()):
 
 
 def generate(config: Config, network: Network, folder: Path,
-             hardware: Hardware | None = None, top: str = TOP) -> dict:
+             hardware: Hardware | None = None, top: str = TOP, bus: str = BUSES[0]) -> dict:
     """Writes a machine for one network, see :func:`generate_machine`.
 
     The machine is `hardware`, or the smallest one that runs the network.
     """
     if hardware is None:
-        return generate_machine(config, build([config], [network]), folder, top)
+        return generate_machine(config, build([config], [network]), folder, top, bus)
     program = hardware.place(config)
     machine = Build(hardware=hardware, programs=(program,), networks=(network,),
                       images=pack(program, hardware, network))
-    return generate_machine(config, machine, folder, top)
+    return generate_machine(config, machine, folder, top, bus)
 
 
-def generate_machine(config: Config, machine: Build, folder: Path, top: str = TOP) -> dict:
+def generate_machine(config: Config, machine: Build, folder: Path, top: str = TOP,
+                     bus: str = BUSES[0]) -> dict:
     """Writes the design into `folder` and returns what `engine.json` says.
 
     The same configuration, weights and machine give the same bytes. Another `top` than "engine"
     names the files and leads the names of all modules and memory files, so that two engines can be
-    in one design.
+    in one design. Its ports are streams or, with `bus` "axi", those of :class:`hw.axi.AxiEngine`.
 
     Raises
     ------
     ConfigError
         If the folder cannot be written, or `top` is no name of a module.
     """
-    engine = Engine(machine.hardware, machine.images)
-    facts, array = describe(engine, machine, config, top), config.array
+    engine, beside = Engine(machine.hardware, machine.images, framed=bus == "axi"), {}
+    if bus == "axi":
+        registers = register_map(describe_machine(machine.hardware))
+        engine = AxiEngine(engine, registers)
+        beside = {top + ending: write(registers, top) for ending, write in FILES.items()}
+    facts, array = describe(engine, machine, config, top, bus), config.array
     header = [
         f"Hexlane engine '{config.name}': {array.rows} x {array.columns} processing elements of "
         f"{array.words} words, precisions {list(array.precisions)}",
@@ -202,7 +216,10 @@ def generate_machine(config: Config, machine: Build, folder: Path, top: str = TO
     try:
         write_verilog(engine, folder, top, header, memory_prefix="" if top == TOP else f"{top}_",
                       beside=lambda memories: {f"{top}.json": json.dumps(facts, indent=1) + "\n",
-                                               **package(facts, memories)})
+                                               **package(facts, memories), **beside})
+        for ending in FILES:  # of an engine with AXI that was here before
+            if top + ending not in beside:
+                (folder / f"{top}{ending}").unlink(missing_ok=True)
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be written: {error.strerror}") from error
     return facts

@@ -61,9 +61,23 @@ def instance(facts: dict, memories: Sequence[str]) -> str:
 
 
 def litex(facts: dict, memories: Sequence[str]) -> str:
-    """LiteX module: streams are endpoints, all other ports signals."""
+    """LiteX module: streams are endpoints, AXI4-Lite is a bus, all other ports signals."""
     signals, wires = [], {"clk": 'ClockSignal("sys")', "rst": 'ResetSignal("sys")'}
+    if facts["bus"] == "axi":
+        bits = {port: about["bits"] for port, about in facts["ports"].items()}
+        signals = [f'self.sink = stream.Endpoint([("data", {bits["s_axis_tdata"]})])',
+                   'self.source = stream.Endpoint([("data", 32)])',
+                   "self.bus = axi.AXILiteInterface(data_width=32, "
+                   f"address_width={bits['s_axil_awaddr']})"]
+        for port in bits:
+            for part, name in (("s_axis_t", "self.sink"), ("m_axis_t", "self.source"),
+                               *((f"s_axil_{channel}", f"self.bus.{channel}")
+                                 for channel in ("aw", "w", "b", "ar", "r"))):
+                if port.startswith(part):
+                    wires[port] = f"{name}.{port.removeprefix(part)}"
     for port, about in facts["ports"].items():
+        if port in wires:
+            continue
         name, _, part = port.partition("__")
         name = "self." + {"pixels": "sink", "result": "source"}.get(name, name)
         if part == "payload":
@@ -77,7 +91,7 @@ def litex(facts: dict, memories: Sequence[str]) -> str:
             wires[port] = f"Cat({', '.join(f'{name}.{field}' for field in fields)})"
         elif part:
             wires[port] = f"{name}.{part}"
-        elif port not in wires:
+        else:
             signals.append(f"{name} = Signal({about['bits']})")
             wires[port] = name
     ports = [f"{about['direction'][0]}_{port}={wires[port]}"
@@ -91,7 +105,7 @@ def litex(facts: dict, memories: Sequence[str]) -> str:
 from pathlib import Path
 
 from litex.gen import LiteXModule
-from litex.soc.interconnect import stream
+from litex.soc.interconnect import {"axi, " if facts["bus"] == "axi" else ""}stream
 from migen import Cat, ClockSignal, Instance, ResetSignal, Signal
 
 

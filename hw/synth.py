@@ -1,12 +1,13 @@
-"""Synthesises a generated engine and reports its size.
+"""Synthesises a generated engine and reports its size and, once :mod:`hw.pnr` ran, its speed.
 
-There is no place and route: sizes are those of the mapped netlist.
+Sizes are those of the mapped netlist, `netlist.json`, which place and route starts from.
 """
 
+import contextlib
+import hashlib
 import json
-import tempfile
+import os
 from collections import Counter
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,80 +17,58 @@ from rich.table import Table
 from export.area import estimate
 from export.build import config_hash, size, with_networks
 from export.config import Config, ConfigError
+from hw.devices import DEVICES, Device
 from hw.ice40 import logic_cells
+from hw.verilog import memory_files
 from hw.yosys import YosysError, run_yosys
 
-
-@dataclass(frozen=True)
-class Device:
-    """A target, its Yosys command, and the cells that take up its sites, by site.
-
-    The number at each cell is how many sites of that kind it needs.
-    """
-
-    name: str
-    command: str
-    sites: dict[str, int]
-    logic: dict[str, int]
-    lut: str
-    carry: str
-    ff: str
-    block_ram: str
-    dsp: tuple[str, ...]
+NETLIST = "netlist.json"
+DIGEST = "hexlane"  # attribute of the mapped module: what it was mapped from
 
 
-DEVICES = {
-    "ecp5": Device(
-        name="LFE5U-85F",
-        # -nodsp: a product of a pixel digit and a weight would go to one 18x18 multiplier each.
-        # -abc9 and -nowidelut give the smallest result for this kind of logic.
-        command="synth_ecp5 -nodsp -abc9 -nowidelut",
-        sites={"logic": 83640, "block_ram": 208},
-        # A carry cell is two LUTs; a 16x4 RAM is four and two for its write port.
-        logic={"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 6},
-        lut="LUT4", carry="CCU2C", ff="TRELLIS_FF", block_ram="DP16KD",
-        dsp=("MULT18X18D", "ALU54B")),
-    "ice40": Device(
-        name="iCE40UP5K",
-        command="synth_ice40 -device u",  # uses abc9 by itself; DSP blocks only if asked for
-        sites={"logic": 5280, "block_ram": 30},
-        logic={},  # see :mod:`hw.ice40`
-        lut="SB_LUT4", carry="SB_CARRY", ff="SB_DFF", block_ram="SB_RAM40_4K",
-        dsp=("SB_MAC16",)),
-}
+def map_netlist(folder: Path, device: Device, top: str = "engine") -> dict:
+    """The mapped module of `folder/top.v`, as Yosys's `write_json` has it, flat.
 
-
-def synthesise(folder: Path, device: Device, top: str = "engine") -> dict:
-    """Sizes of `folder/top.v` on `device`: lut4, carry, ff, block_ram, dsp, logic.
+    It stays in `folder/netlist.json`; nothing is mapped that was mapped before.
 
     Raises
     ------
     RuntimeError
         If Yosys fails; `folder/synth.log` says how.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        netlist = Path(scratch) / "netlist.json"
-        script = f"""
-            read_verilog {top}.v
-            {device.command} -top {top}
-            tee -q -o {scratch}/counts.json stat -json
-            write_json {netlist}
-            """
-        try:
-            log = run_yosys(script, folder)
-        except YosysError as error:
-            path = folder / "synth.log"
-            path.write_text(error.log)
-            raise RuntimeError(f"Yosys failed: {error.reason}; all of it is in {path}") from error
-        counts = json.loads((Path(scratch) / "counts.json").read_text())
-        cells = Counter(counts["design"]["num_cells_by_type"])
-        module = json.loads(netlist.read_text())["modules"][top]
+    sha = hashlib.sha256(f"{device.command} {version('pyosys')}\n".encode())
+    for name in (f"{top}.v", *memory_files(folder / f"{top}.v")):
+        sha.update((folder / name).read_bytes())
+    digest = sha.hexdigest()
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
+        module = json.loads((folder / NETLIST).read_text())["modules"][top]
+        if module["attributes"][DIGEST] == digest:
+            return module
+    script = f"""
+        read_verilog {top}.v
+        {device.command} -top {top}
+        setattr -mod -set {DIGEST} "{digest}" {top}
+        write_json {NETLIST}.part
+        """
+    try:
+        log = run_yosys(script, folder)
+    except YosysError as error:
+        path = folder / "synth.log"
+        path.write_text(error.log)
+        raise RuntimeError(f"Yosys failed: {error.reason}; all of it is in {path}") from error
     (folder / "synth.log").write_text(log)
+    os.replace(folder / f"{NETLIST}.part", folder / NETLIST)
+    return json.loads((folder / NETLIST).read_text())["modules"][top]
+
+
+def sizes(module: dict, device: Device) -> dict:
+    """Of a mapped module: lut4, carry, ff, block_ram, dsp, logic."""
+    cells = Counter(cell["type"] for cell in module["cells"].values())
 
     def count(prefix: str) -> int:  # registers and block RAMs come in many variants
         return sum(number for cell, number in cells.items() if cell.startswith(prefix))
 
-    if device is DEVICES["ice40"]:
+    if device.family == "ice40":
         logic = logic_cells(module)
     else:
         logic = max(sum(sites * cells[cell] for cell, sites in device.logic.items()),
@@ -102,6 +81,42 @@ def synthesise(folder: Path, device: Device, top: str = "engine") -> dict:
         "dsp": sum(cells[cell] for cell in device.dsp),
         "logic": logic,
     }
+
+
+def speed(config: Config, frame_period: int, timing: dict | None) -> dict:
+    """The clock, and frames per second at it: measured if there is `timing`, else the wanted one.
+
+    `timing` is what :func:`hw.pnr.place_and_route` returned.
+    """
+    if timing:
+        clock, said = timing["fmax_mhz"], ", ".join(str(run["seed"]) for run in timing["runs"])
+        note = f"at {clock:g} MHz, placed and routed (median of seeds {said})"
+    else:
+        clock = config.target.clock_mhz
+        note = f"at {clock:g} MHz (not measured)"
+    return {
+        "frames_per_second": round(clock * 1e6 / frame_period, 1),
+        "clock_mhz": clock,
+        "clock_note": note,
+        "fmax_mhz": timing and clock,
+        "utilization": timing and timing["utilization"],
+        "critical_path": timing and timing["critical_path"],
+        "timing": timing,
+    }
+
+
+def timed_netlist(module: dict, config: Config) -> str:
+    """What a timing is of: a netlist on a device of a grade."""
+    return f"{module['attributes'][DIGEST]} {config.target.part} {config.target.grade}"
+
+
+def kept_timing(folder: Path, timed: str) -> dict | None:
+    """What place and route measured before of the netlist that `timed` names, if anything."""
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
+        timing = json.loads((folder / "report.json").read_text())["timing"]
+        if timing["of"] == timed:
+            return timing
+    return None
 
 
 def accuracy_fields(path: Path, engine: dict) -> dict:
@@ -127,31 +142,49 @@ def load_facts(folder: Path, top: str = "engine") -> dict:
             raise ConfigError(f"{folder / name}: is missing; `hexlane generate` writes it")
     try:
         facts = json.loads((folder / f"{top}.json").read_text())
-        if not isinstance(facts, dict) or "hash" not in facts:
+        if not isinstance(facts, dict) or not {"hash", "frame_period"} <= facts.keys():
             raise ValueError("is no description of an engine")
     except (ValueError, OSError, RecursionError) as error:
         raise ConfigError(f"{folder / top}.json: cannot be read: {error}") from error
     return facts
 
 
-def report(config: Config, folder: Path) -> dict:
-    """Synthesises the engine in `folder` and returns what belongs into `report.json`."""
-    engine, (hardware, programs) = load_facts(folder), size(with_networks(config))
+def mapped(config: Config, folder: Path) -> tuple[dict, dict]:
+    """What the generator says of the engine in `folder`, and its mapped module.
+
+    Raises
+    ------
+    ConfigError
+        If the folder holds no engine of that configuration.
+    """
+    engine, (_, programs) = load_facts(folder), size(with_networks(config))
     if engine["hash"].get("config") != config_hash(config, programs):
         raise ConfigError(f"{folder}: holds the engine of {engine.get('name')!r:.60}, or of "
                           f"another configuration of it, not of {config.name!r} as it stands")
-    device = DEVICES[config.target.family]
-    sizes = synthesise(folder, device)
-    copied = ("cycles_per_frame", "array_use", "frames_per_second", "clock_mhz",
+    return engine, map_netlist(folder, DEVICES[config.target.part])
+
+
+def report(config: Config, folder: Path) -> dict:
+    """Synthesises the engine in `folder` and returns what belongs into `report.json`.
+
+    A timing that is in it, of the same netlist on the same device, stays.
+    """
+    engine, module = mapped(config, folder)
+    hardware, _ = size(with_networks(config))
+    device = DEVICES[config.target.part]
+    found = sizes(module, device)
+    copied = ("cycles_per_frame", "frame_period", "array_use",
               "weight_bits", "bias_bits", "program_bits", "seed_bits", "total_bits")
     return {
         "name": config.name,
-        "family": config.target.family,
+        "family": device.family,
         "device": device.name,
-        **sizes,
-        "estimated": estimate(hardware, config.target.family).cells,
-        "fits": all(sizes[site] <= limit for site, limit in device.sites.items()),
+        **found,
+        "estimated": estimate(hardware, device.family).cells,
+        "fits": all(found[site] <= limit for site, limit in device.sites.items()),
         **{key: engine[key] for key in copied},
+        **speed(config, engine["frame_period"],
+                kept_timing(folder, timed_netlist(module, config))),
         **accuracy_fields(folder / "accuracy.json", engine),
         "yosys": version("pyosys"),
         "command": device.command,
@@ -159,8 +192,8 @@ def report(config: Config, folder: Path) -> dict:
 
 
 def show(result: dict, console: Console):
-    """Prints the sizes beside those of the device, and the verdict."""
-    device = DEVICES[result["family"]]
+    """Prints the sizes beside those of the device, the speed, and the verdict."""
+    device = DEVICES[result["device"]]
     table = Table("", "used", f"of {device.name}", "estimated",
                   title=f"{result['name']}: {result['command']}", title_justify="left",
                   min_width=52)
@@ -178,5 +211,13 @@ def show(result: dict, console: Console):
     console.print(table)
     fits = "[green]fits[/]" if result["fits"] else "[red]does not fit[/]"
     console.print(f"{result['name']} {fits} the {device.name}")
+    console.print(f"{result['frames_per_second']:,} frames per second {result['clock_note']}",
+                  highlight=False, soft_wrap=True)
+    for site, number in (result["utilization"] or {}).items():
+        console.print(f"{site}: {number['used']:,} of {number['available']:,} "
+                      f"({number['used'] / number['available']:.0%})", highlight=False)
+    if result["critical_path"]:
+        console.print(f"critical path: {result['critical_path']}", highlight=False, markup=False,
+                      soft_wrap=True)
     if result["dsp"]:
         console.print("[red]a product went to a DSP block: the array must do without[/]")

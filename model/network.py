@@ -202,12 +202,17 @@ class Select(QuantSum):
 
 
 class Head(QuantSum):
-    """The scores of the classes. In training they are logits, one per `scale` of the integers."""
+    """The scores of the classes; in training they are logits.
+
+    A logit is worth a `scale` of the integers, times what a learned gain, which no class sees,
+    makes of it: standardized weights have no other way to say how sure they are.
+    """
 
     def __init__(self, layer: SumConfig, channels: int, pixels: int, spread: float,
                  recipe: TrainConfig):
         super().__init__(layer, channels, recipe)
         self.bias = nn.Parameter(torch.zeros(layer.channels))
+        self.log_gain = nn.Parameter(torch.zeros(()))
         self.pixels, self.scale = pixels, spread * math.sqrt(channels) * pixels / 2
 
     def integer_bias(self) -> Tensor:
@@ -216,7 +221,13 @@ class Head(QuantSum):
 
     def forward(self, x: Tensor) -> Tensor:
         sums = self.accumulate(x) * (self.pixels / x[0, 0].numel())  # 1 but for crops
-        return sums / self.scale + self.bias if self.training else sums + self.integer_bias()
+        if self.training:
+            return (sums / self.scale + self.bias) * self.log_gain.exp()
+        return sums + self.integer_bias()
+
+    def logits(self, scores: Tensor) -> Tensor:
+        """What the scores of evaluation mode are in training."""
+        return scores * (self.log_gain.exp() / self.scale)
 
 
 def fold(x: Tensor, side: int) -> Tensor:

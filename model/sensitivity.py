@@ -29,7 +29,7 @@ def loss_of(encoder: Encoder, images: Tensor, labels: Tensor, batch: int = 250) 
     """Mean cross-entropy in evaluation mode."""
     total = 0.0
     for x, y in zip(images.split(batch), labels.split(batch), strict=True):
-        logits = encoder(x.float()) / encoder.head.scale
+        logits = encoder.head.logits(encoder(x.float()))
         total += F.cross_entropy(logits, y, reduction="sum").item()
     return total / len(labels)
 

@@ -2,10 +2,11 @@
 
 The shape is that of airbench (Jordan 2024, "94 % on CIFAR-10 in 3.29 seconds on a single GPU"):
 fixed 2x2 filters that whiten, then three blocks of two 3x3 convolutions; optimizer, loss and sizes
-are ours. It is trained on the images that are not held out. Its logits for a fixed set of views of
-each image are computed once: a student that sees one of these views finds its label in the table.
+are ours. It is trained on the images that are not held out. Its logits for the views of
+:mod:`model.views` are computed once.
 """
 
+import hashlib
 import io
 import json
 import math
@@ -26,14 +27,13 @@ from export.file import write_whole
 from export.network import NetworkConfig
 from model.convert import load_state
 from model.train import load_position, load_tensors, resuming
+from model.views import TABLE, VIEWS, Table, load_table, move, save_table, show
 
 WIDTHS = 128, 384, 384
 BATCH = 250
 EPOCHS = 15
 LEARNING_RATE, WEIGHT_DECAY = 0.012, 0.1
 SHIFT, CUTOUT = 4, 12  # pixels of random translation, side of the hole in each training image
-# The table's views: flip, rows and columns of translation.
-VIEWS = [(flip, dy, dx) for flip in (False, True) for dy in (-2, 0, 2) for dx in (-2, 0, 2)]
 
 
 class Block(nn.Module):
@@ -81,19 +81,6 @@ class Teacher(nn.Module):
         x = F.gelu(F.conv2d(x / 255 - 0.5, self.whiten, self.whiten_bias))
         x = self.blocks(x).amax((2, 3)).float()
         return F.linear(x, self.head) / 4
-
-
-def move(images: Tensor, dy: Tensor, dx: Tensor, flip: Tensor) -> Tensor:
-    """Images (n, c, h, w), each translated with its border mirrored, and mirrored if `flip`."""
-    n, channels, height, width = images.shape
-    edge = int(max(dy.abs().max(), dx.abs().max()))
-    rows = (torch.arange(height) + dy[:, None]).clamp(-edge, height - 1 + edge)
-    cols = torch.arange(width) + dx[:, None]
-    cols = torch.where(flip[:, None], cols.flip(1), cols)
-    rows, cols = (torch.where(at < 0, -at, torch.where(at >= side, 2 * side - 2 - at, at))
-                  for at, side in ((rows, height), (cols, width)))
-    return images[torch.arange(n)[:, None, None, None], torch.arange(channels)[:, None, None],
-                  rows[:, None, :, None], cols[:, None, None, :]]
 
 
 def cut(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
@@ -219,14 +206,23 @@ def train_teacher(folder: Path, images: Tensor, labels: Tensor, held: Tensor, he
     return record
 
 
-def label_views(teacher: nn.Module, images: Tensor) -> np.ndarray:
-    """The teacher's logits float16 [views, n, classes] of every view in `VIEWS`."""
-    teacher.eval()
-    found = []
-    for flip, dy, dx in VIEWS:
-        shape = torch.ones(len(images), dtype=torch.long)
-        found.append(logits(teacher, move(images, dy * shape, dx * shape, shape == flip)))
-    return torch.stack(found).half().numpy()
+def label_views(path: Path, images: Tensor, table: Path):
+    """Writes the table of what the teacher of a file says of `images` in each of `VIEWS`.
+
+    It is written after every view: a stopped one goes on, one of another teacher is replaced.
+    """
+    teacher, _ = load_teacher(path)
+    teacher = teacher.to(memory_format=torch.channels_last)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    found = Table(np.zeros((0, len(images), len(teacher.head)), np.float16), digest)
+    if table.exists():
+        old = load_table(table)
+        if old.teacher == digest and old.logits.shape[1:] == found.logits.shape[1:]:
+            found = old
+    for k in tqdm(range(len(found.logits), len(VIEWS)), desc="views", leave=False):
+        said = logits(teacher, show(images, torch.full((len(images),), k)))
+        found = Table(np.concatenate([found.logits, said.half().numpy()[None]]), digest)
+        save_table(found, table)
 
 
 def save_teacher(teacher: Teacher, path: Path, record: dict):
@@ -268,9 +264,17 @@ def load_teacher(path: Path) -> tuple[Teacher, dict]:
     return teacher.eval(), record
 
 
-def train_on_cifar10(folder: Path, **how) -> dict:
-    """As :func:`train_teacher`, on the images that are not held out."""
+def train_on_cifar10(folder: Path, file: Path | None = None, **how) -> dict:
+    """As :func:`train_teacher`, on the images that are not held out, and writes its table.
+
+    With a teacher's `file` it trains none and writes the table of that one.
+    """
+    record = load_teacher(file)[1] if file else None
     size = NetworkConfig(height=32, width=32, channels=3, classes=10, layers=[
         {"name": "a", "channels": 1, "weight_bits": 1, "code_bits": 1}])
-    data = [*load_tensors(size, "train"), *load_tensors(size, "validation")]
-    return train_teacher(folder, *data, **how)
+    images, labels = load_tensors(size, "train")
+    if not file:
+        record = train_teacher(folder, images, labels, *load_tensors(size, "validation"), **how)
+    folder.mkdir(parents=True, exist_ok=True)
+    label_views(file or folder / "teacher.npz", images, folder / TABLE.name)
+    return record

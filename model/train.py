@@ -2,7 +2,8 @@
 
 First, for `teacher_epochs`, the network is trained with real weights and codes. From there the
 codes are quantized, after `code_epochs` the weights too, for `epochs` in all, and the float network
-is the teacher that the quantized one imitates (distillation, Hinton et al. 2015).
+is the teacher that the quantized one imitates (distillation, Hinton et al. 2015). Or all of them
+imitate another one, through a table of :mod:`model.views`.
 
 Writes under `build/NAME/train/`: `checkpoint.pt` after every epoch (a killed run resumes from it),
 `final.pt` (calibrated weights, what the exporter reads), `record.json` and TensorBoard logs.
@@ -33,6 +34,7 @@ from model.convert import load_state
 from model.data import load_images
 from model.network import Encoder, calibrate
 from model.quant import Fused
+from model.views import TABLE, load_labels, show
 
 MARGIN = 4  # pixels of random translation
 QUICK, FINAL = 2000, 10000  # images for the statistics: of each epoch's validation, of the result
@@ -109,8 +111,9 @@ def load_position(run, state: dict):
 class Run:
     """One training run: model, optimizer, position; everything that a resume needs."""
 
-    def __init__(self, config: Config, folder: Path, device: str):
+    def __init__(self, config: Config, folder: Path, device: str, table: Tensor | None = None):
         torch.manual_seed(config.train.seed)
+        self.table = table  # logits (views, images, classes)
         self.config, self.folder, self.device = config, folder, device
         self.encoder = self._new_encoder()
         self.teacher = None
@@ -183,13 +186,14 @@ class Run:
         return learning_rate((progress - recipe.teacher_epochs) / recipe.epochs,
                              recipe.learning_rate)
 
-    def loss(self, x: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, x: Tensor, labels: Tensor, taught: Tensor | None) -> Tensor:
+        """`taught` are a table's logits (n, classes)."""
         recipe = self.config.train
         with torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16):
             logits = self.forward(x)
-            with torch.no_grad():
-                # What evaluation mode gives are sums; a training logit is one per scale.
-                taught = self.teacher and self.teacher(x) / self.teacher.head.scale
+            if taught is None and self.teacher is not None:
+                with torch.no_grad():
+                    taught = self.teacher.head.logits(self.teacher(x))
         hard = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
         if taught is None:
             return hard
@@ -197,6 +201,21 @@ class Run:
         soft = F.kl_div(F.log_softmax(logits / t, 1), F.log_softmax(taught / t, 1),
                         log_target=True, reduction="batchmean")
         return (1 - recipe.distillation) * hard + recipe.distillation * t**2 * soft
+
+    def inputs(self, images: Tensor, pick: Tensor, crop: int,
+               generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """What the images `pick` are shown as, and the logits of the table, if there is one."""
+        recipe, chosen = self.config.train, images[pick]
+        if self.table is None:
+            x = augment(chosen, generator, self.config.network.pad, crop, recipe.cutout)
+            return x, None
+        view = torch.randint(0, len(self.table), (len(pick),), generator=generator)
+        x, taught = show(chosen, view), self.table[view.to(pick.device), pick].float()
+        if crop:  # inside the view, and at the same place in all of a batch
+            top, left = (torch.randint(0, full - crop + 1, (), generator=generator)
+                         for full in x.shape[2:])
+            x = x[:, :, top:top + crop, left:left + crop]
+        return x, taught
 
     def train_epoch(self, images: Tensor, labels: Tensor) -> float:
         """One pass over the data; order and augmentation depend on seed and epoch only."""
@@ -214,9 +233,9 @@ class Run:
         for k in bar:
             pick = order[k * recipe.batch:(k + 1) * recipe.batch][self.rank::self.world]
             pick = pick.to(images.device)
-            x = augment(images[pick], generator, self.config.network.pad, crop, recipe.cutout)
+            x, taught = self.inputs(images, pick, crop, generator)
             x = x.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
-            loss = self.loss(x, labels[pick])
+            loss = self.loss(x, labels[pick], taught)
             self.encoder.zero_grad()
             loss.backward()
             for optimizer in self.optimizers:
@@ -236,24 +255,30 @@ def load_tensors(network: NetworkConfig, split: str, device: str = "cpu") -> tup
 
 
 def train(config: Config, folder: Path, *, device: str = "cpu", compiled: bool = True,
-          limit: int | None = None) -> dict:
+          limit: int | None = None, table: Path = TABLE) -> dict:
     """Trains to the end (or from where a killed run was) and returns the record.
 
-    `limit` takes only that many training images, for trying a recipe out.
+    `limit` takes only that many training images, for trying a recipe out. `table` is read if the
+    recipe's teacher is one.
 
     Raises
     ------
     ConfigError
-        If the images do not fit, a checkpoint cannot be resumed, or the loss is no number.
+        If the images or the table do not fit, a checkpoint cannot be resumed, or the loss is no
+        number.
     """
-    images, labels = (each[:limit] for each in load_tensors(config.network, "train", device))
+    images, labels = load_tensors(config.network, "train", device)
+    taught = None
+    if config.train.teacher == "table":
+        taught = load_labels(table, labels, config.network.classes).to(device)
+    images, labels = images[:limit], labels[:limit]
     held, held_labels = load_tensors(config.network, "validation", device)
     if len(images) < config.train.batch:
         raise ConfigError(f"train.batch must be at most the {len(images)} training images, "
                           f"not {config.train.batch}")
     folder.mkdir(parents=True, exist_ok=True)
     Fused.enabled = compiled
-    run = Run(config, folder, device)
+    run = Run(config, folder, device, taught)
     run.resume()
     writer = None
     if run.rank == 0:

@@ -16,14 +16,16 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import typer
 
 from export.checked import MESSAGE, ConfigError
-from sim import cli_load, cli_train
+from sim import cli_board, cli_load, cli_train
 from sim.options import Design, Folder, Seed, Weights, load_design, load_machine
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True,
                   help="Hardware generator for very-low-bit convolutional networks.")
 app.add_typer(cli_train.app)
 app.add_typer(cli_load.app)
-EXTRA = "torch", "tensorboard", "matplotlib"  # what pip installs with hexlane[train]
+app.add_typer(cli_board.app, name="board")
+EXTRA = {"torch": "train", "tensorboard": "train", "matplotlib": "train",
+         "serial": "board"}  # what pip installs with hexlane[...]
 
 
 def main(arguments: list[str] | None = None):
@@ -38,8 +40,8 @@ def main(arguments: list[str] | None = None):
         package = (error.name or "").split(".")[0]
         if package not in EXTRA:
             raise
-        print(f"error: hexlane {arguments[0]} needs {package}: pip install 'hexlane[train]'",
-              file=sys.stderr)
+        print(f"error: hexlane {arguments[0]} needs {package}: "
+              f"pip install 'hexlane[{EXTRA[package]}]'", file=sys.stderr)
         raise SystemExit(2) from None
     except (ConfigError, OSError, UnicodeError, RecursionError, MemoryError) as error:
         line = " ".join(str(error).split()) or type(error).__name__
@@ -52,14 +54,14 @@ def main(arguments: list[str] | None = None):
 
 
 def _generate(config: Path, weights: str | None, seed: int, output: Path | None, top: str,
-              networks: Sequence[Path] = (), **changes):
+              networks: Sequence[Path] = (), bus: str = "stream", **changes):
     """The configuration, the folder, what engine.json says, and what the machine is made of."""
     from hw.generate import generate_machine, up_to_date
     design, machine = load_machine(config, weights, seed, [*networks], {
         name: value for name, value in changes.items() if value is not None})
     folder = output or Path("build") / design.name
-    facts = (up_to_date(design, machine, folder, top)
-             or generate_machine(design, machine, folder, top=top))
+    facts = (up_to_date(design, machine, folder, top, bus)
+             or generate_machine(design, machine, folder, top, bus))
     return design, folder, facts, machine
 
 
@@ -76,13 +78,16 @@ def generate(config: Annotated[Path | None, typer.Argument(
                  min=1, help="programs that ram holds at once; default: all")] = None,
              slots: Annotated[int | None, typer.Option(
                  min=1, help="programs that ram has records for, if more")] = None,
+             bus: Annotated[Literal["stream", "axi"], typer.Option(
+                 help="ports: plain streams, or AXI4-Stream and AXI4-Lite with registers")]
+             = "stream",
              top: Annotated[str, typer.Option(help="name of the top module")] = "engine"):
     """Writes engine.v and what belongs to it, unless it is up to date."""
     first, *others = [*([config] if config else []), *(network or [])] or [None]
     if first is None:
         raise ConfigError("generate: wanted a design, or --network, got neither")
-    _, folder, facts, _ = _generate(first, weights, seed, output, top, others, memory=memory,
-                                    hold=hold, slots=slots)
+    _, folder, facts, _ = _generate(first, weights, seed, output, top, others, bus,
+                                    memory=memory, hold=hold, slots=slots)
     for program in facts["programs"]:
         _show_program(folder, program)
 
@@ -164,28 +169,70 @@ def simulate(config: Design, output: Folder = None, weights: Weights = None, see
 @app.command()
 def synth(config: Design, output: Folder = None):
     """Maps a generated engine with Yosys and writes report.json: area, cycles, stored bits."""
-    import json
-
     from rich.console import Console
 
     from export.config import load_config
-    from export.file import write_whole
     from hw.synth import report, show
     design = load_config(config)
     folder, console = output or Path("build") / design.name, Console()
     with console.status("Yosys maps the engine ..."):
         result = report(design, folder)
+    _write_report(folder, result)
+    show(result, console)
+    if not result["fits"] or result["dsp"]:
+        raise typer.Exit(1)
+
+
+def _write_report(folder: Path, result: dict):
+    import json
+
+    from export.file import write_whole
     write_whole(folder / "report.json", (json.dumps(result, indent=1) + "\n").encode())
+
+
+@app.command()
+def pnr(config: Design, output: Folder = None,
+        seeds: Annotated[str, typer.Option(
+            help="of the placement; the clock is the median, the lower of two")] = "1 2 3",
+        limit: Annotated[float, typer.Option(
+            min=0.01, help="minutes for each seed; what takes longer is left out")] = 60):
+    """Places and routes a generated engine with nextpnr: its clock, and what limits it.
+
+    Puts both into report.json, whose frames per second follow from that clock.
+    """
+    from rich.console import Console
+
+    from export.config import load_config
+    from hw.devices import DEVICES
+    from hw.pnr import place_and_route, require
+    from hw.synth import report, show, speed
+    numbers = seeds.split()
+    if not numbers or not all(each.isascii() and each.isdecimal() and 0 < int(each[:10]) < 2**31
+                              for each in numbers):
+        raise ConfigError(f"--seeds must be numbers from 1 to 2147483647, not {seeds!r:.60}")
+    design = load_config(config)
+    folder, console = output or Path("build") / design.name, Console()
+    require(DEVICES[design.target.part])
+    with console.status("Yosys maps the engine, unless it has ..."):
+        result = report(design, folder)
+    _write_report(folder, result)
+    if result["fits"]:
+        with console.status("nextpnr places and routes, some minutes for each seed ..."):
+            for line, timing in place_and_route(design, folder, [*map(int, numbers)], limit):
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
+                result |= speed(design, result["frame_period"], timing)
+                _write_report(folder, result)
     show(result, console)
     if not result["fits"] or result["dsp"]:
         raise typer.Exit(1)
 
 
 @app.command()
-def report(designs: Annotated[list[Path], typer.Argument(help="designs that `synth` mapped")]):
-    """Prints a table of what `synth` reported of designs, in Markdown."""
-    from sim.report import table
-    typer.echo(table([Path("build") / design.stem for design in designs]))
+def report(designs: Annotated[list[Path], typer.Argument(help="designs that `synth` mapped")],
+           clock: Annotated[bool, typer.Option("--clock", help="what `pnr` measured")] = False):
+    """Prints a table of what `synth` or `pnr` reported of designs, in Markdown."""
+    from sim.report import clocks, table
+    typer.echo((clocks if clock else table)([Path("build") / design.stem for design in designs]))
 
 
 @app.command()

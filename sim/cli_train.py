@@ -17,14 +17,17 @@ def train(config: Design,
           device: Device = "",
           compiled: Annotated[bool, typer.Option(help="use torch.compile")] = True,
           limit: Annotated[int | None, typer.Option(
-              min=1, help="only so many training images")] = None):
+              min=1, help="only so many training images")] = None,
+          table: Annotated[Path, typer.Option(
+              help="of a teacher's logits, if the recipe's teacher is one")]
+          = Path("build/teacher/views.npz")):
     """Trains the design's network, resuming a run that was stopped."""
     from export.config import load_config
     from model.train import train_alone_or_together
     design = load_config(config)
     record = train_alone_or_together(
         design, output or Path("build") / design.name / "train", device=device, compiled=compiled,
-        limit=limit)
+        limit=limit, table=table)
     if record:
         typer.echo(f"validation accuracy {record['validation']:.2%} after "
                    f"{len(record['curve'])} epochs, {record['seconds']} s")
@@ -65,10 +68,15 @@ def plots(config: Design, weights: Weights = None,
 def train_teacher(seed: Seed = 1,
                   epochs: Annotated[int, typer.Option(min=1)] = 15,
                   output: Annotated[Path, typer.Option("-o", help="folder")]
-                  = Path("build/teacher")):
-    """Trains a float network for CIFAR-10 that labels images for others, resuming a stopped run."""
+                  = Path("build/teacher"),
+                  file: Annotated[Path | None, typer.Option(
+                      "-w", "--weights", help="label with this teacher, train none")] = None):
+    """Trains a float network for CIFAR-10 that labels images for others, and writes the labels.
+
+    A stopped run goes on.
+    """
     from model.teacher import train_on_cifar10
-    record = train_on_cifar10(output, seed=seed, epochs=epochs)
+    record = train_on_cifar10(output, file, seed=seed, epochs=epochs)
     typer.echo(f"validation accuracy {record['validation']:.2%} after {record['epochs']} epochs, "
                f"{record['seconds']} s")
 

@@ -36,7 +36,8 @@ def _program(config: Config, cost: Cost, clock: float) -> list[Table]:
                        f"{cost.layer_cycles(layer):,}", f"{cost.array_use(layer):.1%}")
     totals = _pairs(f"{config.name}: totals")
     totals.add_row("cycles per frame", f"{cost.frame_cycles:,}")
-    totals.add_row(f"frames per second at {clock:g} MHz", f"{clock * 1e6 / cost.frame_period:,.1f}")
+    totals.add_row(f"frames per second at {clock:g} MHz (not measured)",
+                   f"{clock * 1e6 / cost.frame_period:,.1f}")
     for name, bits in cost.stored_bits.items():
         totals.add_row(f"stored bits: {name}", f"{bits:,}")
     totals.add_row("stored bits", f"{cost.total_bits:,}")
@@ -51,7 +52,7 @@ def _machine(config: Config, cost: Cost) -> Table:
     area = estimate(cost.hardware, config.target.family)
     for name, label in (("lut4", "LUT4 and two per carry cell"), ("ff", "registers"),
                         ("block_ram", "block RAMs")):
-        totals.add_row(f"{area.device}: {label}, about", f"{area.cells[name]:,}")
+        totals.add_row(f"{config.target.part}: {label}, about", f"{area.cells[name]:,}")
     totals.caption = area.error
     return totals
 

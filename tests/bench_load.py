@@ -13,15 +13,11 @@ import cocotb
 import numpy as np
 from cocotb.task import bridge
 
-from export.file import load_network
 from export.host import Host, HostError, parse_result
-from export.image import Image
 from export.machine import Machine
 from export.sections import RECORDS
-from sim import golden
 from sim.pins import Pins
-from sim.results import wanted
-from sim.samples import random_images
+from tests.bench_programs import Program
 
 FOLDER = Path(os.environ["HEXLANE_LOAD"])
 SECONDS = 0.002  # of simulated time: 200,000 cycles
@@ -36,28 +32,9 @@ async def session(dut):
     await bridge(run)(machine, pins)
 
 
-class Program:
-    """A network with its image."""
-
-    def __init__(self, name: str):
-        self.image = Image.load(FOLDER / f"{name}.hxi")
-        self.network = load_network(FOLDER / f"{name}.npz")
-        self.frames = random_images(self.network.config, 2, 1)
-        self.trace = golden.run(self.network, self.frames)
-
-    def check(self, results):
-        assert len(results) == len(self.frames)
-        for n, result in enumerate(results):
-            want = wanted(self.network.config, self.trace, n)
-            if self.network.config.output == "class":
-                assert (result.index, result.score) == want
-            else:
-                np.testing.assert_array_equal(result.values, want)
-
-
 def run(machine: Machine, pins: Pins):
     names = json.loads((FOLDER / "names.json").read_text())
-    programs = [Program(name) for name in names]
+    programs = [Program(FOLDER, name) for name in names]
     records = machine.by_name[RECORDS]
     for slot in range(machine.programs):  # what another host left
         for part in range(records.parts):

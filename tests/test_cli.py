@@ -59,8 +59,20 @@ def refused(capsys) -> str:
     return err.removeprefix("error: ").rstrip()
 
 
+def test_an_engine_with_axi(here, capsys):
+    """Its register map lies beside it; it is not written twice."""
+    assert run("generate", "mine.toml", "--weights", "random", "--bus", "axi", "-o", "out") == 0
+    assert Path("out/engine_registers.h").is_file()
+    before = Path("out/engine.v").stat().st_mtime_ns
+    assert run("generate", "mine.toml", "--weights", "random", "--bus", "axi", "-o", "out") == 0
+    assert Path("out/engine.v").stat().st_mtime_ns == before  # up to date
+    assert run("lint", "out") == 0
+    capsys.readouterr()
+    assert run("generate", "mine.toml", "--weights", "random", "--bus", "wishbone") == 2
+
+
 def test_all_commands_are_here():
-    assert len(COMMANDS) == 16 and {"generate", "simulate", "estimate", "train-teacher"} < set(
+    assert len(COMMANDS) == 17 and {"generate", "simulate", "estimate", "train-teacher"} < set(
         COMMANDS)
 
 
@@ -271,6 +283,13 @@ def test_own_data_from_images_to_an_accuracy(here, monkeypatch, capsys):
     assert run("train", CONFIGS / "tiny.toml") == 2
     assert "wanted a folder for each of 10 classes, got 4" in refused(capsys)
     assert not Path("build/other").exists() and not Path("build/tiny").exists()
+    Path("taught.toml").write_text(DESIGN + "teacher = \"table\"\ndistillation = 1.0\n")
+    for option, path in (([], "build/teacher/views.npz"), (["--table", "x.npz"], "x.npz")):
+        assert run("train", "taught.toml", *option) == 2
+        assert refused(capsys) == f"{path}: no such file; hexlane train-teacher writes it"
+    assert run("train-teacher", "--weights", "x.npz") == 2
+    assert refused(capsys).startswith("x.npz: is no teacher: ")
+    assert not Path("build/teacher").exists()
 
 
 @pytest.mark.parametrize("rules", ["a", "256", "-1", "1 2 \u00b2", "9" * 5000])

@@ -295,3 +295,15 @@ def test_crop_must_fit_the_image_and_its_poolings(crop):
         return
     with pytest.raises(ConfigError, match=f"crop must be 0 or from 2 to 7 pixels, not {crop}"):
         parse_config(values)
+
+
+def test_a_table_teaches_with_a_share_and_shows_its_own_views():
+    taught = {"teacher": "table", "distillation": 0.5, "crop": 4}
+    assert parse_config({**GOOD, "train": taught}).train.teacher == "table"
+    for change in ({"distillation": 0.0}, {"cutout": 4}):
+        with pytest.raises(ConfigError, match='teacher = "table" needs distillation and no cutou'):
+            parse_config({**GOOD, "train": taught | change})
+    with pytest.raises(ConfigError, match="distillation needs teacher_epochs"):
+        parse_config({**GOOD, "train": taught | {"teacher": "float"}})
+    with pytest.raises(ConfigError, match=r"train\.teacher: Input should be 'float' or 'table'"):
+        parse_config({**GOOD, "train": taught | {"teacher": "me"}})

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from export.descriptor import FIELDS
+from export.registers import register_map
 from sim.cli import main
+from tests.test_registers import MACHINE
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -75,3 +77,17 @@ def test_the_descriptor_s_fields_are_those_of_the_table():
         field.name for field in FIELDS]
     for field in FIELDS:
         assert f"| `{field.name}` | {field.text} |" in text
+
+
+def test_the_registers_are_those_of_the_table():
+    text = (DOCS / "axi.md").read_text()
+    table = text[text.index("| offset | register |"):].split("\n\n")[0]
+    registers = register_map(MACHINE).registers
+    said = re.findall(r"^\| (0x\w+) \| `(\w+)` \| (\w+) \| (.*) \|$", table, re.MULTILINE)
+    assert said == [(f"0x{each.offset:02X}", each.name, each.access, each.text)
+                    for each in registers if not each.name.startswith("HASH")]
+    fields = re.findall(r"^\| \| `(\w+)`, bit (\d+)( \.\.\.)? \|(?: (\w+))? \| (.*) \|$", table,
+                        re.MULTILINE)
+    assert fields == [(field.name, str(field.lowest), " ..." if field.name in ("CHANNELS", "NUMBER")
+                       else "", field.access or "", field.text)
+                      for each in registers for field in each.fields if field.bits < 32]

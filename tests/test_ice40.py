@@ -6,9 +6,10 @@ import pytest
 
 from export.config import load_config
 from export.file import load_network
+from hw.devices import DEVICES
 from hw.generate import generate
 from hw.ice40 import logic_cells
-from hw.synth import DEVICES, synthesise
+from hw.synth import map_netlist, sizes
 from hw.yosys import run_yosys
 
 # Each has one cell that drives a one, and most have one that drives a zero.
@@ -58,4 +59,6 @@ def test_small_modules(tmp_path, name):
 @pytest.mark.slow
 def test_tiny(tmp_path):
     generate(load_config("configs/tiny.toml"), load_network("weights/tiny.npz"), tmp_path)
-    assert synthesise(tmp_path, DEVICES["ice40"])["logic"] == pytest.approx(5157, rel=0.01)
+    device = DEVICES["iCE40UP5K"]
+    found = sizes(map_netlist(tmp_path, device), device)
+    assert found["logic"] == pytest.approx(5157, rel=0.01)

@@ -326,6 +326,34 @@ def test_an_engine_of_several_programs_and_results(tmp_path):
                      (tmp_path / "made.v").read_text())
 
 
+def test_litex_knows_the_axi_ports(tmp_path):
+    """Every port is wired, to a signal of its width, in its direction."""
+    pytest.importorskip("litex")
+    from litex.gen.fhdl.verilog import convert
+    from migen import ClockDomain
+    facts = generate(CONFIG, NETWORK, tmp_path, top="inner", bus="axi")
+    engine = load(tmp_path / "inner_litex.py").Engine(Sources())
+    engine.cd_sys = ClockDomain("sys")
+    channels = [engine.sink, engine.source, *(getattr(engine.bus, name) for name in
+                                              ("aw", "w", "b", "ar", "r"))]
+    ios = {engine.irq, engine.cd_sys.clk, engine.cd_sys.rst}
+    for channel in channels:
+        ios |= {*channel.flatten()}
+    text = str(convert(engine, ios=ios, name="made"))
+    widths = {name: int(top or 0) + 1 for top, name in
+              re.findall(r"(?:input|output|inout) +(?:wire|reg) +(?:\[(\d+):0\] )?(\w+)", text)}
+    wires = dict(re.findall(r"\.(\w+) +\((\w+)\)", text[text.index("inner #("):]))
+    assert set(wires) == set(facts["ports"])
+    assert len(set(wires.values())) == len(wires)
+    for port, about in facts["ports"].items():
+        assert widths[wires[port]] == about["bits"], port
+        channel, part = re.fullmatch(r"(?:s_axil_)?(s_axis_t|m_axis_t|aw|w|b|ar|r|)(\w+)",
+                                     port).groups() if "_" in port else ("", port)
+        named = {"s_axis_t": "sink", "m_axis_t": "source"}.get(channel, channel)
+        assert wires[port].replace("payload_", "").replace("sys_", "") == (
+            f"{named}_{part}" if channel else port)
+
+
 @pytest.mark.slow
 def test_the_documentation(tmp_path):
     """Every block of `verilog.md`, in order; then LiteX's own script for Yosys.

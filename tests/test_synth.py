@@ -10,12 +10,13 @@ from export.build import size, with_networks
 from export.config import ConfigError, load_config
 from export.cost import Cost
 from hw import synth
+from hw.devices import DEVICES
 from hw.verilog import write_verilog
 from sim.cli import main
 from sim.report import table
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-ENGINE = {"frames_per_second": 2.5, "clock_mhz": 50.0, "cycles_per_frame": 10,
+ENGINE = {"frame_period": 20_000_000, "cycles_per_frame": 10,
           "array_use": 0.5, "weight_bits": 40, "bias_bits": 3,
           "program_bits": 4, "seed_bits": 1, "total_bits": 48,
           "hash": {"weights": "abc"}, "measured": None}
@@ -61,7 +62,7 @@ def test_report_has_sizes_and_what_the_engine_says(folder, capsys, config, devic
 
 
 def test_engine_that_does_not_fit_is_an_error(folder, capsys, monkeypatch):
-    monkeypatch.setitem(synth.DEVICES["ecp5"].sites, "logic", 10)
+    monkeypatch.setitem(DEVICES["LFE5U-85F"].sites, "logic", 10)
     assert run(folder) == 1
     assert "does not fit the LFE5U-85F" in capsys.readouterr().out
     assert not json.loads((folder / "report.json").read_text())["fits"]
@@ -115,8 +116,8 @@ def test_engine_of_another_design_is_refused(folder, capsys):
 def test_an_engine_of_several_networks(tmp_path, monkeypatch):
     """Its area is that of the whole machine; all of its networks count."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(synth, "synthesise", lambda *_: dict.fromkeys(
-        ("lut4", "carry", "ff", "block_ram", "dsp", "logic"), 0))
+    monkeypatch.setattr(synth, "map_netlist", lambda *_: {
+        "cells": {}, "attributes": {synth.DIGEST: "none"}})
     text = """
 array = {rows = 2, columns = 2, words = 1}
 [network]
@@ -154,7 +155,8 @@ def test_a_table_of_reports(folder, capsys):
     assert run(folder) == 0
     found = json.loads((folder / "report.json").read_text())
     head, _, row = table([folder]).splitlines()
-    assert row.startswith("| `cifar10` (LFE5U-85F) |  | 48 | 10 | 2.5 | ")
+    assert row.startswith("| `cifar10` (LFE5U-85F) |  | 48 | 10 | 2.5 at 50 MHz (not "
+                          "measured) | ")
     assert f"| {found['logic']:,} (0%) | {found['block_ram']} (0%) |" in row
     assert head.count("|") == row.count("|")
     (folder / "report.json").write_text("{}")

@@ -1,4 +1,6 @@
-"""The float network that labels images: views, resuming, its file."""
+"""The float network that labels images: resuming, its file, its table."""
+
+import hashlib
 
 import numpy as np
 import pytest
@@ -7,22 +9,12 @@ from export.config import ConfigError
 
 torch = pytest.importorskip("torch")
 teacher = pytest.importorskip("model.teacher")
+views = pytest.importorskip("model.views")
 
 
 def images(count, seed=1):
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
-
-
-def test_views_move_and_mirror():
-    x, zero = images(2), torch.zeros(2, dtype=torch.long)
-    same = teacher.move(x, zero, zero, zero == 1)
-    assert same.equal(x)
-    moved = teacher.move(x, zero + 3, zero - 2, zero == 1)
-    assert moved[:, :, :29, 2:].equal(x[:, :, 3:, :30])
-    assert moved[:, :, 29:, 2:].equal(x[:, :, [30, 29, 28], :30])  # the border is a mirror
-    assert teacher.move(x, zero, zero, zero == 0).equal(x.flip(3))
-    assert len(set(teacher.VIEWS)) == 18
 
 
 def test_the_hole_is_a_square_of_gray():
@@ -67,10 +59,46 @@ def test_a_killed_run_resumes_and_the_file_is_the_network(small, tmp_path, monke
     original.load_state_dict(state)
     a, b = (teacher.logits(each.eval(), small[0]) for each in (original, loaded))
     assert (a - b).abs().max() < 0.1 * a.std() + 0.05
-    table = teacher.label_views(loaded, small[0][:4])
-    assert table.shape == (18, 4, 10) and table.dtype == np.float16
-    unmoved = teacher.VIEWS.index((False, 0, 0))
-    np.testing.assert_allclose(table[unmoved], b[:4], atol=0.02)
+    path, file = tmp_path / "views.npz", tmp_path / "whole" / "teacher.npz"
+    teacher.label_views(file, small[0], path)
+    said = views.load_table(path).logits
+    unmoved = views.VIEWS.index((False, 0, 0))
+    np.testing.assert_allclose(said[unmoved], b, atol=0.02)
+
+
+@pytest.fixture
+def file(small, tmp_path):
+    """The file of a teacher that has learnt nothing."""
+    network = teacher.Teacher()
+    network.set_whitening(small[0])
+    teacher.save_teacher(network, tmp_path / "teacher.npz", {"widths": (8, 8, 8)})
+    return tmp_path / "teacher.npz"
+
+
+def test_a_stopped_table_goes_on(small, file, tmp_path, monkeypatch):
+    teacher.label_views(file, small[0], tmp_path / "whole.npz")
+    whole = views.load_table(tmp_path / "whole.npz")
+    assert whole.logits.shape == (18, 60, 10) and whole.logits.std() > 0.01
+    views.save_table(whole._replace(logits=whole.logits[:17]), tmp_path / "part.npz")
+    computed = []
+    monkeypatch.setattr(teacher, "show", lambda x, view: computed.append(view) or x.flip(3))
+    teacher.label_views(file, small[0], tmp_path / "part.npz")
+    assert [view.unique().tolist() for view in computed] == [[17]]
+    again = views.load_table(tmp_path / "part.npz")
+    assert np.array_equal(again.logits[:17], whole.logits[:17])
+    mirrored = views.VIEWS.index((True, 0, 0))
+    np.testing.assert_allclose(again.logits[17], whole.logits[mirrored], atol=0.002)
+
+
+def test_a_table_of_another_teacher_or_other_images_begins_anew(small, file, tmp_path):
+    other = views.Table(np.full((18, 60, 10), 7, np.float16), "0" * 64)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    for table in (other, views.Table(other.logits[:, :59], digest)):
+        views.save_table(table, tmp_path / "views.npz")
+        teacher.label_views(file, small[0], tmp_path / "views.npz")
+        found = views.load_table(tmp_path / "views.npz")
+        assert found.teacher == digest
+        assert found.logits.shape == (18, 60, 10) and not (found.logits == 7).any()
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"PK\x03\x04"])

@@ -17,6 +17,7 @@ from sim import golden
 torch = pytest.importorskip("torch")
 convert = pytest.importorskip("model.convert")
 train = pytest.importorskip("model.train")
+views = pytest.importorskip("model.views")
 plots = pytest.importorskip("model.plots")
 Encoder = pytest.importorskip("model.network").Encoder
 
@@ -104,6 +105,111 @@ def test_a_float_teacher_comes_first_and_the_rest_starts_from_it(images, tmp_pat
     encoder, _ = convert.load_checkpoint(tmp_path / "final.pt", config)
     trace = golden.run(convert.convert(encoder), images[0][-100:])
     assert np.mean(trace.classes == images[1][-100:]) == pytest.approx(record["validation"])
+
+
+def taught_by_a_table(config, **recipe):
+    recipe = {"teacher": "table", "distillation": 1.0, "teacher_epochs": 1, **recipe}
+    return config.model_copy(update={"train": config.train.model_copy(update=recipe)})
+
+
+@pytest.fixture
+def table(images, tmp_path):
+    """A teacher's logits that are right, and of each view others."""
+    logits = np.random.default_rng(1).normal(0, 1, (len(views.VIEWS), 400, 10))
+    logits[:, np.arange(400), images[1][:400]] += 5
+    views.save_table(views.Table(logits.astype(np.float16), ""), tmp_path / "views.npz")
+    return tmp_path / "views.npz"
+
+
+def test_each_image_comes_in_a_view_with_its_logits(images, table, tmp_path):
+    pixels = torch.from_numpy(images[0][:400].transpose(0, 3, 1, 2).copy())
+    logits = torch.from_numpy(views.load_table(table).logits)  # not yet alike in mirrored views
+    run = train.Run(taught_by_a_table(design(2)), tmp_path, "cpu", logits)
+    pick = torch.randperm(400, generator=torch.Generator().manual_seed(1))[:200]
+    x, taught = run.inputs(pixels, pick, 0, torch.Generator().manual_seed(2))
+    seen = set()
+    for k, image in enumerate(pick.tolist()):
+        (view,) = (logits[:, image].float() == taught[k]).all(1).nonzero()[0].tolist()
+        assert x[k].equal(views.show(pixels[image][None], torch.tensor([view]))[0])
+        seen.add(view)
+    assert len(seen) == 18
+    places = set()
+    for seed in range(50):
+        crop, same = run.inputs(pixels, pick, 24, torch.Generator().manual_seed(seed))
+        whole, taught = run.inputs(pixels, pick, 0, torch.Generator().manual_seed(seed))
+        found = [(top, left) for top in range(9) for left in range(9)
+                 if whole[:, :, top:top + 24, left:left + 24].equal(crop)]
+        assert len(found) == 1 and same.equal(taught)
+        places |= set(found)
+    assert {top for top, _ in places} == {left for _, left in places} == set(range(9))
+    assert len(places) > 30
+
+
+def test_the_loss_is_of_the_table(table, tmp_path):
+    """With whole share it is the divergence of the table's classes from the student's, times t^2,
+    in the float phase and in those behind it."""
+    logits = torch.from_numpy(views.load_table(table).logits)
+    x = torch.rand(20, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 255
+    taught, labels = logits[0, :20].float(), torch.zeros(20, dtype=torch.long)
+    for share in (1.0, 0.3):
+        config = taught_by_a_table(design(2), temperature=3.0, distillation=share,
+                                   label_smoothing=0.0)
+        run = train.Run(config, tmp_path, "cpu", logits)
+        said = []
+        run.encoder.head.log_gain.data.fill_(0.5)
+        run.forward = lambda x, run=run, said=said: said.append(run.encoder(x)) or said[-1]
+        for teacher in (None, run._frozen_copy(run.encoder.state_dict())):
+            run.teacher = teacher
+            loss = run.loss(x, labels, taught)
+            p, q = ((z.double() / 3).softmax(1) for z in (taught, said[-1]))
+            soft = 9 * (p * (p / q).log()).sum(1).mean()
+            hard = -said[-1].double().log_softmax(1)[:, 0].mean()
+            assert loss.item() == pytest.approx((share * soft + (1 - share) * hard).item(),
+                                                rel=1e-3)
+
+
+@pytest.mark.slow
+def test_a_table_teaches_every_phase_and_a_resumed_run_goes_on(images, table, tmp_path,
+                                                               monkeypatch):
+    config = taught_by_a_table(design(2), teacher_epochs=3, code_epochs=1, crop=24, full_epochs=1)
+    whole = train.train(config, tmp_path / "whole", compiled=False, table=table)
+    assert whole["validation"] > 0.2  # from the table alone; chance is 0.1
+    one_epoch, seen = train.Run.train_epoch, []
+    loss = train.Run.loss
+
+    def dies(run, *data):
+        if run.epoch == stops[0]:
+            raise InterruptedError
+        return one_epoch(run, *data)
+
+    def watched(run, x, labels, taught):
+        seen.append((run.epoch, x.shape[2], taught is not None))
+        return loss(run, x, labels, taught)
+
+    monkeypatch.setattr(train.Run, "train_epoch", dies)
+    monkeypatch.setattr(train.Run, "loss", watched)
+    stops = [1, 3, 4, None]
+    while stops[0]:
+        with pytest.raises(InterruptedError):
+            train.train(config, tmp_path / "killed", compiled=False, table=table)
+        del stops[0]
+    resumed = train.train(config, tmp_path / "killed", compiled=False, table=table)
+    np.testing.assert_allclose(resumed["curve"], whole["curve"], rtol=0.02)
+    assert seen == [(epoch, 32 if epoch == 4 else 24, True) for epoch in range(5)
+                    for _ in range(8)]
+
+
+def test_a_table_that_does_not_fit_is_refused_before_training(images, table, tmp_path):
+    config = taught_by_a_table(design(2))
+    part = views.load_table(table).logits[:, :399]
+    views.save_table(views.Table(part, ""), tmp_path / "part.npz")
+    with pytest.raises(ConfigError, match="must have 18 views of 400 images with 10 classes, no"):
+        train.train(config, tmp_path / "run", compiled=False, table=tmp_path / "part.npz")
+    with pytest.raises(ConfigError, match=r"none\.npz: no such file; hexlane train-teacher"):
+        train.train(config, tmp_path / "run", compiled=False, table=tmp_path / "none.npz")
+    assert not (tmp_path / "run").exists()
+    record = train.train(config, tmp_path / "run", compiled=False, table=table, limit=100)
+    assert record["train_images"] == 100
 
 
 @pytest.mark.slow
@@ -244,6 +350,26 @@ def test_logits_do_not_shrink_with_the_crop():
         whole, part = (encoder(values.expand(8, 3, n, n)) for n in (32, 24))
         assert whole.std() > 0
         torch.testing.assert_close(part, whole)
+
+
+def test_scores_are_logits_times_a_learned_gain():
+    """One that moves with the loss and that evaluation mode, hence the export, knows nothing of."""
+    encoder = Encoder(design(1).network)
+    head = encoder.head
+    generator = torch.Generator().manual_seed(1)
+    head.bias.data.normal_(generator=generator)
+    x = torch.randint(0, 2, (20, 8, 8, 8), generator=generator).float()
+    said = {}
+    for gain in (0.0, 1.5):
+        head.log_gain.data.fill_(gain)
+        logits, scores = head.train()(x), head.eval()(x)
+        torch.testing.assert_close(head.logits(scores), logits, rtol=1e-4,
+                                   atol=np.exp(gain) / head.scale)  # the bias is rounded
+        said[gain] = logits, scores
+    assert said[0.0][1].equal(said[1.5][1]) and said[0.0][1].std() > 0
+    torch.testing.assert_close(said[1.5][0], np.exp(1.5) * said[0.0][0])
+    logits.square().mean().backward()
+    assert head.log_gain.grad > 0
 
 
 def test_learning_rate_warms_up_and_ends_at_zero():

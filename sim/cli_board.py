@@ -1,0 +1,108 @@
+"""The commands of :mod:`sim.cli` that talk to an engine on a board: docs/board.md."""
+
+import json
+import time
+from io import BytesIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated
+
+import typer
+
+from sim.cli_load import MachineFile
+
+app = typer.Typer(help="Talks to an engine on a board.", no_args_is_help=True)
+
+
+class SerialPort:
+    """A :class:`export.serial_link.Port` of this computer; OSError if it cannot be opened."""
+
+    def __init__(self, name: str, baud: int):
+        from serial import Serial
+        self.line = Serial(name, baud)
+        self.line.reset_input_buffer()
+
+    def write(self, content: bytes):
+        self.line.write(content)
+
+    def read(self, seconds: float) -> bytes:
+        self.line.timeout = seconds
+        return self.line.read(1) + self.line.read(self.line.in_waiting)
+
+    def time(self) -> float:
+        return time.monotonic()
+
+
+@app.callback()
+def board():
+    """Makes `classify` a command of its own, though it is the only one."""
+
+
+@app.command()
+def classify(images: Annotated[list[Path], typer.Argument(help="PNG images", show_default=False)],
+             machine: MachineFile,
+             port: Annotated[str, typer.Option(help="serial port, such as /dev/ttyUSB0")],
+             baud: Annotated[int, typer.Option(min=1, help="bits per second")] = 1_000_000,
+             program: Annotated[Path | None, typer.Option(
+                 help="program image, NAME.hxi, to load first; only with memory 'ram'")] = None,
+             slot: Annotated[int, typer.Option(min=0, help="of the program")] = 0,
+             seconds: Annotated[float, typer.Option(
+                 min=0.01, help="longest wait for an answer")] = 5,
+             output: Annotated[Path | None, typer.Option(
+                 "-o", "--output", help="file for codes or maps, NAME.npy [N, C, H, W]")] = None):
+    """Sends images to a board and shows the classes, or keeps the codes or maps."""
+    import numpy as np
+
+    from export.checked import ConfigError
+    from export.file import write_whole
+    from export.host import Class, Host, run_frames
+    from export.image import Image
+    from export.machine import Machine
+    from export.serial_link import SerialLink
+    from model.data import class_names, read_image
+    target = Machine.load(machine)
+    if program:
+        image = Image.load(program)
+        name, frame, gives = image.header.name, image.header.frame, image.header.output
+    elif target.memory == "rom":
+        name, frame, gives = _held(machine, slot)
+    else:
+        raise ConfigError(f"{machine}: this machine has programs in RAM: name one with --program")
+    if gives.kind != "class" and output is None:
+        raise ConfigError(f"{name}: gives {gives.kind}: name a file for them with --output")
+    size = frame.height, frame.width, frame.channels
+    pixels = np.stack([read_image(path, size) for path in images])
+
+    link = SerialLink(SerialPort(port, baud), target, seconds=seconds)
+    if program:
+        host = Host(target, link, seconds=seconds)
+        results = host.run(host.load(image, slot), pixels)
+    else:
+        results = run_frames(link, slot, name, frame, gives, pixels, seconds)
+    if gives.kind == "class":
+        names = class_names(SimpleNamespace(**frame.model_dump(), classes=gives.channels))
+        for path, result in zip(images, results, strict=True):
+            assert isinstance(result, Class)
+            typer.echo(f"{path}: {names[result.index]}, score {result.score}")
+        return
+    values = np.stack([result.values for result in results])
+    content = BytesIO()
+    np.save(content, values)
+    write_whole(output, content.getvalue())
+    typer.echo(f"{output}: {gives.kind} {list(values.shape)}")
+
+
+def _held(path: Path, slot: int):
+    """Name, frame and output of a program in ROM, as `engine.json` has them."""
+    from export.checked import ConfigError, parse
+    from export.image import Frame, Output
+    try:
+        programs = {each["slot"]: (each["name"], each["frame"], each["gives"])
+                    for each in json.loads(path.read_text())["programs"] if "slot" in each}
+    except (LookupError, TypeError) as error:
+        raise ConfigError(f"{path}: programs: must have name, frame and what it gives: was it "
+                          f"made by another version of Hexlane?") from error
+    if slot not in programs:
+        raise ConfigError(f"{path}: slot must be one of {sorted(programs)}, not {slot}")
+    name, frame, gives = programs[slot]
+    return name, parse(frame, f"{name}: frame", Frame), parse(gives, f"{name}: gives", Output)

@@ -1,0 +1,466 @@
+"""Place and route: what is read from nextpnr, what is said of it, and what is refused.
+
+`nextpnr.json` has its reports of `toy.Toy(range(100, 200))` on two devices, seed 1, without places.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from export.config import ConfigError, load_config, parse_config
+from hw import devices, pnr, synth
+from hw.devices import DEVICES
+from hw.path import Names, describe
+from hw.verilog import write_verilog
+from sim.cli import main
+from sim.report import clocks, table
+
+REPORTS = json.loads(Path(__file__).with_name("nextpnr.json").read_text())
+NOTHING = {"cells": {}, "netnames": {}, "attributes": {}}
+SMALL = """
+    [network]
+    height = 8
+    width = 8
+    channels = 1
+    pad = 128
+    classes = 4
+    classifier_bits = 1
+
+    [[network.layers]]
+    name = "conv1"
+    channels = 4
+    weight_bits = 1
+    code_bits = 1
+
+    [array]
+    rows = 2
+    columns = 2
+    words = 1
+    precisions = [1]
+
+    [target]
+    """
+TARGETS = {"ecp5": 'device = "LFE5U-25F"', "ice40": 'family = "ice40"'}
+
+
+@pytest.fixture
+def folder(monkeypatch, tmp_path):
+    """A design whose engine is the toy: `tmp_path/ecp5.toml`, `tmp_path/ice40.toml`."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    import toy
+    write_verilog(toy.Toy(range(100, 200)), tmp_path, "engine")
+    for family, target in TARGETS.items():
+        (tmp_path / f"{family}.toml").write_text(SMALL + target)
+    facts = {"name": "toy", "frame_period": 1000, "cycles_per_frame": 999, "array_use": 0.5,
+             "weight_bits": 40, "bias_bits": 3, "program_bits": 4, "seed_bits": 1,
+             "total_bits": 48, "measured": None,
+             "hash": {"weights": "abc", "config": load_config(tmp_path / "ecp5.toml").digest}}
+    (tmp_path / "engine.json").write_text(json.dumps(facts))
+    return tmp_path
+
+
+def hexlane(*arguments) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main([*map(str, arguments)])
+    return stop.value.code
+
+
+def read(folder: Path) -> dict:
+    return json.loads((folder / "report.json").read_text())
+
+
+# --- What nextpnr says ---------------------------------------------------------------------------
+
+
+def test_report_of_ecp5():
+    found = pnr.read_report(REPORTS["LFE5U-25F"], Names(NOTHING))
+    assert found["fmax_mhz"] == 270.34
+    assert found["utilization"]["TRELLIS_COMB"] == {"available": 24288, "used": 70}
+    assert "DP16KD" not in found["utilization"]  # none in use
+    assert found["path"] == {
+        "from": {"kind": "register", "module": "", "name": "$signature__addr"},
+        "to": {"kind": "register", "module": "", "name": "$signature__addr", "pin": "data"},
+        "luts": 3, "carries": 0, "ns": 3.7, "logic_ns": 1.23, "routing_ns": 2.47,
+        "longest_route_ns": 0.96, "words":
+            "register $signature__addr of the top -> 3 LUTs -> register $signature__addr of the "
+            "top: 3.7 ns, 33% logic, 67% routing, the longest route 1.0"}
+    assert found["path"]["ns"] == pytest.approx(1000 / found["fmax_mhz"], abs=0.01)
+
+
+def test_report_of_ice40():
+    found = pnr.read_report(REPORTS["iCE40UP5K"], Names(NOTHING))
+    assert found["fmax_mhz"] == 95.79
+    assert found["utilization"] == {"ICESTORM_LC": {"available": 5280, "used": 122},
+                                    "SB_GB": {"available": 8, "used": 1},
+                                    "SB_IO": {"available": 39, "used": 2}}
+    assert found["path"]["words"] == (
+        "register count of the top -> 2 LUTs -> clock enable of register count of the top: "
+        "10.4 ns, 38% logic, 62% routing, the longest route 3.0")
+
+
+def test_one_clock_is_timed():
+    report = REPORTS["iCE40UP5K"]
+    clocks = {"a": {"achieved": 1.0}, "b": {"achieved": 2.0}}
+    with pytest.raises(RuntimeError, match="must time one clock, not 2"):
+        pnr.read_report(report | {"fmax": clocks}, Names(NOTHING))
+
+
+def test_median_of_seeds_is_a_seed():
+    runs = [{"seed": seed, "fmax_mhz": fmax, "utilization": {"LC": seed},
+             "path": {"words": f"path {seed}"}}
+            for seed, fmax in ((1, 82.0), (2, 79.3), (3, 94.0), (4, 80.5))]
+    middle = pnr.middle(runs[:3])
+    assert (middle["fmax_mhz"], middle["critical_path"]) == (82.0, "path 1")
+    assert middle["utilization"] == {"LC": 1}
+    assert [run["seed"] for run in middle["runs"]] == [1, 2, 3]
+    assert pnr.middle(runs)["fmax_mhz"] == 80.5  # the lower of two
+    assert pnr.middle(runs[2:3])["fmax_mhz"] == 94.0
+
+
+def test_reason_of_a_failure():
+    log = "Info: a\nERROR: Unable to place cell 'x', no BELs remaining\nERROR: b\n1 warning\n"
+    assert pnr.reason(log) == "Unable to place cell 'x', no BELs remaining"
+    assert pnr.reason("Info: a\nwasm trap\n\n") == "wasm trap"
+    assert pnr.reason("") == "no reason given"
+
+
+def test_only_clock_and_reset_are_pins():
+    module = {"ports": {"clk": 1, "rst": 2, "busy": 3, "pixels__valid": 4}, "attributes": {},
+              "cells": {"a": {"type": "LUT4"}, "feeder": {"type": "$scopeinfo"}}}
+    found = pnr.without_ports(module)
+    assert [*found["ports"]] == ["clk", "rst"]
+    assert [*found["cells"]] == ["a"]
+    assert len(module["ports"]) == 4
+
+
+# --- Whose register it is ------------------------------------------------------------------------
+
+LUT = {"type": "SB_LUT4", "attributes": {}}
+
+
+def ff(d, q, line, kind="SB_DFFE"):
+    return {"type": kind, "connections": {"D": [d], "Q": [q]},
+            "attributes": {"src": f"engine.v:{line}.3-{line + 1}.9|/x/ff_map.v:24.66-24.119"}}
+
+
+def net(bit, hdlname, hidden=0):
+    return {"bits": [bit, 99], "hide_name": hidden, "attributes": {"hdlname": hdlname}}
+
+
+def scope(first, last):
+    return {"type": "$scopeinfo", "attributes": {"module_src": f"engine.v:{first}.1-{last}.10"}}
+
+
+MODULE = {
+    "attributes": {"src": "engine.v:1.1-99.10"},
+    "cells": {
+        "feeder": scope(100, 199), "pe.r0": scope(200, 299), "pe.r1": scope(200, 299),
+        "feeder.data_SB_DFFE_Q": ff(1, 2, 150),
+        "other.in_SB_DFFE_Q_D_SB_LUT4_O": LUT | {"connections": {"O": [1]}},
+        "pe.r1.count_SB_DFFE_Q": ff(3, 4, 250),
+        "other.layer.relu_SB_DFFE_Q": ff(5, 6, 160),
+        "other.twice_SB_DFFE_Q": ff(7, 8, 250),
+        "busy_SB_DFFE_Q": ff(9, 10, 50),
+        "memory.bank0_lane1.0.2": {"type": "SB_RAM40_4K", "attributes": {}},
+        "memory.bank0_lane1.0.2_RDATA_1_SB_DFF_Q": {
+            "type": "SB_DFF", "connections": {"D": [11], "Q": [12]},
+            "attributes": {"src": "/x/brams_map.v:150.3-150.9"}},
+        "lut_alone": LUT | {"connections": {"O": [13]}},
+    },
+    "netnames": {
+        "feeder.data": net(2, "feeder data"), "feeder.data.low": net(2, "feeder data.low"),
+        "other.in": net(2, "other in"), "x": net(2, "feeder x", hidden=1),
+        "pe.r1.count_1": net(4, "pe r1 count_1"), "pe.r0.b": net(0, "pe r0 b"),
+        "pe.r0.c": net(40, "pe r0 c"),
+        "other.layer.relu": net(6, "other layer.relu"),
+        "other.twice": net(8, "other twice"),
+        "busy": {"bits": [10], "hide_name": 0, "attributes": {}},
+        "$auto$1.q": {"bits": [10], "hide_name": 1, "attributes": {}},
+        "elsewhere.of_yosys_0_": {"bits": [10], "hide_name": 0, "attributes": {}},
+    },
+}
+
+
+@pytest.mark.parametrize("cell, kind, module, name", [
+    ("feeder.data_SB_DFFE_Q_DFFLC", "register", "feeder", "data"),
+    # Named after a net that goes elsewhere; it shares the cell of its LUT.
+    ("other.in_SB_DFFE_Q_D_SB_LUT4_O_LC", "register", "feeder", "data"),
+    ("pe.r1.count_SB_DFFE_Q", "register", "pe.r1", "count_1"),
+    # Yosys dropped the name in its own module, which one instance has; or two have.
+    ("other.layer.relu_SB_DFFE_Q", "register", "feeder", "layer.relu"),
+    ("other.twice_SB_DFFE_Q", "register", "other", "twice"),
+    ("busy_SB_DFFE_Q", "register", "", "busy"),
+    ("memory.bank0_lane1.0.2_RAM", "block RAM", "memory", "bank0_lane1"),
+    ("memory.bank0_lane1.0.2_RDATA_1_SB_DFF_Q", "register beside", "memory", "bank0_lane1"),
+    ("memory.bank0_lane1.0.2$DPRAM_COMB3", "block RAM", "memory", "bank0_lane1"),
+    ("unknown.y_TRELLIS_FF_Q_2", "register", "unknown", "y"),
+])
+def test_names_of_registers_and_memories(cell, kind, module, name):
+    assert Names(MODULE).find(cell) == {"kind": kind, "module": module, "name": name}
+
+
+def step(kind, delay, source, sink):
+    ends = [dict(zip(("cell", "port"), end, strict=True)) for end in (source, sink)]
+    return {"type": kind, "delay": delay, "from": ends[0], "to": ends[1]}
+
+
+def test_path_in_words():
+    ram, lut, carry, other = "memory.bank0_lane1.0.2", "l_LC", "c$CARRY", "feeder.data_SB_DFFE_Q"
+    path = [step("clk-to-q", 5.0, (ram, "RDATA_3"), (ram, "RDATA_3")),
+            step("routing", 2.0, (ram, "RDATA_3"), (lut, "I2")),
+            step("logic", 0.5, (lut, "I2"), (lut, "O")),
+            step("routing", 0.5, (lut, "O"), (carry, "I1")),
+            step("logic", 0.25, (carry, "I1"), (carry, "COUT")),
+            step("routing", 0.0, (carry, "COUT"), ("c2$CARRY", "CIN")),
+            step("logic", 0.25, ("c2$CARRY", "CIN"), ("c2$CARRY", "COUT")),
+            step("routing", 1.0, ("c2$CARRY", "COUT"), (other, "I3")),
+            step("setup", 0.5, (other, "I3"), (other, "I3"))]
+    found = describe(path, Names(MODULE))
+    assert (found["luts"], found["carries"]) == (2, 2)  # one is in the register's own cell
+    assert found["words"] == (
+        "block RAM bank0_lane1 of memory -> 2 LUTs, 2 carry cells -> register data of feeder: "
+        "10.0 ns, 65% logic, 35% routing, the longest route 2.0")
+
+
+@pytest.mark.parametrize("port, pin", [
+    ("DI", "data"), ("M", "data"), ("CE", "clock enable"), ("LSR", "reset"), ("SR", "reset"),
+    ("ADA12", "address"), ("ADB0", "address"), ("DIA3", "data"), ("WEA", "write enable"),
+    ("RADDR_4", "address"), ("WDATA_11", "data"), ("I3", "data"), ("CEN", "clock enable"),
+])
+def test_what_a_pin_does(port, pin):
+    end = "busy_SB_DFFE_Q", port
+    found = describe([step("setup", 1.0, end, end)], Names(MODULE))
+    assert found["to"]["pin"] == pin
+    assert ("-> " + ("" if pin == "data" else f"{pin} of ") + "register busy") in found["words"]
+
+
+def test_a_register_without_a_name():
+    end = "feeder.$signal$13_SB_DFF_Q", "M"
+    words = describe([step("setup", 1.0, end, end)], Names(MODULE))["words"]
+    assert words.startswith("register without a name of feeder -> nothing -> ")
+
+
+# --- Frames per second follow from the clock -----------------------------------------------------
+
+
+def test_clock_that_is_wanted_and_that_is_measured():
+    config = load_config("configs/tiny.toml")
+    wanted = synth.speed(config, 1200, None)
+    assert (wanted["frames_per_second"], wanted["clock_note"]) == (10000, "at 12 MHz "
+                                                                          "(not measured)")
+    assert wanted["fmax_mhz"] is wanted["critical_path"] is wanted["utilization"] is None
+    timing = {"fmax_mhz": 34.56, "utilization": {"LC": 5}, "critical_path": "words",
+              "runs": [{"seed": 1}, {"seed": 7}]}
+    measured = synth.speed(config, 1200, timing)
+    assert measured == {
+        "frames_per_second": 28800, "clock_mhz": 34.56, "fmax_mhz": 34.56,
+        "clock_note": "at 34.56 MHz, placed and routed (median of seeds 1, 7)",
+        "utilization": {"LC": 5}, "critical_path": "words", "timing": timing}
+
+
+@pytest.mark.parametrize("target, message", [
+    ({"device": "iCE40UP5K"}, "device must be LFE5U-85F or LFE5U-45F or LFE5U-25F for ecp5, "
+                              "not 'iCE40UP5K'"),
+    ({"family": "ice40", "device": "LFE5U-85F"}, "device must be iCE40UP5K or iCE40HX8K for "
+                                                 "ice40, not 'LFE5U-85F'"),
+    ({"family": "ice40", "speed": 6}, "speed is a grade of ecp5, there is none for ice40, not 6"),
+    ({"speed": 5}, "speed: Input should be 6, 7 or 8, not 5"),
+])
+def test_device_of_another_family_is_refused(target, message):
+    values = load_config("configs/tiny.toml").model_dump() | {"target": target}
+    with pytest.raises(ConfigError, match=f"target(:|.) ?{message}$"):
+        parse_config(values)
+
+
+def test_devices():
+    values = load_config("configs/tiny.toml").model_dump()
+    usual = parse_config(values | {"target": {}}).target
+    assert (usual.part, usual.grade) == ("LFE5U-85F", 6)
+    chosen = parse_config(values | {"target": {"device": "LFE5U-45F", "speed": 8}}).target
+    assert pnr._options(DEVICES[chosen.part], chosen.grade) == [
+        "--45k", "--package", "CABGA381", "--lpf-allow-unconstrained", "--speed", "8",
+        "--freq", "120", "--timing-allow-fail"]
+    small = parse_config(values | {"target": {"family": "ice40"}}).target
+    assert (small.part, small.grade) == ("iCE40UP5K", None)
+    assert "--speed" not in pnr._options(DEVICES[small.part], small.grade)
+
+
+# --- The netlist is mapped once ------------------------------------------------------------------
+
+
+def test_a_netlist_is_mapped_once(folder, monkeypatch):
+    device, runs = DEVICES["iCE40UP5K"], []
+    run = synth.run_yosys
+    monkeypatch.setattr(synth, "run_yosys", lambda *a: (runs.append(a), run(*a))[1])
+    first = synth.map_netlist(folder, device)
+    assert synth.map_netlist(folder, device) == first and len(runs) == 1
+    assert synth.sizes(first, device)["logic"] == 122  # as nextpnr.json has it
+    for file, text in (("table.mem", "00000001\n" * 100), ("netlist.json", "{"),
+                       ("netlist.json", "[]")):
+        (folder / file).write_text(text)
+        before = len(runs)
+        synth.map_netlist(folder, device)
+        synth.map_netlist(folder, device)
+        assert len(runs) == before + 1, file
+    assert synth.map_netlist(folder, DEVICES["LFE5U-25F"]) != first
+    assert synth.map_netlist(folder, DEVICES["LFE5U-45F"]) and len(runs) == 5  # the same mapping
+
+
+def test_timing_of_another_netlist_or_device_is_dropped(folder):
+    assert synth.kept_timing(folder, "a") is None
+    for text in ("", "[]", '{"timing": null}', "[" * 10**5):
+        (folder / "report.json").write_text(text)
+        assert synth.kept_timing(folder, "a") is None
+    (folder / "report.json").write_text('{"timing": {"of": "a"}}')
+    assert synth.kept_timing(folder, "a") == {"of": "a"}
+    assert synth.kept_timing(folder, "b") is None
+    base = load_config("configs/tiny.toml").model_dump()
+    module = {"attributes": {synth.DIGEST: "abc"}}
+    timed = {synth.timed_netlist(module, parse_config(base | {"target": target}))
+             for target in ({}, {"speed": 7}, {"device": "LFE5U-45F"})}
+    assert len(timed) == 3
+
+
+# --- The command ---------------------------------------------------------------------------------
+
+
+def refused(capsys) -> str:
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and err.count("\n") == 1 and len(err) <= 310
+    return err
+
+
+@pytest.mark.parametrize("family", TARGETS)
+def test_missing_nextpnr_is_one_line(folder, capsys, monkeypatch, family):
+    monkeypatch.setattr(pnr, "find_spec", lambda name: None)
+    assert hexlane("pnr", folder / f"{family}.toml", "-o", folder) == 2
+    assert refused(capsys) == (f"error: hexlane pnr needs yowasp-nextpnr-{family}: pip install "
+                               f"'hexlane[pnr]'\n")
+    assert not (folder / "netlist.json").exists()  # said before anything is mapped
+
+
+@pytest.mark.parametrize("seeds", ["", "a", "0", "-1", "1.5", "1 99999999999", "\u00b2"])
+def test_bad_seeds_are_refused(folder, capsys, seeds):
+    assert hexlane("pnr", folder / "ecp5.toml", "-o", folder, "--seeds", seeds) == 2
+    assert "--seeds must be numbers from 1 to 2147483647, not " in refused(capsys)
+
+
+def test_missing_engine_is_one_line(folder, capsys):
+    (folder / "engine.json").write_text('{"hash": {}}')  # of an earlier version
+    assert hexlane("pnr", folder / "ecp5.toml", "-o", folder) == 2
+    assert "engine.json: cannot be read: is no description" in refused(capsys)
+
+
+def test_engine_that_does_not_fit_is_not_placed(folder, capsys, monkeypatch):
+    monkeypatch.setitem(DEVICES["iCE40UP5K"].sites, "logic", 121)
+    monkeypatch.setattr(pnr, "run_nextpnr", None)
+    assert hexlane("pnr", folder / "ice40.toml", "-o", folder) == 1
+    assert "does not fit the iCE40UP5K" in capsys.readouterr().out
+    found = read(folder)
+    assert (found["fits"], found["fmax_mhz"], found["clock_mhz"]) == (False, None, 50)
+
+
+def test_what_takes_too_long_is_left_out(folder, capsys, monkeypatch):
+    def run(folder, device, options, seed, limit):
+        assert limit == 2.5
+        return REPORTS["iCE40UP5K"] if seed == 5 else None
+    monkeypatch.setattr(pnr, "run_nextpnr", run)
+    command = "pnr", folder / "ice40.toml", "-o", folder, "--limit", 2.5, "--seeds"
+    assert hexlane(*command, "4 5") == 0
+    assert "seed 4: not done in 2.5 minutes, left out" in capsys.readouterr().out
+    assert read(folder)["clock_note"] == "at 95.79 MHz, placed and routed (median of seeds 5)"
+    assert read(folder)["timing"]["seeds_left_out"] == [4]
+    assert not (folder / "pnr.json").exists()
+    assert hexlane(*command, "6 7") == 1
+    assert "nextpnr ended with no seed within 2.5 minutes" in refused(capsys)
+    assert read(folder)["fmax_mhz"] is None
+
+
+def test_a_seed_is_run_once_and_kept(folder, capsys, monkeypatch):
+    ran = []
+
+    def run(folder, device, options, seed, limit):
+        if seed == 4:
+            raise RuntimeError("stopped")
+        ran.append(seed)
+        return REPORTS["LFE5U-25F"]
+    monkeypatch.setattr(pnr, "run_nextpnr", run)
+    command = "pnr", folder / "ecp5.toml", "-o", folder, "--seeds"
+    assert hexlane(*command, "1 2 4") == 1
+    assert [run["seed"] for run in read(folder)["timing"]["runs"]] == [1, 2]  # what had ended
+    assert hexlane(*command, "2 3") == 0
+    assert ran == [1, 2, 3]
+    assert [run["seed"] for run in read(folder)["timing"]["runs"]] == [2, 3]
+    assert read(folder)["frames_per_second"] == 270340
+    monkeypatch.setattr(pnr, "version", lambda name: "another")
+    assert hexlane(*command, "3") == 0
+    assert ran == [1, 2, 3, 3]
+
+
+@pytest.mark.slow
+def test_a_run_is_bounded(folder):
+    module = synth.map_netlist(folder, DEVICES["LFE5U-25F"])
+    (folder / "pnr.json").write_text(json.dumps(
+        {"modules": {"engine": pnr.without_ports(module)}}))
+    device = DEVICES["LFE5U-25F"]
+    assert pnr.run_nextpnr(folder, device, pnr._options(device, 6), 1, 0.001) is None
+
+
+@pytest.mark.slow
+def test_nextpnr_that_fails_is_told_in_one_line(folder, capsys, monkeypatch):
+    (folder / "engine.v").write_text("""
+        module engine(input clk, input d, output q); reg [6000:0] s; assign q = s[6000];
+        always @(posedge clk) s <= {s, d}; endmodule""")
+    monkeypatch.setitem(DEVICES["iCE40UP5K"].sites, "logic", 10000)
+    assert hexlane("pnr", folder / "ice40.toml", "-o", folder, "--seeds", "3") == 1
+    line = refused(capsys)
+    assert "nextpnr failed: " in line and f"all of it is in {folder / 'pnr-3.log'}" in line
+    assert "BEL" in line or "place" in line
+    assert not (folder / "pnr.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", TARGETS)
+def test_an_engine_is_placed_and_routed(tmp_path, capsys, monkeypatch, family):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").write_text(SMALL + TARGETS[family])
+    assert hexlane("generate", "mine.toml", "--weights", "random") == 0
+    assert hexlane("synth", "mine.toml") == 0
+    assert "frames per second at 50 MHz (not measured)" in capsys.readouterr().out
+    folder = Path("build/mine")
+    assert "at 50 MHz (not measured)" in table([folder])
+    with pytest.raises(ConfigError, match=r"no report; `hexlane pnr` writes it: nothing was"):
+        clocks([folder])
+    mapped = (folder / "netlist.json").stat().st_mtime_ns
+    assert hexlane("pnr", "mine.toml", "--seeds", "1 2 3") == 0
+    out, found = capsys.readouterr().out, read(folder)
+    fmax = sorted(run["fmax_mhz"] for run in found["timing"]["runs"])
+    assert len(fmax) == 3 and found["fmax_mhz"] == fmax[1] and len({*fmax}) > 1
+    assert found["clock_mhz"] == found["fmax_mhz"]
+    assert found["frames_per_second"] == round(fmax[1] * 1e6 / found["frame_period"], 1)
+    assert f"at {fmax[1]:g} MHz, placed and routed (median of seeds 1, 2, 3)" in out
+    assert found["critical_path"] in out
+    site = {"ecp5": "TRELLIS_FF", "ice40": "ICESTORM_LC"}[family]
+    size = found["utilization"][site]["used"]
+    if family == "ice40":  # which is counted as nextpnr packs
+        assert size == pytest.approx(found["logic"], rel=0.01)
+    else:
+        assert size == found["ff"] and found["utilization"]["TRELLIS_IO"]["used"] == 2
+    for run in found["timing"]["runs"]:
+        assert run["path"]["ns"] == pytest.approx(1000 / run["fmax_mhz"], rel=0.01)
+        assert run["path"]["luts"] + run["path"]["carries"] > 0
+    assert not [*folder.glob("pnr*.json")]
+    # What was measured stays until it is of another netlist.
+    assert hexlane("synth", "mine.toml") == 0
+    assert read(folder) == found and f"| **{fmax[1]:.1f}** |" in clocks([folder])
+    assert (folder / "netlist.json").stat().st_mtime_ns == mapped
+    assert hexlane("generate", "mine.toml", "--weights", "random", "--seed", "2") == 0
+    assert hexlane("synth", "mine.toml") == 0
+    assert read(folder)["fmax_mhz"] is None
+
+
+def test_devices_are_those_of_configurations():
+    from export.config import DEVICES as names
+    for family, members in names.items():
+        assert all(devices.DEVICES[name].family == family for name in members)

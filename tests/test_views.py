@@ -1,0 +1,114 @@
+"""Views of images, and the table of a teacher's logits for them."""
+
+import numpy as np
+import pytest
+
+from export.config import ConfigError
+
+torch = pytest.importorskip("torch")
+views = pytest.importorskip("model.views")
+COUNT = len(views.VIEWS)
+
+
+def images(count, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
+
+
+def test_views_move_and_mirror():
+    x, zero = images(2), torch.zeros(2, dtype=torch.long)
+    same = views.move(x, zero, zero, zero == 1)
+    assert same.equal(x)
+    moved = views.move(x, zero + 3, zero - 2, zero == 1)
+    assert moved[:, :, :29, 2:].equal(x[:, :, 3:, :30])
+    assert moved[:, :, 29:, 2:].equal(x[:, :, [30, 29, 28], :30])  # the border is a mirror
+    assert views.move(x, zero, zero, zero == 0).equal(x.flip(3))
+
+
+def test_each_image_is_shown_in_its_view():
+    assert len(set(views.VIEWS)) == COUNT == 18
+    x, order = images(COUNT), torch.randperm(COUNT, generator=torch.Generator().manual_seed(1))
+    shown = views.show(x, order)
+    for k in range(COUNT):
+        flip, dy, dx = (torch.tensor([value]) for value in views.VIEWS[order[k]])
+        assert shown[k].equal(views.move(x[k:k + 1], dy, dx, flip)[0])
+    assert len({each.numpy().tobytes() for each in views.show(x[:1].repeat(COUNT, 1, 1, 1),
+                                                              order)}) == COUNT
+
+
+def test_the_second_half_of_the_views_mirrors_the_first():
+    x, half = images(1).repeat(COUNT, 1, 1, 1), COUNT // 2
+    shown = views.show(x, torch.arange(COUNT))
+    assert shown[half:].equal(shown[:half].flip(3))
+
+
+def table(labels, count=COUNT):
+    logits = np.random.default_rng(1).normal(0, 1, (count, len(labels), 10)).astype(np.float16)
+    logits[:, np.arange(len(labels)), labels] += 10
+    return logits
+
+
+def test_the_file_is_the_table(tmp_path):
+    labels = torch.arange(30) % 10
+    wanted = views.Table(table(labels), "a" * 64)
+    views.save_table(wanted, tmp_path / "t.npz")
+    found = views.load_table(tmp_path / "t.npz")
+    assert np.array_equal(found.logits, wanted.logits) and found.teacher == wanted.teacher
+    loaded = views.load_labels(tmp_path / "t.npz", labels, 10)
+    assert loaded.dtype == torch.float16 and loaded.shape == (COUNT, 30, 10)
+    for k in (0, 8):  # of a view and its mirror image
+        mean = (wanted.logits[k].astype(float) + wanted.logits[k + 9]) / 2
+        for view in (k, k + 9):
+            np.testing.assert_allclose(loaded[view], mean, rtol=1e-3, atol=1e-3)
+
+
+def with_nan(logits):
+    logits[17, 29, 9] = np.nan
+    return logits
+
+
+@pytest.mark.parametrize("change, said", [
+    (lambda logits: logits[:17],
+     "must have 18 views of 30 images with 10 classes, not 17 of 30 with 10; hexlane train-t"),
+    (lambda logits: logits[:, :29],
+     "must have 18 views of 30 images with 10 classes, not 18 of 29 with 10; hexlane train-t"),
+    (lambda logits: logits[:, :, :9],
+     "must have 18 views of 30 images with 10 classes, not 18 of 30 with 9; hexlane train-te"),
+    (lambda logits: logits[:, ::-1], "is of other images: 0% of its classes are right, wanted at"),
+    (lambda logits: logits.astype(np.float32),
+     "logits must be float16 [18, images, classes], not float32 [18, 30, 10]"),
+    (lambda logits: logits[:, :, 0],
+     "logits must be float16 [18, images, classes], not float16 [18, 30]"),
+    (with_nan, "logits must be finite, not nan"),
+])
+def test_a_wrong_table_is_refused(tmp_path, change, said):
+    labels = torch.arange(30) % 10
+    views.save_table(views.Table(change(table(labels)), ""), tmp_path / "t.npz")
+    with pytest.raises(ConfigError) as refused:
+        views.load_labels(tmp_path / "t.npz", labels, 10)
+    assert str(refused.value).removeprefix(f"{tmp_path}/t.npz: ").startswith(said)
+
+
+@pytest.mark.parametrize("wrong", [
+    [[1, 0, 0]] * COUNT, views.VIEWS[::-1], [*views.VIEWS, (False, 4, 4)],
+    [[0, 0]] * COUNT])
+def test_other_views_are_refused(tmp_path, wrong):
+    np.savez(tmp_path / "t.npz", views=np.array(wrong, np.int8), teacher=np.array(""),
+             logits=np.zeros((len(wrong), 30, 10), np.float16))
+    with pytest.raises(ConfigError, match=r"t\.npz: is of other views than the 18 that are shown"):
+        views.load_table(tmp_path / "t.npz")
+
+
+@pytest.mark.parametrize("content", [
+    b"", b"x", b"PK\x03\x04", {"views": 1}, {"views": 1, "logits": 1, "teacher": ""},
+    {"views": np.array([None]), "logits": 1, "teacher": ""}])
+def test_a_file_that_is_no_table(tmp_path, content):
+    path = tmp_path / "t.npz"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        np.savez(path, **content)
+    with pytest.raises(ConfigError, match=r"t\.npz: is no table of a teacher's logits: "):
+        views.load_table(path)
+    with pytest.raises(ConfigError, match=r"none\.npz: no such file; hexlane train-teacher wri"):
+        views.load_table(tmp_path / "none.npz")
