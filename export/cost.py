@@ -86,14 +86,13 @@ class Cost:
         first, fold = self.program.layers[0], self.program.config.network.fold
         height, width = first.source.size
         ahead = (fold - 1) * fold * width + fold  # pixels up to the first position of a row
-        takes = first.digits * first.digit_words + 1
-        step = max(fold, takes)
+        takes = first.digits * first.digit_words + 1  # at least 4, so no less than `fold` pixels
         if first.taps_per_word == 1:  # from a row's first position to its last, and behind it
-            row, end = (width - 1) * step, takes
+            row, end = (width - 1) * takes, takes
         elif width == 1:
             row, end = 0, 1 + takes
         else:
-            row, end = fold + (width - 2) * step, 2 * takes
+            row, end = fold + (width - 2) * takes, 2 * takes
         return ahead - 1 + height * row + (height - 1) * max(ahead, end) + end
 
     @property
