@@ -378,6 +378,8 @@ async def soft_reset_at_any_time(dut):
         assert await bench.read("FRAMES") == count
         assert await bench.read("ERRORS") == 0
         assert await bench.read("CONTROL") == RUN and await bench.read("IRQ_ENABLE") == 1
+        cycles = await bench.read("CYCLES")  # not of a frame that was dropped
+        assert cycles == 0 or cycles >= min(JOB["cycles"])
         await bench.run(frame)
         await bench.cycles(2)
         count += 1
