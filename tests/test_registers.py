@@ -75,6 +75,7 @@ def test_markdown_and_json_say_what_the_table_says():
             for field in control["fields"]] == [("RUN", 0, 1, "rw"), ("RESET", 1, 1, "wo")]
     assert "| 8 | `CLASS` | ro | results can be: class |" in page
     assert "| 0 ... 7 | `CHANNELS` | ro |" in page
+    assert "| 1 | `RESET` | wo | write 1: " in page
     assert "| 0x1000 ... 0x1FFF | load window | wo |" in page
     assert "... " not in markdown(
         register_map(MACHINE | {"memory": "rom"}), "engine").partition("## FORMATS")[0]
