@@ -185,10 +185,10 @@ def test_simulate_and_leave_a_waveform(here, capsys, simulator):
                "--simulator", simulator) == 0
     folder = Path("build/mine/waves") / simulator
     listed = (folder / "signals.gtkw").read_text().splitlines()[1:]
-    assert {"engine.clk", "engine.epilogue.done"} < set(listed)
-    assert (folder / "signals.sucl").read_text().startswith("variable_add engine.")
+    assert {"bench.engine.clk", "bench.engine.epilogue.done"} < set(listed)
+    assert (folder / "signals.sucl").read_text().startswith("variable_add bench.engine.")
     if simulator == "icarus":
-        assert (folder / "engine.fst").stat().st_size > 10_000
+        assert (folder / "bench.fst").stat().st_size > 10_000
         return
     # Every listed signal is in the waveform, with this range.
     scope, found = [], set()
