@@ -81,21 +81,23 @@ class SystolicArray(wiring.Component):
         for i in range(R):
             controls.append(data.View(CONTROL, early))
             early = delay(m, early, 1, f"control_row{i}")
-        start = controls[-1].capture  # of the last row; its sum is on the drain a cycle later
-        start = delay(m, start, 1, "drain_start")
-        pulse = self._drain_pulses(m, start, R, K)
+        last = controls[-1].capture  # of the last row; its sum is on the drain a cycle later
+        start = delay(m, last, 1, "drain_start")
+        pulse = self._drain_pulses(m, last, R, K)
         for i in range(R):
-            edge, hold = pe[i][0], Signal(name=f"hold_row{i}")
+            edge, hold, shift = pe[i][0], Signal(name=f"hold_row{i}"), Signal(name=f"shift_row{i}")
             # A row that has captured its sum keeps it until the whole column has.
             with m.If(controls[i].capture):
                 m.d.sync += hold.eq(1)
             with m.Elif(start):
                 m.d.sync += hold.eq(0)
+            held = controls[i].capture | (hold & ~start)  # in the next cycle
+            m.d.sync += shift.eq(pulse & (last | ~held))
             m.d.comb += [
                 edge.act_i.eq(delay(m, self.acts[R - 1 - i], i, f"act_row{i}")),
                 edge.control_i.first.eq(controls[i].first),
                 edge.control_i.capture.eq(controls[i].capture),
-                edge.control_i.shift.eq(pulse & (start | ~hold)),
+                edge.control_i.shift.eq(shift),
             ]
             if horner:
                 m.d.comb += edge.control_i.horner.eq(controls[i].horner)
@@ -125,7 +127,8 @@ class SystolicArray(wiring.Component):
 
     @staticmethod
     def _drain_pulses(m: Module, start, rows: int, units: int):
-        """One shift per pixel, in the last of its `units` cycles, from `start` on."""
+        """High a cycle before each shift, of which there is one per pixel, in the last of its
+        `units` cycles, the first of which follows `start`."""
         left = Signal(range(rows * units + 1))
         phase = Signal(range(units))
         active = start | (left != 0)
