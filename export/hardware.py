@@ -16,11 +16,11 @@ from export.program import Program
 from export.words import operands
 
 # Cycles of the blocks of `hw/`, which take them from here: a program's cycles are known without it.
-SEQUENCER_CYCLES = 3  # fetch, load, first channel tile
+SEQUENCER_CYCLES = 4  # fetch, load, clear, first channel tile
 MEMORY_CYCLES = 2  # block RAM and its output register
 FEEDER_CYCLES = 5 + MEMORY_CYCLES  # addresses, memory, rotation, border
 PE_CYCLES = 1  # activations before their control
-EPILOGUE_CYCLES = 4  # select, bias, shift and clip, gate and pool
+EPILOGUE_CYCLES = 5  # select, bias, shift, clip, gate and pool
 WRITE_CYCLES = 2  # of the memory, and until all is known to be in it
 TOTALS_CYCLES = 3  # sums complete, taken to be compared, last comparison done
 
