@@ -6,7 +6,7 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from export.hardware import Hardware
+from export.hardware import DECODER_CYCLES, Hardware
 from hw.decoder import WeightDecoder
 from hw.pe import ProcessingElement
 from hw.pipeline import delay
@@ -19,7 +19,8 @@ WEIGHT_CONTROL = data.StructLayout({"word_last": 1, "top": 1})
 class SystolicArray(wiring.Component):
     """R x C processing elements with their skew registers; no flow control.
 
-    Words of one step enter all rows and columns in the same cycle and are skewed inside. `first`
+    Words of one step enter all columns in one cycle and, :attr:`AHEAD` cycles later, all rows, and
+    are skewed inside. `first`
     marks the first step of a tile, `horner` the first of each further digit, `capture` comes in
     the cycle after a tile's last step. :attr:`latency` cycles after `capture`, `start` is high and
     `sums` holds pixel 0 of the tile, then each `units` cycles the next of the R pixels. Tiles may
@@ -38,6 +39,8 @@ class SystolicArray(wiring.Component):
     sums : Out(ArrayLayout(acc_bits, C))
     start : Out(1)
     """
+
+    AHEAD = DECODER_CYCLES
 
     def __init__(self, hardware: Hardware):
         self.hardware = hardware
@@ -116,9 +119,11 @@ class SystolicArray(wiring.Component):
                 decoder.row.eq(delay(m, self.rows[c], c, f"row_c{c}")),
                 decoder.valid_operands.eq(Mux(control.word_last, tail, ~0)),
                 decoder.top.eq(control.top),
-                pe[0][c].weight_i.eq(decoder.weight),
                 self.sums[c].eq(delay(m, pe[-1][c].drain_o, C - 1 - c, f"sum_c{c}")),
             ]
+            weight = Signal.like(decoder.weight.as_value(), name=f"weight_{c}", reset_less=True)
+            m.d.sync += weight.eq(decoder.weight)
+            m.d.comb += pe[0][c].weight_i.eq(weight)
             for above, below in pairwise(pe):
                 m.d.comb += [below[c].weight_i.eq(above[c].weight_o),
                              below[c].drain_i.eq(above[c].drain_o)]

@@ -4,7 +4,7 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from export.hardware import FEEDER_CYCLES, Hardware
+from export.hardware import DECODER_CYCLES, FEEDER_CYCLES, Hardware
 from hw.array import WEIGHT_CONTROL
 from hw.automaton import Automaton
 from hw.descriptor import layer_layout
@@ -55,7 +55,7 @@ class WeightFeeder(wiring.Component):
         m = Module()
         hardware, layer, array = self.hardware, self.layer, self.hardware.array
         late = data.View(step_layout(hardware), delay(
-            m, self.step, FEEDER_CYCLES - self.LATENCY, "step"))
+            m, self.step, FEEDER_CYCLES - DECODER_CYCLES - self.LATENCY, "step"))
         segments = [self._segment(m, late, k) for k in range(len(hardware.weights))]
 
         tail = Signal(6 * array.words)
