@@ -73,10 +73,12 @@ class SystolicArray(wiring.Component):
         pe = [[ProcessingElement(words=array.words, precisions=array.precisions,
                                  acc_bits=self.hardware.acc_bits, horner=horner)
                for _ in range(C)] for _ in range(R)]
-        for i in range(R):
+        mode = head_mode = delay(m, self.mode, 1, "mode")
+        for i in range(R):  # a register per row: no net goes to all elements
             for c in range(C):
                 grid.submodules[f"r{i}_c{c}"] = shared(pe[i][c], platform, "pe")
-                m.d.comb += pe[i][c].mode.eq(self.mode)
+                m.d.comb += pe[i][c].mode.eq(mode)
+            mode = delay(m, mode, 1, f"mode_row{i}")
 
         # Row edges: skewed activations and control.
         early = delay(m, self.control, ProcessingElement.LATENCY, "control_pe")
@@ -115,7 +117,7 @@ class SystolicArray(wiring.Component):
                 words=array.words, precisions=array.precisions)
             control = data.View(WEIGHT_CONTROL, delay(m, self.weight_control, c, f"weight_c{c}"))
             m.d.comb += [
-                decoder.mode.eq(self.mode),
+                decoder.mode.eq(head_mode),
                 decoder.row.eq(delay(m, self.rows[c], c, f"row_c{c}")),
                 decoder.valid_operands.eq(Mux(control.word_last, tail, ~0)),
                 decoder.top.eq(control.top),

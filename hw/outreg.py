@@ -54,7 +54,7 @@ def _merge(module: dict, cell: dict, pins: list, modes: list, clock: str, loads:
     for pin, register in behind.items():
         nets[pin] = module["cells"].pop(register)["connections"]["Q"]
     if behind:
-        cell["parameters"] |= {mode: "OUTREG" for mode in modes}
+        cell["parameters"] |= dict.fromkeys(modes, "OUTREG")
     return len(behind)
 
 

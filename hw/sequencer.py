@@ -232,8 +232,9 @@ class Sequencer(wiring.Component):
 class Border(wiring.Component):
     """Which rows of a tile have a tap (dy, dx) that lies outside the image.
 
-    `clear` starts a layer, whose descriptor is there. While `run` is high, one pixel a cycle is looked at, up to a tile ahead;
-    `advance` makes that tile the current one, and the next one takes R cycles from then on.
+    `clear` starts a layer, whose descriptor is there. While `run` is high, one pixel a cycle is
+    looked at, up to a tile ahead; `advance` makes that tile the current one, and the next one takes
+    R cycles from then on.
 
     Members
     -------
