@@ -174,6 +174,11 @@ class Hardware:
         return self.skip_words > 0
 
     @property
+    def carries(self) -> bool:
+        """Whether a write of codes may begin in a word's last lane and end in the next's first."""
+        return 2 in self.array.precisions and self.array.unit == 2 * self.array.words
+
+    @property
     def digits(self) -> int:
         """Passes over a pixel's digits."""
         return DIGITS_OF_PIXEL[self.array.digit_bits]

@@ -16,11 +16,6 @@ LANES = 3
 FREE_READS = {"no_rw_check": 1}
 
 
-def carries(hardware: Hardware) -> bool:
-    """Whether a write may begin in a word's last lane and end in the next word's first."""
-    return 2 in hardware.array.precisions and hardware.array.unit == 2 * hardware.array.words
-
-
 def write_layout(hardware: Hardware) -> data.StructLayout:
     """One write: a word group, or the lanes and parts of lanes of it that `enable` names."""
     array = hardware.array
@@ -67,11 +62,11 @@ class ActivationMemory(wiring.Component):
         write = Signal.like(self.write)
         m.d.sync += write.eq(self.write)
         first = write.address
-        if carries(self.hardware):
+        if self.hardware.carries:
             first = Signal(range(depth))
             m.d.sync += first.eq(self.write.address + self.write.carry)
         # Lanes of one address are one memory: block RAMs are wider than a lane.
-        cuts = [0, 1, LANES] if carries(self.hardware) else [0, LANES]
+        cuts = [0, 1, LANES] if self.hardware.carries else [0, LANES]
         for bank in range(array.rows):
             here, words = write.valid & (write.bank == bank), []
             for start, stop in pairwise(cuts):

@@ -6,12 +6,11 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In
 
 from export.hardware import Hardware
-from export.sections import memories, sections
+from export.sections import memories, pieces, sections
 from hw.pipeline import delay
 from hw.verilog import KEEP_ZEROS
 
 DEEP_CYCLES = 4  # address, memory, its output register, choice of a piece
-PIECES = 2048, 1024, 512  # rows of a block RAM that is 9, 18 and 36 bits wide
 
 
 def fill_layout(hardware: Hardware) -> data.StructLayout:
@@ -65,21 +64,12 @@ def deep_store(m: Module, unit, name: str, init: list[int], row):
     return chosen
 
 
-def pieces(rows: int) -> list[tuple[int, int, int]]:
-    """First row, row behind the last one, and bits of the address of each piece of a memory."""
-    found, start = [], 0
-    while start < rows:
-        size = next((size for size in PIECES if start + size <= rows), PIECES[-1])
-        found.append((start, min(rows, start + size), size.bit_length() - 1))
-        start += size
-    return found
-
-
 def section(m: Module, unit, name: str, rows: int, width: int, init: list[int],
             called: str = "", place: tuple[int, int] = (0, 0)) -> Memory:
     """A memory of a section, or a piece of it, into which the loader writes if it is RAM.
 
-    A piece has a name of its own, a first row and so many bits of an address, see :func:`pieces`.
+    A piece has a name of its own, a first row and so many bits of an address, see
+    :func:`export.sections.pieces`.
     """
     ram, fill = unit.hardware.memory == "ram", getattr(unit, "fill", None)
     # What is not loaded is zero, so no record is valid.

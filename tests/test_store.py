@@ -12,6 +12,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
 
+from export import sections
 from export.cost import Cost
 from export.pack import pack
 from hw import memory as activations
@@ -26,7 +27,7 @@ from tests.designs import SMALL, conv, design, machine
     (1, [1]), (512, [512]), (513, [512, 1]), (1024, [1024]), (2047, [1024, 512, 511]),
     (2048, [2048]), (10_751, [2048] * 5 + [511])])
 def test_pieces_fill_block_rams(rows, wanted):
-    found = store.pieces(rows)
+    found = sections.pieces(rows)
     assert [stop - start for start, stop, _ in found] == wanted
     assert found[0][0] == 0 and found[-1][1] == rows
     assert all(stop == after for (_, stop, _), (after, _, _) in pairwise(found))
@@ -51,7 +52,7 @@ class Deep(wiring.Component):
 @pytest.mark.parametrize("ram", [False, True])
 def test_any_row_comes_so_many_cycles_later(monkeypatch, rows, ram):
     """Blocks of 16, 8 and 4 rows; in RAM, rows are written between the reads."""
-    monkeypatch.setattr(store, "PIECES", (16, 8, 4))
+    monkeypatch.setattr(sections, "PIECES", (16, 8, 4))
     monkeypatch.setattr(store, "memories", lambda _: {"weights0": (rows, 16)})
     _, hardware = machine(SMALL[0])
     if ram:
