@@ -115,7 +115,7 @@ class Epilogue(wiring.Component):
         if hardware.gated:
             m.submodules.gate = gate = Gate(hardware)
             m.d.comb += [gate.restart.eq(self.restart), gate.fetch.eq(self.fetch),
-                         gate.layer.eq(layer), gate.ahead.eq(three), gate.walk.eq(four),
+                         gate.layer.eq(layer), gate.ahead.eq(two), gate.walk.eq(four),
                          gate.codes.eq(codes)]
             codes = gate.gated
         m.submodules.pool = pool = Pool(hardware)

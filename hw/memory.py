@@ -8,12 +8,9 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from export.hardware import MEMORY_CYCLES, Hardware
+from hw.store import FREE_READS
 
 LANES = 3
-# What is read at a word's address while that word is written is void, and Yosys adds no logic that
-# would make it the old word. Nobody uses such a read: what an operation reads lies apart from
-# what is written meanwhile, and pixels come in when the first operation has read them.
-FREE_READS = {"no_rw_check": 1}
 
 
 def write_layout(hardware: Hardware) -> data.StructLayout:
@@ -65,6 +62,8 @@ class ActivationMemory(wiring.Component):
         if self.hardware.carries:
             first = Signal(range(depth))
             m.d.sync += first.eq(self.write.address + self.write.carry)
+        # What an operation reads lies apart from what is written meanwhile, and pixels come in when
+        # the first operation has read those before.
         # Lanes of one address are one memory: block RAMs are wider than a lane.
         cuts = [0, 1, LANES] if self.hardware.carries else [0, LANES]
         for bank in range(array.rows):

@@ -10,6 +10,9 @@ from export.sections import memories, pieces, sections
 from hw.pipeline import delay
 from hw.verilog import KEEP_ZEROS
 
+# Of a memory that is not read where it is being written, or not so that it matters: what is read
+# then is void, and Yosys adds no logic that would make it the old word.
+FREE_READS = {"no_rw_check": 1}
 DEEP_CYCLES = 4  # address, memory, its output register, choice of a piece
 
 

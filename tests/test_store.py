@@ -15,12 +15,12 @@ from amaranth.sim import Simulator
 from export import sections
 from export.cost import Cost
 from export.pack import pack
+from hw import gate, store
 from hw import memory as activations
-from hw import store
 from hw.engine import Engine
 from sim import golden, streams
 from sim.samples import random_images, random_network
-from tests.designs import SMALL, conv, design, machine
+from tests.designs import SMALL, conv, design, machine, random_maps
 
 
 @pytest.mark.parametrize("rows, wanted", [
@@ -94,7 +94,7 @@ class Colliding(wiring.Component):
     """A memory whose reads are inverted where they collide with a write."""
 
     def __init__(self, *, shape, depth, init, attrs):
-        assert attrs["no_rw_check"]
+        assert attrs == store.FREE_READS
         self.inner = Memory(shape=shape, depth=depth, init=init, attrs=attrs)
         super().__init__({})
 
@@ -105,7 +105,7 @@ class Colliding(wiring.Component):
                                     data=Signal.like(self.read.data))
         return self.seen
 
-    def write_port(self, granularity):
+    def write_port(self, granularity=None):
         self.write = self.inner.write_port(granularity=granularity)
         return self.write
 
@@ -119,18 +119,21 @@ class Colliding(wiring.Component):
 
 
 @pytest.mark.parametrize("config", [*SMALL, design(
-    [conv("a", 8, 3, 3), conv("b", 16, 2, 2), conv("c", 8, 1, 1)], (2, 8, 4), height=5, width=7)],
-    ids=str)
+    [conv("a", 8, 3, 3), conv("b", 16, 2, 2), conv("c", 8, 1, 1)], (2, 8, 4), height=5, width=7),
+    *(pytest.param(random_maps(seed), marks=pytest.mark.slow) for seed in (1, 5, 15, 19))], ids=str)
 def test_no_read_that_collides_with_a_write_is_used(monkeypatch, config):
     made = []
 
     def memory(**how):
+        if "attrs" not in how:
+            return Memory(**how)
         made.append(Colliding(**how))
         return made[-1]
 
     monkeypatch.setattr(activations, "Memory", memory)
+    monkeypatch.setattr(gate, "Memory", memory)
     program, hardware = machine(config)
-    network, images = random_network(config.network, 1), random_images(config.network, 3, 1)
+    network, images = random_network(config.network, 1), random_images(config.network, 2, 1)
     engine = Engine(hardware, pack(program, hardware, network))
     hits = []
 
