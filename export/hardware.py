@@ -20,6 +20,7 @@ SEQUENCER_CYCLES = 3  # fetch, load, first channel tile
 MEMORY_CYCLES = 2  # block RAM and its output register
 FEEDER_CYCLES = 5 + MEMORY_CYCLES  # addresses, memory, rotation, border
 PE_CYCLES = 1  # activations before their control
+DRAIN_CYCLES = 3  # sum kept, pairs of rows, column
 EPILOGUE_CYCLES = 4  # select, bias, shift and clip, gate and pool
 WRITE_CYCLES = 2  # of the memory, and until all is known to be in it
 TOTALS_CYCLES = 3  # sums complete, taken to be compared, last comparison done
