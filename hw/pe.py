@@ -10,8 +10,10 @@ from export.hardware import PE_CYCLES
 CONTROL = data.StructLayout({
     "first": 1,  # first step of a tile: the accumulator starts from zero
     "horner": 1,  # first step of each further digit of pixels: the accumulator is shifted before
-    "capture": 1,  # in the cycle after a tile's last step: the drain register takes the sum
-    "shift": 1,  # the drain register takes its neighbour's, unless `capture`
+    "fresh": 1,  # `first` or `horner`
+    "plain": 1,  # not `horner`
+    "capture": 1,  # in the cycle after a tile's last step: the sum is kept
+    "select": 1,  # the kept sum leaves
 })
 
 
@@ -50,7 +52,7 @@ class ProcessingElement(wiring.Component):
     act_i, act_o : 6 * words bits, along the row
     weight_i, weight_o : weight_layout(words, precisions), down the column
     control_i, control_o : CONTROL, along the row
-    drain_i, drain_o : acc_bits, the chain in which sums leave
+    sum : acc_bits, the kept sum while it is selected, else zero
 
     Pixels come in digits of `max(precisions)` bits, most significant digit first, if `horner`.
     """
@@ -71,8 +73,7 @@ class ProcessingElement(wiring.Component):
             "weight_o": Out(weights),
             "control_i": In(CONTROL),
             "control_o": Out(CONTROL),
-            "drain_i": In(acc_bits),
-            "drain_o": Out(acc_bits),
+            "sum": Out(acc_bits),
         })
 
     def elaborate(self, platform):
@@ -103,21 +104,43 @@ class ProcessingElement(wiring.Component):
         # Cycle 3: accumulate. `control_i` comes a cycle before, so `first` and `horner` act on what
         # the accumulator holds afterwards, and `capture` takes the sum from the adder.
         step = Signal(range(sum(n << k for k, n in enumerate(size)) + 1))
-        acc = Signal(self.acc_bits, reset_less=True)
         total = Signal(self.acc_bits)
-        drain = Signal(self.acc_bits, reset_less=True)
-        m.d.comb += [step.eq(low + high), total.eq(acc + step), self.drain_o.eq(drain)]
-        m.d.sync += acc.eq(total)
-        if self.horner:
-            with m.If(self.control_i.horner):
-                m.d.sync += acc.eq(total << max(self.precisions))
-        with m.If(self.control_i.first):
-            m.d.sync += acc.eq(0)
+        kept = Signal(self.acc_bits, reset_less=True)
+        m.d.comb += step.eq(low + high)
+        self._accumulate(m, step, total)
         with m.If(self.control_i.capture):
-            m.d.sync += drain.eq(total)
-        with m.Elif(self.control_i.shift):
-            m.d.sync += drain.eq(self.drain_i)
+            m.d.sync += kept.eq(total)
+        m.d.comb += self.sum.eq(Mux(self.control_i.select, kept, 0))
         return m
+
+    def _accumulate(self, m: Module, step: Signal, total: Signal):
+        """Registers whose sum with `step` is `total`.
+
+        A multiplexer for Horner's shift would take a LUT per bit. Bits above those of a step go
+        another way: the accumulator starts from zero, and `carried`, which is zero at all other
+        times, brings the shifted sum in at the adder's free inputs.
+        """
+        control, shift = self.control_i, max(self.precisions)
+        acc = Signal(self.acc_bits, reset_less=True)
+        if not self.horner:
+            m.d.comb += total.eq(acc + step)
+            m.d.sync += acc.eq(total)
+            with m.If(control.first):
+                m.d.sync += acc.eq(0)
+            return
+        cut = min(len(step), self.acc_bits)
+        shifted = Signal(self.acc_bits)
+        carried = Signal(self.acc_bits - cut, reset_less=True)
+        m.d.comb += [shifted.eq(total << shift), total.eq(acc + Cat(step[:cut], carried))]
+        m.d.sync += [acc.eq(total), carried.eq(shifted[cut:])]
+        with m.If(control.horner):
+            m.d.sync += acc[shift:cut].eq(shifted[shift:cut])
+        with m.If(control.first):
+            m.d.sync += acc[shift:cut].eq(0)
+        with m.If(control.fresh):
+            m.d.sync += [acc[:shift].eq(0), acc[cut:].eq(0)]
+        with m.If(control.plain):
+            m.d.sync += carried.eq(0)
 
     def _products(self) -> tuple[Value, Value, Value, Value]:
         """The bits that count 1, 2, 4 and 8 in mode 3.
