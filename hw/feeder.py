@@ -110,10 +110,15 @@ class Feeder(wiring.Component):
         planes = {3: (0, 0, 1, 1, 2, 2), 2: (0, 0, 1, 1, 0, 1), 1: (0,) * 6}[precision]
         pad_word = Cat(digit[plane].replicate(half) for plane in planes)
         swap = layer.mode == 2  # memory order to PE order, see export.words
+        # Where all weights are binary, lanes behind a tap's last operand are zero: see hw.decoder.
+        valid = Signal(len(pad_word), init=-1)
+        if array.precisions == (1,):
+            last_word = delay(m, self.step.word_last, stages - 1, "word_last")
+            m.d.sync += valid.eq(Mux(last_word, Cat(layer.tail > k for k in range(len(valid))), -1))
         for r in range(rows):
             word = rotated[r]
             h = [word[k * half:(k + 1) * half] for k in range(6)]
             ordered = word
             if 2 in array.precisions:
                 ordered = Cat(h[0], Mux(swap, h[2], h[1]), Mux(swap, h[1], h[2]), *h[3:])
-            m.d.sync += self.acts[r].eq(Mux(inside[rows - 1 - r], ordered, pad_word))
+            m.d.sync += self.acts[r].eq(Mux(inside[rows - 1 - r], ordered, pad_word) & valid)

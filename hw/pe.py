@@ -1,10 +1,13 @@
 """One processing element: multiplies a word group of codes with one of weights and accumulates."""
 
+from itertools import zip_longest
+
 from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from export.hardware import PE_CYCLES
+from hw.heap import add_level, add_levels, add_up, keep
 
 # Travels along a row, `ProcessingElement.LATENCY` cycles behind the activations of its step.
 CONTROL = data.StructLayout({
@@ -19,7 +22,9 @@ CONTROL = data.StructLayout({
 
 def weight_layout(words: int, precisions: tuple[int, ...]) -> data.StructLayout:
     """Decoded weights of one step: what to do with each bit of an activation word group."""
-    fields = {"sign": 6 * words, "enable": 6 * words}  # invert the bit, then count it
+    fields = {"sign": 6 * words}  # invert the bit
+    if precisions != (1,):
+        fields["enable"] = 6 * words  # then count it; binary ones alone always do
     if 3 in precisions:
         fields |= {
             "double": 2 * words,  # planes 1 and 2 take the next lower activation bit
@@ -49,7 +54,8 @@ class ProcessingElement(wiring.Component):
     Members
     -------
     mode : one bit per precision, one-hot; static while steps are under way
-    act_i, act_o : 6 * words bits, along the row
+    act_i, act_o : 6 * words bits, along the row; zero in lanes that are not in use if all weights
+        are binary
     weight_i, weight_o : weight_layout(words, precisions), down the column
     control_i, control_o : CONTROL, along the row
     sum : acc_bits, the kept sum while it is selected, else zero
@@ -84,34 +90,52 @@ class ProcessingElement(wiring.Component):
                      self.control_o.eq(self.control_i)]
         m.d.comb += [self.act_o.eq(act), self.weight_o.eq(weight)]
 
-        # Cycle 1: count the bits of each significance.
-        groups = self._products()
-        ones, twos, fours, eights = counts = [
-            Signal(range(len(bits) + 1), name=f"count_{2 ** k}", reset_less=True)
-            for k, bits in enumerate(groups)]
-        m.d.sync += [count.eq(sum(bits)) for count, bits in zip(counts, groups, strict=True)]
-
-        # Cycle 2: weigh the counts.
-        size = [len(bits) for bits in groups]
-        low = Signal(range(size[0] + 2 * size[1] + 1), reset_less=True)
-        fine = Signal(range(size[2] + 2 * size[3] + 1))
-        high = Signal(range(4 * size[2] + 8 * size[3] + 1), reset_less=True)
-        mode_1, mode_3 = (in_mode(self.mode, p, self.precisions) for p in (1, 3))
-        m.d.comb += fine.eq(fours + (eights << 1))
-        m.d.sync += [low.eq(ones + Mux(mode_1, twos, twos << 1)),
-                     high.eq(Mux(mode_3, fine << 2, fine))]
+        # Cycle 1: products, and a first level of additions. Cycle 2: further ones, until there are
+        # two bits of a weight; bits that weigh more or less by mode are summed apart and moved.
+        together, apart = self._planes()
+        peak, columns = self._level(m, together, "together")
+        columns = keep(m, add_levels(m, columns, peak, "together_sum"), "together_rows")
+        for k, (planes, wide, shift) in enumerate(apart):
+            most, level = self._level(m, planes, f"apart_{k}")
+            moved = Signal(range((most << shift) + 1), name=f"moved_{k}", reset_less=True)
+            number = add_up(m, level, most, f"apart_{k}_sum")
+            m.d.sync += moved.eq(Mux(wide, number << shift, number))
+            peak += most << shift
+            columns = [[*bits, *bit] for bits, bit in zip_longest(columns, moved, fillvalue=())]
 
         # Cycle 3: accumulate. `control_i` comes a cycle before, so `first` and `horner` act on what
         # the accumulator holds afterwards, and `capture` takes the sum from the adder.
-        step = Signal(range(sum(n << k for k, n in enumerate(size)) + 1))
+        step = add_up(m, columns, peak, "step")
         total = Signal(self.acc_bits)
         kept = Signal(self.acc_bits, reset_less=True)
-        m.d.comb += step.eq(low + high)
         self._accumulate(m, step, total)
         with m.If(self.control_i.capture):
             m.d.sync += kept.eq(total)
         m.d.comb += self.sum.eq(Mux(self.control_i.select, kept, 0))
         return m
+
+    def _planes(self):
+        """Products by weight: those that always weigh the same, then (planes, wide, shift) of those
+        whose weights are `shift` places higher if `wide`."""
+        ones, twos, fours, eights = (list(bits) for bits in self._products())
+        mode_1, mode_3 = (in_mode(self.mode, p, self.precisions) for p in (1, 3))
+        together, apart = [ones], []
+        if 1 not in self.precisions:
+            together.append(twos)
+        elif twos:
+            apart.append(([twos], ~mode_1, 1))
+        if self.precisions == (3,):
+            together += [fours, eights]
+        elif fours:
+            apart.append(([fours, eights], mode_3, 2))
+        return together, apart
+
+    @staticmethod
+    def _level(m: Module, planes, name: str):
+        """The most that bits can sum up to, and they behind one level of additions, a cycle later.
+        """
+        peak = sum(len(bits) << weight for weight, bits in enumerate(planes))
+        return peak, keep(m, add_level(m, planes, peak, f"{name}_level"), name)
 
     def _accumulate(self, m: Module, step: Signal, total: Signal):
         """Registers whose sum with `step` is `total`.
@@ -150,9 +174,10 @@ class ProcessingElement(wiring.Component):
         words, weight = self.words, self.weight_i
         plane = 2 * words
         if 3 not in self.precisions:
-            product = (self.act_i ^ weight.sign) & weight.enable
-            if 2 not in self.precisions:
+            product = self.act_i ^ weight.sign
+            if self.precisions == (1,):
                 return product, Const(0, 0), Const(0, 0), Const(0, 0)
+            product &= weight.enable
             halves = [product[words * h:words * (h + 1)] for h in range(6)]
             return (Cat(halves[0], halves[1], halves[4]), Cat(halves[2], halves[3], halves[5]),
                     Const(0, 0), Const(0, 0))

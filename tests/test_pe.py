@@ -63,6 +63,8 @@ def run(tiles, *, words, precisions, mode, acc_bits=20, horner=False, gap=0, see
             if mode > 1:  # what the unpacker does with binary weights
                 weights = weights * (np.arange(len(weights)) < tile.valid)
             row = pack_weights(weights, mode, words)
+            if precisions == (1,):  # what the feeder does
+                codes = codes * (np.arange(len(codes)) < tile.valid)
             inputs[cycle] = {
                 "act": bits_to_ints(pack_codes(codes, mode, words)[None])[0],
                 "row": bits_to_ints(row.reshape(1, -1))[0],
