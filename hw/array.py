@@ -6,8 +6,9 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from export.hardware import DECODER_CYCLES, Hardware
+from export.hardware import DECODER_CYCLES, DRAIN_CYCLES, Hardware
 from hw.decoder import WeightDecoder
+from hw.drain import Drain
 from hw.pe import ProcessingElement
 from hw.pipeline import delay
 from hw.verilog import shared
@@ -26,7 +27,7 @@ class SystolicArray(wiring.Component):
     `sums` holds pixel 0 of the tile, then each `units` cycles the next of the R pixels. Tiles may
     follow each other every R * units cycles.
 
-    Row i of the array works on pixel R - 1 - i, so that pixel 0 is next to the drain.
+    Row i of the array works on pixel i, which is the first to be done.
 
     Members
     -------
@@ -61,7 +62,7 @@ class SystolicArray(wiring.Component):
     def latency(self) -> int:
         """Cycles from `capture` to `start`."""
         array = self.hardware.array
-        return ProcessingElement.LATENCY + array.rows + array.columns - 1
+        return ProcessingElement.LATENCY + DRAIN_CYCLES + array.columns - 1
 
     def elaborate(self, platform):
         m = Module()
@@ -82,30 +83,20 @@ class SystolicArray(wiring.Component):
 
         # Row edges: skewed activations and control.
         early = delay(m, self.control, ProcessingElement.LATENCY, "control_pe")
-        controls = []
+        first_row = data.View(CONTROL, early)
+        select = self._select(m, first_row.capture, R, K)
         for i in range(R):
-            controls.append(data.View(CONTROL, early))
-            early = delay(m, early, 1, f"control_row{i}")
-        last = controls[-1].capture  # of the last row; its sum is on the drain a cycle later
-        start = delay(m, last, 1, "drain_start")
-        pulse = self._drain_pulses(m, last, R, K)
-        for i in range(R):
-            edge, hold, shift = pe[i][0], Signal(name=f"hold_row{i}"), Signal(name=f"shift_row{i}")
-            # A row that has captured its sum keeps it until the whole column has.
-            with m.If(controls[i].capture):
-                m.d.sync += hold.eq(1)
-            with m.Elif(start):
-                m.d.sync += hold.eq(0)
-            held = controls[i].capture | (hold & ~start)  # in the next cycle
-            m.d.sync += shift.eq(pulse & (last | ~held))
+            edge, control = pe[i][0], data.View(CONTROL, early)
             m.d.comb += [
-                edge.act_i.eq(delay(m, self.acts[R - 1 - i], i, f"act_row{i}")),
-                edge.control_i.first.eq(controls[i].first),
-                edge.control_i.capture.eq(controls[i].capture),
-                edge.control_i.shift.eq(shift),
+                edge.act_i.eq(delay(m, self.acts[i], i, f"act_row{i}")),
+                edge.control_i.first.eq(control.first),
+                edge.control_i.horner.eq(control.horner),
+                edge.control_i.fresh.eq(control.first | control.horner),
+                edge.control_i.plain.eq(~control.horner),
+                edge.control_i.capture.eq(control.capture),
+                edge.control_i.select.eq(select[i]),
             ]
-            if horner:
-                m.d.comb += edge.control_i.horner.eq(controls[i].horner)
+            early = delay(m, early, 1, f"control_row{i}")
             for left, right in pairwise(pe[i]):
                 m.d.comb += right.act_i.eq(left.act_o), right.control_i.eq(left.control_o)
 
@@ -115,35 +106,35 @@ class SystolicArray(wiring.Component):
         for c in range(C):
             m.submodules[f"decoder_c{c}"] = decoder = WeightDecoder(
                 words=array.words, precisions=array.precisions)
+            m.submodules[f"drain_c{c}"] = drain = Drain(R, self.hardware.acc_bits)
             control = data.View(WEIGHT_CONTROL, delay(m, self.weight_control, c, f"weight_c{c}"))
             m.d.comb += [
                 decoder.mode.eq(head_mode),
                 decoder.row.eq(delay(m, self.rows[c], c, f"row_c{c}")),
                 decoder.valid_operands.eq(Mux(control.word_last, tail, ~0)),
                 decoder.top.eq(control.top),
-                self.sums[c].eq(delay(m, pe[-1][c].drain_o, C - 1 - c, f"sum_c{c}")),
+                self.sums[c].eq(delay(m, drain.sum, C - 1 - c, f"sum_c{c}")),
             ]
             weight = Signal.like(decoder.weight.as_value(), name=f"weight_{c}", reset_less=True)
             m.d.sync += weight.eq(decoder.weight)
             m.d.comb += pe[0][c].weight_i.eq(weight)
+            m.d.comb += [part.eq(row[c].sum) for part, row in zip(drain.parts, pe, strict=True)]
             for above, below in pairwise(pe):
-                m.d.comb += [below[c].weight_i.eq(above[c].weight_o),
-                             below[c].drain_i.eq(above[c].drain_o)]
-        m.d.comb += self.start.eq(delay(m, start, C - 1, "start"))
+                m.d.comb += below[c].weight_i.eq(above[c].weight_o)
+        m.d.comb += self.start.eq(delay(m, first_row.capture, DRAIN_CYCLES + C - 1, "start"))
         return m
 
     @staticmethod
-    def _drain_pulses(m: Module, start, rows: int, units: int):
-        """High a cycle before each shift, of which there is one per pixel, in the last of its
-        `units` cycles, the first of which follows `start`."""
-        left = Signal(range(rows * units + 1))
-        phase = Signal(range(units))
-        active = start | (left != 0)
-        now = Mux(start, 0, phase)
-        with m.If(start):
-            m.d.sync += left.eq(rows * units - 1)
-        with m.Elif(left != 0):
+    def _select(m: Module, capture, rows: int, units: int):
+        """One bit per row, from the cycle after `capture` on: each row in turn for `units` cycles.
+
+        A row has its sum before its turn, and keeps it longer than that.
+        """
+        select, left = Signal(rows), Signal(range(units))
+        with m.If(capture):
+            m.d.sync += select.eq(1), left.eq(units - 1)
+        with m.Elif(left == 0):
+            m.d.sync += select.eq(select << 1), left.eq(units - 1)
+        with m.Else():
             m.d.sync += left.eq(left - 1)
-        with m.If(active):
-            m.d.sync += phase.eq(Mux(now == units - 1, 0, now + 1))
-        return active & (now == units - 1)
+        return select

@@ -99,7 +99,7 @@ class Sequencer(wiring.Component):
 
         tile = Signal(tile_layout(hardware))  # of channels
         cycle = Signal(range(period))  # of the tile, up to its minimum
-        cycle_last, issuing = Signal(), Signal()
+        cycle_last, issuing = Signal(init=1), Signal()
         word, digit = Counter(m, layer.last_word, "word"), Counter(m, layer.last_digit, "digit")
         dx, dy = Signal(signed(2)), Signal(signed(2))
         dx_end, dy_end = Signal(), Signal()
@@ -112,8 +112,10 @@ class Sequencer(wiring.Component):
         dx_last = word.at_end & dx_end
         pass_last = dx_last & dy_end
         tile_last = pass_last & digit.at_end
-        channels_next = pixel_tile.at_end
-        layer_last = channels_next & channel_tile.at_end
+        # A tile takes four cycles at least, so what holds for all of it may come a cycle late.
+        layer_last, may_end = Signal(), Signal()
+        m.d.sync += layer_last.eq(pixel_tile.at_end & channel_tile.at_end)
+        tile_over = may_end & (~issuing | tile_last)  # the next one begins
 
         m.d.comb += [
             step.valid.eq(issuing),
@@ -121,7 +123,7 @@ class Sequencer(wiring.Component):
             step.horner.eq(issuing & pass_first & ~first),
             step.last.eq(issuing & tile_last),
             step.pass_last.eq(pass_last),
-            step.tile_done.eq(tile_last & channels_next),
+            step.tile_done.eq(tile_last & pixel_tile.at_end),
             step.word_last.eq(word.at_end),
             step.digit.eq(digit.now),
             step.dy.eq(dy), step.dx.eq(dx),
@@ -139,10 +141,8 @@ class Sequencer(wiring.Component):
             return [word.zero(), first_column(), word_address.eq(offset), pass_first.eq(1),
                     dy.eq(Mux(layer.both_rows, -1, 0)), dy_end.eq(~layer.both_rows)]
 
-        tile_over = Signal()
         with m.If(issuing):
             m.d.sync += [first.eq(0), pass_first.eq(0)]
-            m.d.comb += tile_over.eq(tile_last & cycle_last)
             with m.If(tile_last):
                 m.d.sync += issuing.eq(0)
             with m.Elif(pass_last):
@@ -156,19 +156,19 @@ class Sequencer(wiring.Component):
                     m.d.sync += [dx.eq(dx + 1), dx_end.eq(~layer.right | (dx == 0))]
             with m.Else():
                 m.d.sync += [word.step(), word_address.eq(word_address + layer.slots)]
-        with m.Else():
-            m.d.comb += tile_over.eq(cycle_last)
         with m.If(~cycle_last):
-            m.d.sync += [cycle.eq(cycle + 1), cycle_last.eq(cycle == period - 2)]
+            m.d.sync += [cycle.eq(cycle + 1), cycle_last.eq(cycle == period - 2),
+                         may_end.eq((cycle == period - 2) & ~layer_last)]
 
         def begin_tile(offset):
             return [rewind(offset), pass_word.eq(offset), digit.zero(), cycle.eq(0),
-                    cycle_last.eq(0), first.eq(1), issuing.eq(1)]
+                    cycle_last.eq(0), may_end.eq(0), first.eq(1), issuing.eq(1)]
 
         def next_channels():
             return [tile.eq(tile_next), next_tile.eq(next_tile + 1), pixel_tile.zero()]
 
-        fill = Signal(range(rows))
+        fill, begin = Signal(range(rows)), Signal()
+        m.d.comb += border.advance.eq(begin | tile_over)
         with m.FSM() as fsm:
             with m.State("START"):
                 m.d.sync += [index.eq(0), next_tile.eq(self.record.tiles_base)]
@@ -186,27 +186,23 @@ class Sequencer(wiring.Component):
                 m.d.comb += border.clear.eq(1)
                 m.next = "FILL"
             with m.State("FILL"):
-                m.d.comb += border.run.eq(1)
                 m.d.sync += fill.eq(fill - 1)
                 with m.If(fill == 0):
                     m.next = "FIRST"
             with m.State("FIRST"):
-                m.d.comb += border.advance.eq(1)
+                m.d.comb += begin.eq(1)
                 m.d.sync += [next_channels(), channel_tile.zero(),
                              begin_tile(tile_next.offset)]
                 m.next = "RUN"
             with m.State("RUN"):
-                m.d.comb += border.run.eq(1)
                 with m.If(tile_over):
-                    m.d.comb += border.advance.eq(~layer_last)
-                    with m.If(layer_last):
-                        m.d.sync += issuing.eq(0)
-                        m.next = "DRAIN"
-                    with m.Elif(channels_next):
+                    with m.If(pixel_tile.at_end):
                         m.d.sync += [next_channels(), channel_tile.step(),
                                      begin_tile(tile_next.offset)]
                     with m.Else():
                         m.d.sync += [pixel_tile.step(), begin_tile(tile.offset)]
+                with m.Elif(layer_last & cycle_last & ~issuing):
+                    m.next = "DRAIN"
             with m.State("DRAIN"):
                 with m.If(self.done):
                     m.d.comb += self.pixels_read.eq(index == 0)
@@ -232,9 +228,8 @@ class Sequencer(wiring.Component):
 class Border(wiring.Component):
     """Which rows of a tile have a tap (dy, dx) that lies outside the image.
 
-    `clear` starts a layer, whose descriptor is there. While `run` is high, one pixel a cycle is
-    looked at, up to a tile ahead; `advance` makes that tile the current one, and the next one takes
-    R cycles from then on.
+    `clear` starts a layer, whose descriptor is there. One pixel a cycle is looked at, up to a tile
+    ahead; `advance` makes that tile the current one, and the next one takes R cycles from then on.
 
     Members
     -------
@@ -245,7 +240,7 @@ class Border(wiring.Component):
         self.hardware = hardware
         super().__init__({
             "layer": In(layer_layout(hardware)),
-            "clear": In(1), "run": In(1), "advance": In(1),
+            "clear": In(1), "advance": In(1),
             "dy": In(signed(2)), "dx": In(signed(2)),
             "inside": Out(hardware.array.rows),
         })
@@ -261,7 +256,7 @@ class Border(wiring.Component):
         seen = {"top": y.now == 0, "bottom": y.at_end, "left": x.now == 0, "right": x.at_end}
         outside = {"top": self.dy == -1, "bottom": self.dy == 1,
                    "left": self.dx == -1, "right": self.dx == 1}
-        take = self.advance | (self.run & ~full)
+        take = self.advance | ~full
         hit = 0
         for edge, now in seen.items():
             ahead = Signal(rows, name=f"{edge}_ahead")
