@@ -18,15 +18,15 @@ def _kth(values: Tensor, fraction: float) -> Tensor:
     return values.flatten().kthvalue(rank).values
 
 
-def standardize(weight: Tensor) -> Tensor:
+def standardize(weight: Tensor, centred: bool = True) -> Tensor:
     """Each output channel's weights with mean 0 and root mean square 1, free at inference.
 
     Weight Standardization (Qiao et al. 2019). It stands in for the channel-wise part of batch
     normalization, which the hardware's layer-wide shift lacks. Filters of a few weights keep
-    their mean, which says too much of them.
+    their mean, which says too much of them; so do all that are not to be `centred`.
     """
     rest = tuple(range(1, weight.ndim))
-    if weight[0].numel() >= 16:
+    if centred and weight[0].numel() >= 16:
         weight = weight - weight.mean(rest, keepdim=True)
     return weight / (weight.square().mean(rest, keepdim=True).sqrt() + 1e-8)
 
