@@ -120,7 +120,7 @@ class TargetConfig(Frozen):
 
 
 class TrainConfig(Frozen):
-    """The training recipe of a network that classifies; :mod:`model.train` says what it does with it."""
+    """The recipe of a network that classifies; :mod:`model.train` says what it does with it."""
 
     epochs: Positive = 40  # of the quantized network
     teacher_epochs: Natural = 0  # of the float network before it

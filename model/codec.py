@@ -7,7 +7,8 @@ Some crops are decoded from their first channels of codes alone, so that these l
 most.
 
 Writes under `build/NAME/train/`: `checkpoint.pt` every few minutes (a killed run resumes from it),
-`final.pt` (calibrated encoder, and decoder), `record.json` and TensorBoard logs.
+and whenever it validates `final.pt` (calibrated encoder, decoder and record), `record.json` and
+TensorBoard logs.
 """
 
 import copy
@@ -23,12 +24,15 @@ from pytorch_msssim import ms_ssim
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from export.artifact import Network
 from export.checked import ConfigError
 from export.codec import Patches, patches_of
 from export.config import Config
+from export.decoder_file import Header
 from export.file import write_whole
+from model import decoder as decoders
 from model.convert import load_state
-from model.decoder import Decoder, only
+from model.decoder import Decoder, decode, only
 from model.network import Encoder, calibrate
 from model.pictures import crops, load_pictures
 from model.quant import Fused
@@ -56,7 +60,7 @@ def join(codes: Tensor, n: int, columns: int) -> Tensor:
 class Run:
     """One training run: models, optimizers, position; everything that a resume needs."""
 
-    def __init__(self, config: Config, folder: Path, compiled: bool = False):
+    def __init__(self, config: Config, folder: Path):
         recipe = config.codec
         self.patches = patches_of(config.network, config.name)
         if recipe.crop % self.patches.side or recipe.crop < LEAST:
@@ -66,7 +70,6 @@ class Run:
         self.recipe, self.folder = recipe, folder
         self.encoder = Encoder(config.network).to(memory_format=torch.channels_last)
         self.decoder = Decoder(self.patches, recipe.decoder).to(memory_format=torch.channels_last)
-        self.decode = torch.compile(self.decoder, dynamic=False) if compiled else self.decoder
         # As train.Run has them, but that the decoder's weights have a scale, which Muon would lose.
         matrices = [p for p in self.encoder.parameters() if p.ndim > 1]
         vectors = [p for p in self.encoder.parameters() if p.ndim < 2]
@@ -117,7 +120,7 @@ class Run:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             codes = join(self.encoder(patches), len(x), x.shape[3] // self.patches.side)
             codes = only(codes, channels).contiguous(memory_format=torch.channels_last)
-            decoded = self.decode(codes)
+            decoded = self.decoder(codes)
         wanted = pixels.float() / 255
         error = (decoded.float() - wanted).square().mean((1, 2, 3))
         loss = (1 - self.recipe.ms_ssim) * error.clamp_min(1e-6).log().mean()
@@ -147,6 +150,12 @@ class Run:
         self.step += 1
         return loss.item()
 
+    def validate(self, encoder: Encoder, pictures: list[Tensor]) -> dict:
+        """What :func:`measure` finds with all channels of codes, and with half of them."""
+        channels = self.patches.channels
+        return {name: measure(encoder, self.decoder, pictures, self.patches, n) for name, n in
+                (("all channels", channels), ("half of them", max(channels // 2, 1)))}
+
     def exact(self, pictures: list[Tensor]) -> Encoder:
         """The encoder with the statistics of some crops, as it is exported."""
         generator = torch.Generator().manual_seed(self.recipe.seed)
@@ -166,13 +175,6 @@ def encode(encoder: Encoder, picture: Tensor, patches: Patches) -> Tensor:
     more = (0, -width % patches.side, 0, -height % patches.side)
     x = F.pad(picture[None].float(), more, mode="replicate")
     return join(encoder(cut(x, patches.side)), 1, x.shape[3] // patches.side)
-
-
-@torch.no_grad()
-def decode(decoder: Decoder, codes: Tensor, height: int, width: int, channels: int) -> Tensor:
-    """Pixels uint8 (3, height, width) of a picture's codes, of which the first `channels` count."""
-    x = decoder(only(codes, channels))[0, :, :height, :width]
-    return (x.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def measure(encoder: Encoder, decoder: Decoder, pictures: list[Tensor], patches: Patches,
@@ -211,49 +213,60 @@ def train(config: Config, folder: Path, *, compiled: bool = True,
     """
     recipe = config.codec
     Fused.enabled = compiled
-    run = Run(config, folder, compiled)
+    run = Run(config, folder)
     pictures = load_pictures("train", recipe.crop)[:limit]
     held = load_pictures("validation", LEAST)
     folder.mkdir(parents=True, exist_ok=True)
     run.resume()
     writer = SummaryWriter(folder / "logs")
-    saved, begun, total = time.perf_counter(), run.step, 0.0
+    saved, losses = time.perf_counter(), []
     while run.step < recipe.steps:
         start = time.perf_counter()
-        loss = run.train_step(pictures)
-        total += loss
+        losses.append(run.train_step(pictures))
         run.seconds += time.perf_counter() - start
-        if not math.isfinite(loss):
-            raise ConfigError(f"{folder}: the loss of step {run.step} is {loss}, wanted a number "
-                              f"to learn from; checkpoint.pt is of some steps before")
-        if run.step % recipe.validate_every == 0:
-            found = measure(run.exact(pictures), run.decoder, held, run.patches,
-                            run.patches.channels)
-            mean = total / (run.step - begun)
-            begun, total = run.step, 0.0
-            run.curve.append([run.step, mean, found["psnr"], found["ms_ssim"], found["entropy"]])
-            for name, value in {"loss": mean, **found}.items():
+        if not math.isfinite(losses[-1]):
+            raise ConfigError(f"{folder}: the loss of step {run.step} is {losses[-1]}, wanted a "
+                              f"number to learn from; checkpoint.pt is of some steps before")
+        last = run.step == recipe.steps
+        if last or run.step % recipe.validate_every == 0:
+            encoder = run.exact(pictures)
+            found = run.validate(encoder, held)
+            mean, losses = sum(losses) / len(losses), []
+            run.curve.append([run.step, mean, *found["all channels"].values()])
+            record = {"command": f"hexlane train configs/{config.name}.toml",
+                      "config": config.model_dump(), "python": platform.python_version(),
+                      "torch": torch.__version__, "machine": platform.machine(),
+                      "seconds": round(run.seconds), "steps": run.step,
+                      "train_images": len(pictures), "validation_images": len(held),
+                      "curve": run.curve, "validation": found}
+            atomic_save({"encoder": encoder.state_dict(), "decoder": run.decoder.state_dict(),
+                         "record": record}, folder / "final.pt")
+            write_whole(folder / "record.json", (json.dumps(record, indent=1) + "\n").encode())
+            for name, value in {"loss": mean, **found["all channels"]}.items():
                 writer.add_scalar(name, value, run.step)
-            print(f"step {run.step}/{recipe.steps}: loss {mean:.4f}, {shown(found)}, "
+            print(f"step {run.step}/{recipe.steps}: loss {mean:.4f}, "
+                  f"{shown(found['all channels'])}; half {shown(found['half of them'])}; "
                   f"{run.seconds / run.step:.2f} s per step", flush=True)
-        if run.step % recipe.validate_every == 0 or time.perf_counter() > saved + SAVE:
+        if last or run.step % recipe.validate_every == 0 or time.perf_counter() > saved + SAVE:
             run.save()
             saved = time.perf_counter()
-    encoder = run.exact(pictures)
-    found = {f"{n} channels": measure(encoder, run.decoder, held, run.patches, n)
-             for n in (run.patches.channels, run.patches.channels // 2)}
-    atomic_save({"encoder": encoder.state_dict(), "decoder": run.decoder.state_dict()},
-                folder / "final.pt")
-    record = {"command": f"hexlane train configs/{config.name}.toml",
-              "config": config.model_dump(), "python": platform.python_version(),
-              "torch": torch.__version__, "machine": platform.machine(),
-              "seconds": round(run.seconds), "train_images": len(pictures),
-              "validation_images": len(held), "curve": run.curve, "validation": found}
-    write_whole(folder / "record.json", (json.dumps(record, indent=1) + "\n").encode())
-    return record
+    return json.loads((folder / "record.json").read_bytes())
 
 
 def shown(found: dict) -> str:
     """What :func:`measure` found, in words."""
     return (f"{found['psnr']:.2f} dB, MS-SSIM {found['ms_ssim']:.4f}, "
             f"{found['entropy']:.3f} bits per bit")
+
+
+def convert_decoder(config: Config, checkpoint: Path, network: Network, path: Path) -> str:
+    """Writes the decoder of a checkpoint beside its encoder's artifact; returns what to print."""
+    state = load_state(checkpoint)
+    header = Header(side=config.network.width, channels=config.network.classes,
+                    decoder=config.codec.decoder, encoder=network.digest, record=network.record)
+    decoder = decoders.build(header)
+    with resuming(checkpoint):
+        decoder.load_state_dict(state["decoder"], assign=True)
+    path = path.with_suffix(".decoder.npz")
+    decoders.save(decoder, header, path)
+    return f"{path}: {sum(p.numel() for p in decoder.parameters())} parameters"

@@ -6,11 +6,17 @@ at an eighth of the resolution, the rest at a quarter; the last one gives blocks
 Layers and sizes are our choice; the source paper's decoder is not known to us.
 """
 
+from pathlib import Path
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from export.checked import ConfigError
 from export.codec import DecoderConfig, Patches
+from export.decoder_file import Header, load_decoder, save_decoder
+from export.picture import Picture
 
 
 class Block(nn.Module):
@@ -57,3 +63,54 @@ def only(codes: Tensor, channels: Tensor | int) -> Tensor:
     number = torch.arange(codes.shape[1], device=codes.device)
     kept = number < torch.as_tensor(channels, device=codes.device).reshape(-1, 1)
     return (2 * codes - 1) * kept[:, :, None, None]
+
+
+def build(header: Header) -> Decoder:
+    """A decoder of these sizes, without memory for its parameters."""
+    with torch.device("meta"):
+        return Decoder(header.patches, header.decoder)
+
+
+def save(decoder: Decoder, header: Header, path: Path):
+    """Writes a decoder's file."""
+    save_decoder(header, {name: values.numpy() for name, values in decoder.state_dict().items()},
+                 path)
+
+
+def load(path: Path) -> tuple[Header, Decoder]:
+    """A decoder's file; ConfigError if it is none."""
+    header, arrays = load_decoder(path, lambda header: {
+        name: tuple(values.shape) for name, values in build(header).state_dict().items()})
+    decoder = build(header)
+    state = {name: torch.from_numpy(values).float() for name, values in arrays.items()}
+    decoder.load_state_dict(state, assign=True)
+    return header, decoder.eval()
+
+
+@torch.no_grad()
+def decode(decoder: Decoder, codes: Tensor, height: int, width: int, channels: int) -> Tensor:
+    """Pixels uint8 (3, height, width) of codes (1, channels, h, w), the first `channels` of them.
+
+    Codes are 0 or 1; what lies behind the picture's edges is cut off.
+    """
+    x = decoder(only(codes, channels))[0, :, :height, :width]
+    return (x.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def decompress(picture: Picture, header: Header, decoder: Decoder) -> np.ndarray:
+    """Pixels uint8 [H, W, 3] of a compressed picture.
+
+    Raises
+    ------
+    ConfigError
+        If the decoder belongs to another encoder.
+    """
+    patches = header.patches
+    if picture.encoder[:16] != header.encoder[:16] or picture.patches.side != patches.side \
+            or picture.patches.channels > patches.channels:
+        raise ConfigError(f"the picture was compressed by network {picture.encoder[:16]}, but the "
+                          f"decoder is that of {header.encoder[:16]}")
+    codes = torch.from_numpy(picture.map).float()[None]
+    codes = F.pad(codes, (0, 0, 0, 0, 0, patches.channels - codes.shape[1]))
+    pixels = decode(decoder, codes, picture.height, picture.width, picture.patches.channels)
+    return pixels.permute(1, 2, 0).numpy()

@@ -16,7 +16,7 @@ from torch import Tensor
 from export.checked import ConfigError
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-FILE_LIMIT, PIXEL_LIMIT = 2**28, 2**26  # bytes of a file, pixels of a picture
+FILE_LIMIT, PIXEL_LIMIT = 2**28, 2**25  # bytes of a file, pixels of a picture
 
 
 def read_picture(path: Path) -> np.ndarray:
