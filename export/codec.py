@@ -38,7 +38,7 @@ class CodecConfig(Frozen):
     batch: count(4096) = 8
     crop: count(4096) = 256  # side of the squares that are trained on
     learning_rate: Rate = 0.01  # of the encoder, peak
-    decoder_learning_rate: Rate = 0.002
+    decoder_learning_rate: Rate = 0.0015
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     ms_ssim: Share = 0.1  # its share of the loss
     truncation: Share = 0.3  # of the crops decoded from their first channels, at least half of them

@@ -39,7 +39,7 @@ from model.quant import Fused
 from model.train import atomic_save, learning_rate, resuming
 
 SAVE = 120  # seconds between checkpoints
-CALIBRATION = 64  # crops for the statistics that are exported
+FIRST = 32  # crops for the statistics that training begins with
 LEAST = 161  # pixels each way, that MS-SSIM has its five scales
 
 
@@ -135,8 +135,11 @@ class Run:
         generator = torch.Generator().manual_seed(recipe.seed * 10**9 + self.step)
         self.encoder.quantize(codes=self.step >= recipe.float_steps,
                               weights=self.step >= recipe.float_steps + recipe.code_steps)
-        self.encoder.train()
         pixels = crops(pictures, recipe.batch, recipe.crop, generator)
+        if self.step == 0:
+            first = crops(pictures, FIRST, recipe.crop, generator)
+            calibrate(self.encoder, cut(first, self.patches.side))
+        self.encoder.train()
         loss = self.loss(pixels, self.kept(generator))
         peaks = recipe.learning_rate, recipe.learning_rate, recipe.decoder_learning_rate
         for optimizer, peak in zip(self.optimizers, peaks, strict=True):
@@ -156,13 +159,9 @@ class Run:
         return {name: measure(encoder, self.decoder, pictures, self.patches, n) for name, n in
                 (("all channels", channels), ("half of them", max(channels // 2, 1)))}
 
-    def exact(self, pictures: list[Tensor]) -> Encoder:
-        """The encoder with the statistics of some crops, as it is exported."""
-        generator = torch.Generator().manual_seed(self.recipe.seed)
-        pixels = crops(pictures, CALIBRATION, self.recipe.crop, generator)
-        encoder = copy.deepcopy(self.encoder)
-        calibrate(encoder, cut(pixels, self.patches.side))
-        return encoder
+    def exact(self) -> Encoder:
+        """The encoder as it is exported; the statistics are those that it was trained with."""
+        return copy.deepcopy(self.encoder).eval()
 
 
 @torch.no_grad()
@@ -229,7 +228,7 @@ def train(config: Config, folder: Path, *, compiled: bool = True,
                               f"number to learn from; checkpoint.pt is of some steps before")
         last = run.step == recipe.steps
         if last or run.step % recipe.validate_every == 0:
-            encoder = run.exact(pictures)
+            encoder = run.exact()
             found = run.validate(encoder, held)
             mean, losses = sum(losses) / len(losses), []
             run.curve.append([run.step, mean, *found["all channels"].values()])
@@ -239,9 +238,10 @@ def train(config: Config, folder: Path, *, compiled: bool = True,
                       "seconds": round(run.seconds), "steps": run.step,
                       "train_images": len(pictures), "validation_images": len(held),
                       "curve": run.curve, "validation": found}
+            text = json.dumps(record, indent=1) + "\n"
             atomic_save({"encoder": encoder.state_dict(), "decoder": run.decoder.state_dict(),
-                         "record": record}, folder / "final.pt")
-            write_whole(folder / "record.json", (json.dumps(record, indent=1) + "\n").encode())
+                         "record": json.loads(text)}, folder / "final.pt")
+            write_whole(folder / "record.json", text.encode())
             for name, value in {"loss": mean, **found["all channels"]}.items():
                 writer.add_scalar(name, value, run.step)
             print(f"step {run.step}/{recipe.steps}: loss {mean:.4f}, "

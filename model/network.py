@@ -32,6 +32,7 @@ from model.quant import (
 SPREAD = {1: 0.8, 2: 1.6, 3: 3.2}  # target standard deviation of y, in codes, by code precision
 CENTRED = 0.53  # of these, for codes that begin in the middle of their range
 MOMENTUM = 0.1
+STEADY = 0.02  # momentum of statistics that training, too, computes with
 DEFAULT_RECIPE = TrainConfig()
 STICKY = 0.6  # a shift moves only if its ideal value is further away than this, against flapping
 
@@ -75,7 +76,8 @@ class QuantConv(QuantWeight):
 
     `round_weights` and `round_codes` are set by :meth:`Encoder.quantize`; without them the layer
     computes with real numbers in the same ranges. Then it divides by the standard deviation itself,
-    as what a power of two misses could be in the weights: deep networks learn far better so.
+    as what a power of two misses could be in the weights: deep networks learn far better so. If it
+    is `steady`, training computes with the running statistics, not with those of the batch.
     """
 
     def __init__(self, layer: ConvConfig, in_channels: int, pad: int, recipe: TrainConfig):
@@ -84,7 +86,7 @@ class QuantConv(QuantWeight):
                              layer.kernel)
         super().__init__(weight / math.sqrt(fan_in), layer.weight_bits, recipe.steps)
         self.layer, self.pad = layer, pad
-        self.round_codes = True
+        self.round_codes, self.steady = True, False
         if layer.generator is not None:  # weights that are not learned
             seed = torch.randint(0, 2, (cells(layer),), dtype=torch.uint8)
             made = generated(layer, seed.numpy(), in_channels)[:, :, None, None]
@@ -144,9 +146,11 @@ class QuantConv(QuantWeight):
             return Normalize.apply(self.norm(acc), zero, self.beta, one, bits, self.round_codes)
         if self.training:
             mean, square = moments(acc.detach())
-            self.observe(mean, square, MOMENTUM)
+            self.observe(mean, square, STEADY if self.steady else MOMENTUM)
+            if self.steady:
+                mean, square = self.mean, self.square
             return Normalize.apply(acc, mean, self.beta, self.scale(square), bits,
-                                   self.round_codes)
+                                   self.round_codes, not self.steady)
         exact, scale = acc.dtype == torch.float32, self.scale(self.square)
         offset = (self.integer_bias() if self.round_weights
                   else self.beta / scale - self.mean) * scale
@@ -255,8 +259,12 @@ class Encoder(nn.Module):
         self.parts = nn.ModuleDict({each.name: self._part(each, recipe)
                                     for each in network.operations
                                     if not self.adds or not _selects(each)})
-        if network.output == "codes":  # these filters have to say how bright the pixels are
+        if network.output == "codes":
+            # The first filters have to say how bright the pixels are. If all batches had the same
+            # mean, nobody could.
             self.parts[network.operations[0].name].centred = False
+            for conv in self.convs:
+                conv.steady = True
         self.quantize(weights=True, codes=True)
 
     def _part(self, operation: Operation, recipe: TrainConfig) -> QuantWeight:
