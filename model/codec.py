@@ -33,12 +33,13 @@ from export.file import write_whole
 from model import decoder as decoders
 from model.convert import load_state
 from model.decoder import Decoder, decode, only
-from model.network import Encoder, calibrate
+from model.network import MOMENTUM, Encoder, calibrate
 from model.pictures import crops, load_pictures
 from model.quant import Fused
 from model.train import atomic_save, learning_rate, resuming
 
 SAVE = 120  # seconds between checkpoints
+SLOWEST = 0.002  # momentum of the statistics, at the end
 FIRST = 32  # crops for the statistics that training begins with
 LEAST = 161  # pixels each way, that MS-SSIM has its five scales
 
@@ -140,6 +141,8 @@ class Run:
             first = crops(pictures, FIRST, recipe.crop, generator)
             calibrate(self.encoder, cut(first, self.patches.side))
         self.encoder.train()
+        for conv in self.encoder.convs:  # statistics are as quick as what they are of
+            conv.momentum = max(MOMENTUM * self.rate(), SLOWEST)
         loss = self.loss(pixels, self.kept(generator))
         peaks = recipe.learning_rate, recipe.learning_rate, recipe.decoder_learning_rate
         for optimizer, peak in zip(self.optimizers, peaks, strict=True):

@@ -32,7 +32,6 @@ from model.quant import (
 SPREAD = {1: 0.8, 2: 1.6, 3: 3.2}  # target standard deviation of y, in codes, by code precision
 CENTRED = 0.53  # of these, for codes that begin in the middle of their range
 MOMENTUM = 0.1
-STEADY = 0.02  # momentum of statistics that training, too, computes with
 DEFAULT_RECIPE = TrainConfig()
 STICKY = 0.6  # a shift moves only if its ideal value is further away than this, against flapping
 
@@ -86,7 +85,7 @@ class QuantConv(QuantWeight):
                              layer.kernel)
         super().__init__(weight / math.sqrt(fan_in), layer.weight_bits, recipe.steps)
         self.layer, self.pad = layer, pad
-        self.round_codes, self.steady = True, False
+        self.round_codes, self.steady, self.momentum = True, False, MOMENTUM
         if layer.generator is not None:  # weights that are not learned
             seed = torch.randint(0, 2, (cells(layer),), dtype=torch.uint8)
             made = generated(layer, seed.numpy(), in_channels)[:, :, None, None]
@@ -146,7 +145,7 @@ class QuantConv(QuantWeight):
             return Normalize.apply(self.norm(acc), zero, self.beta, one, bits, self.round_codes)
         if self.training:
             mean, square = moments(acc.detach())
-            self.observe(mean, square, STEADY if self.steady else MOMENTUM)
+            self.observe(mean, square, self.momentum)
             if self.steady:
                 mean, square = self.mean, self.square
             return Normalize.apply(acc, mean, self.beta, self.scale(square), bits,

@@ -117,7 +117,6 @@ def test_the_decoder_sees_across_patches():
 
 
 def test_codes_that_are_cut_off_do_not_count():
-    decoder, _ = tiny_decoder()
     codes = torch.randint(0, 2, (2, 4, 4, 4)).float()
     other = codes.clone()
     other[0, 2:], other[1, 3:] = 1 - other[0, 2:], 1 - other[1, 3:]
@@ -258,6 +257,21 @@ def test_the_shipped_design_is_exact_on_real_patches():
             found = encoder(patch[None].float()).detach().numpy()
             np.testing.assert_array_equal(compress(network, photo[:32, :32]).codes, found)
             assert 0.05 < found.mean() < 0.95
+
+
+def test_training_computes_with_what_is_exported(here):
+    """With the means of each batch no code could say how bright a patch is."""
+    run = codec.Run(design(), here)
+    images = pictures.load_pictures("train", 192)
+    for _ in range(8):
+        run.train_step(images)
+    patches = codec.cut(pictures.crops(images, 2, 192, torch.Generator().manual_seed(1)), 32)
+    dark = patches.float() / 4
+    exact = run.exact()(dark)
+    run.encoder.train()
+    for part in run.encoder.parts.values():
+        part.observe = lambda *_: None
+    assert (run.encoder(dark) == exact).float().mean() > 0.9
 
 
 def test_the_roundings_come_one_after_the_other_and_the_codes_are_always_bits(here, monkeypatch):

@@ -79,8 +79,8 @@ def test_a_file_comes_back_and_has_the_bytes_of_the_table(channels, tmp_path):
     assert (found.height, found.width, found.patches) == (30, 50, Patches(16, channels))
     assert found.encoder == "0123456789abcdef"
     np.testing.assert_array_equal(found.codes, made.codes)
-    assert content[:22] == struct.pack("<4sHHHHH", b"HXLP", 1, 16, channels, 30, 50) + bytes.fromhex(
-        "0123456789abcdef")
+    head = struct.pack("<4sHHHHH", b"HXLP", 1, 16, channels, 30, 50)
+    assert content[:22] == head + bytes.fromhex("0123456789abcdef")
     bits = made.codes.reshape(-1)
     assert [content[22 + k // 8] >> 7 - k % 8 & 1 for k in range(len(bits))] == bits.tolist()
     assert content[-4:] == struct.pack("<I", zlib.crc32(content[:-4]))
