@@ -5,37 +5,13 @@ validates. Subfolders are searched; files are PNG, JPEG or WebP, in color or gra
 """
 
 import os
-import warnings
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from export.checked import ConfigError
-
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-FILE_LIMIT, PIXEL_LIMIT = 2**28, 2**25  # bytes of a file, pixels of a picture
-
-
-def read_picture(path: Path) -> np.ndarray:
-    """Pixels uint8 [H, W, 3] of a picture of any size; ConfigError if it cannot be read."""
-    try:
-        if not path.is_file() or path.stat().st_size > FILE_LIMIT:
-            raise ConfigError(f"{path}: wanted an image file of at most {FILE_LIMIT} bytes")
-        with warnings.catch_warnings(action="ignore"), \
-                Image.open(path, formats=[FORMATS.get(path.suffix.lower(), "PNG")]) as image:
-            if image.width * image.height > PIXEL_LIMIT:
-                raise ConfigError(f"{path}: wanted at most {PIXEL_LIMIT} pixels, "
-                                  f"got {image.width}x{image.height}")
-            if image.mode.startswith(("I", "F")):
-                raise ConfigError(f"{path}: wanted 8 bits a channel, got {image.mode}")
-            return np.asarray(image.convert("RGB"))
-    except ConfigError:
-        raise
-    except Exception as error:  # a damaged file may raise anything
-        raise ConfigError(f"{path}: cannot be read as an image: {error}") from error
+from model.data import PICTURE_FORMATS, read_picture
 
 
 def load_pictures(split: str, least: int) -> list[Tensor]:
@@ -52,7 +28,7 @@ def load_pictures(split: str, least: int) -> list[Tensor]:
     folder = Path(named)
     split_folders = all((folder / name).is_dir() for name in ("train", "validation"))
     place = folder / split if split_folders else folder
-    files = sorted(path for path in place.rglob("*") if path.suffix.lower() in FORMATS)
+    files = sorted(path for path in place.rglob("*") if path.suffix.lower() in PICTURE_FORMATS)
     if not split_folders:
         files = [path for k, path in enumerate(files) if (k % 10 == 9) == (split == "validation")]
     pictures = [torch.from_numpy(read_picture(path).transpose(2, 0, 1).copy()) for path in files]

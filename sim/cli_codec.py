@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from export.checked import ConfigError
 from sim.options import Weights, find_weights, load_design
 
 app = typer.Typer()
@@ -26,12 +27,20 @@ def compress(image: Annotated[Path, typer.Argument(help="picture", show_default=
              config: PatchDesign = None, weights: Weights = None,
              channels: Annotated[int | None, typer.Option(
                  min=1, help="keep only the first so many channels of codes; default: all")]
-             = None):
+             = None,
+             verilog: Annotated[bool, typer.Option(
+                 "--verilog", help="with the generated Verilog, in Verilator: minutes")] = False):
     """Compresses a picture with the golden model, every patch into as many bits."""
-    from model.pictures import read_picture
+    from functools import partial
+
+    from model.data import read_picture
     from sim.codec import compress as run
-    _, network, _ = load_design(_design(config), weights)
-    made = run(network, read_picture(image))
+    from sim.codec import verilog_codes
+    design, network, _ = load_design(_design(config), weights)
+    if network is None:
+        raise ConfigError("compress: wanted weights, got --weights none")
+    encode = partial(verilog_codes, design, network, folder=Path("build") / design.name)
+    made = run(network, read_picture(image), encode if verilog else None)
     if channels:
         made = made.kept(channels)
     made.save(output)

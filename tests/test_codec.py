@@ -26,6 +26,7 @@ codec = pytest.importorskip("model.codec")
 decoders = pytest.importorskip("model.decoder")
 pictures = pytest.importorskip("model.pictures")
 convert = pytest.importorskip("model.convert")
+data = pytest.importorskip("model.data")
 
 SIDE = 192
 DESIGN = """
@@ -245,7 +246,7 @@ def test_the_shipped_design_is_exact_on_real_patches():
     from model.network import Encoder, calibrate
     torch.manual_seed(1)
     root = Path(__file__).parent.parent
-    photos = [pictures.read_picture(path) for path in sorted(root.glob("sim/photos/*.png"))]
+    photos = [data.read_picture(path) for path in sorted(root.glob("sim/photos/*.png"))]
     patches = torch.from_numpy(np.stack(photos)[:, :32, :32].transpose(0, 3, 1, 2).copy())
     for name in ("patch", "patch_small"):
         encoder = Encoder(load_config(root / f"configs/{name}.toml").network)

@@ -245,3 +245,11 @@ def test_a_thousand_damaged_files(tmp_path):
         else:  # a damage that is another picture, of the same length and with its CRC
             assert found.to_bytes() == made
     assert 700 < refused < 1000
+
+
+@pytest.mark.slow
+def test_verilog_compresses_to_the_same_bytes(here):
+    assert run("compress", "picture.png", "-o", "a.hxl", "-c", "mine.toml") == 0
+    assert run("compress", "picture.png", "-o", "b.hxl", "-c", "mine.toml", "--verilog") == 0
+    assert Path("a.hxl").read_bytes() == Path("b.hxl").read_bytes()
+    assert Path("build/mine/engine.v").is_file()
