@@ -25,7 +25,7 @@ app.add_typer(cli_train.app)
 app.add_typer(cli_load.app)
 app.add_typer(cli_codec.app)
 app.add_typer(cli_board.app, name="board")
-EXTRA = {"torch": "train", "tensorboard": "train", "matplotlib": "train",
+EXTRA = {"torch": "train", "pytorch_msssim": "train", "tensorboard": "train", "matplotlib": "train",
          "serial": "board"}  # what pip installs with hexlane[...]
 
 
