@@ -27,6 +27,7 @@ decoders = pytest.importorskip("model.decoder")
 pictures = pytest.importorskip("model.pictures")
 convert = pytest.importorskip("model.convert")
 data = pytest.importorskip("model.data")
+fold = pytest.importorskip("model.network").fold
 
 SIDE = 192
 DESIGN = """
@@ -115,6 +116,7 @@ def test_the_decoder_sees_across_patches():
     changed = (decoder(2 * codes - 1) - decoder(2 * other - 1)).abs().amax((0, 1)) > 0
     assert changed[:32, 32:64].float().mean() > 0.99
     assert changed[:32, 24:32].any() and changed[:32, 64:72].any() and changed[32:40, 32:64].any()
+    assert changed[:32, 88:].any()  # two blocks at an eighth reach 32 pixels far
 
 
 def test_codes_that_are_cut_off_do_not_count():
@@ -264,8 +266,16 @@ def test_training_computes_with_what_is_exported(here):
     """With the means of each batch no code could say how bright a patch is."""
     run = codec.Run(design(), here)
     images = pictures.load_pictures("train", 192)
-    for _ in range(8):
+    run.train_step(images)  # the first one begins with statistics of some crops
+    first = run.encoder.parts["first"]
+    sums = first.accumulate(fold(codec.cut(torch.stack([each[:, :192, :192] for each in images])
+                                           .float(), 32), 4))
+    assert ((first.mean - sums.mean((0, 2, 3))).abs() < sums.std((0, 2, 3)) / 2).all()
+    before = [conv.mean.clone() for conv in run.encoder.convs]
+    for _ in range(7):
         run.train_step(images)
+    for mean, conv in zip(before, run.encoder.convs, strict=True):
+        assert (conv.mean != mean).all()
     patches = codec.cut(pictures.crops(images, 2, 192, torch.Generator().manual_seed(1)), 32)
     dark = patches.float() / 4
     exact = run.exact()(dark)
@@ -273,6 +283,14 @@ def test_training_computes_with_what_is_exported(here):
     for part in run.encoder.parts.values():
         part.observe = lambda *_: None
     assert (run.encoder(dark) == exact).float().mean() > 0.9
+
+
+def test_the_first_filters_say_how_bright_a_patch_is():
+    parts = codec.Encoder(design().network).parts
+    for name, least in (("first", 1), ("second", -1)):
+        with torch.no_grad():
+            parts[name].weight.normal_(1, 0.1)
+        assert parts[name].levels().min() == least
 
 
 def test_the_roundings_come_one_after_the_other_and_the_codes_are_always_bits(here, monkeypatch):

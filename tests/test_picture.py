@@ -61,7 +61,7 @@ def test_codes_of_patches_are_joined_where_the_patches_are():
                                       codes[patch])
 
 
-@pytest.mark.parametrize("size", [(16, 16), (1, 1), (33, 16), (70, 90)])
+@pytest.mark.parametrize("size", [(16, 16), (1, 1), (33, 16), (70, 90), (16, 4800)])
 def test_every_patch_has_the_codes_of_the_golden_model(network, size):
     image = pixels(*size)
     found = compress(network, image)
