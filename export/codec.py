@@ -40,7 +40,7 @@ class CodecConfig(Frozen):
     learning_rate: Rate = 0.01  # of the encoder, peak
     decoder_learning_rate: Rate = 0.0015
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    ms_ssim: Share = 0.1  # its share of the loss
+    ms_ssim: Share = 0.3  # its share of the loss
     truncation: Share = 0.3  # of the crops decoded from their first channels, at least half of them
     validate_every: count(2**31) = 1000  # steps
     seed: Steps = 1
