@@ -6,7 +6,7 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from export.hardware import Hardware
+from export.hardware import DECODER_CYCLES, Hardware
 from hw.decoder import WeightDecoder
 from hw.pe import ProcessingElement
 from hw.pipeline import delay
@@ -19,7 +19,8 @@ WEIGHT_CONTROL = data.StructLayout({"word_last": 1, "top": 1})
 class SystolicArray(wiring.Component):
     """R x C processing elements with their skew registers; no flow control.
 
-    Words of one step enter all rows and columns in the same cycle and are skewed inside. `first`
+    Words of one step enter all columns in one cycle and, :attr:`AHEAD` cycles later, all rows, and
+    are skewed inside. `first`
     marks the first step of a tile, `horner` the first of each further digit, `capture` comes in
     the cycle after a tile's last step. :attr:`latency` cycles after `capture`, `start` is high and
     `sums` holds pixel 0 of the tile, then each `units` cycles the next of the R pixels. Tiles may
@@ -38,6 +39,8 @@ class SystolicArray(wiring.Component):
     sums : Out(ArrayLayout(acc_bits, C))
     start : Out(1)
     """
+
+    AHEAD = DECODER_CYCLES
 
     def __init__(self, hardware: Hardware):
         self.hardware = hardware
@@ -70,10 +73,12 @@ class SystolicArray(wiring.Component):
         pe = [[ProcessingElement(words=array.words, precisions=array.precisions,
                                  acc_bits=self.hardware.acc_bits, horner=horner)
                for _ in range(C)] for _ in range(R)]
-        for i in range(R):
+        mode = head_mode = delay(m, self.mode, 1, "mode")
+        for i in range(R):  # a register per row: no net goes to all elements
             for c in range(C):
                 grid.submodules[f"r{i}_c{c}"] = shared(pe[i][c], platform, "pe")
-                m.d.comb += pe[i][c].mode.eq(self.mode)
+                m.d.comb += pe[i][c].mode.eq(mode)
+            mode = delay(m, mode, 1, f"mode_row{i}")
 
         # Row edges: skewed activations and control.
         early = delay(m, self.control, ProcessingElement.LATENCY, "control_pe")
@@ -81,21 +86,23 @@ class SystolicArray(wiring.Component):
         for i in range(R):
             controls.append(data.View(CONTROL, early))
             early = delay(m, early, 1, f"control_row{i}")
-        start = controls[-1].capture  # of the last row; its sum is on the drain a cycle later
-        start = delay(m, start, 1, "drain_start")
-        pulse = self._drain_pulses(m, start, R, K)
+        last = controls[-1].capture  # of the last row; its sum is on the drain a cycle later
+        start = delay(m, last, 1, "drain_start")
+        pulse = self._drain_pulses(m, last, R, K)
         for i in range(R):
-            edge, hold = pe[i][0], Signal(name=f"hold_row{i}")
+            edge, hold, shift = pe[i][0], Signal(name=f"hold_row{i}"), Signal(name=f"shift_row{i}")
             # A row that has captured its sum keeps it until the whole column has.
             with m.If(controls[i].capture):
                 m.d.sync += hold.eq(1)
             with m.Elif(start):
                 m.d.sync += hold.eq(0)
+            held = controls[i].capture | (hold & ~start)  # in the next cycle
+            m.d.sync += shift.eq(pulse & (last | ~held))
             m.d.comb += [
                 edge.act_i.eq(delay(m, self.acts[R - 1 - i], i, f"act_row{i}")),
                 edge.control_i.first.eq(controls[i].first),
                 edge.control_i.capture.eq(controls[i].capture),
-                edge.control_i.shift.eq(pulse & (start | ~hold)),
+                edge.control_i.shift.eq(shift),
             ]
             if horner:
                 m.d.comb += edge.control_i.horner.eq(controls[i].horner)
@@ -110,13 +117,15 @@ class SystolicArray(wiring.Component):
                 words=array.words, precisions=array.precisions)
             control = data.View(WEIGHT_CONTROL, delay(m, self.weight_control, c, f"weight_c{c}"))
             m.d.comb += [
-                decoder.mode.eq(self.mode),
+                decoder.mode.eq(head_mode),
                 decoder.row.eq(delay(m, self.rows[c], c, f"row_c{c}")),
                 decoder.valid_operands.eq(Mux(control.word_last, tail, ~0)),
                 decoder.top.eq(control.top),
-                pe[0][c].weight_i.eq(decoder.weight),
                 self.sums[c].eq(delay(m, pe[-1][c].drain_o, C - 1 - c, f"sum_c{c}")),
             ]
+            weight = Signal.like(decoder.weight.as_value(), name=f"weight_{c}", reset_less=True)
+            m.d.sync += weight.eq(decoder.weight)
+            m.d.comb += pe[0][c].weight_i.eq(weight)
             for above, below in pairwise(pe):
                 m.d.comb += [below[c].weight_i.eq(above[c].weight_o),
                              below[c].drain_i.eq(above[c].drain_o)]
@@ -125,7 +134,8 @@ class SystolicArray(wiring.Component):
 
     @staticmethod
     def _drain_pulses(m: Module, start, rows: int, units: int):
-        """One shift per pixel, in the last of its `units` cycles, from `start` on."""
+        """High a cycle before each shift, of which there is one per pixel, in the last of its
+        `units` cycles, the first of which follows `start`."""
         left = Signal(range(rows * units + 1))
         phase = Signal(range(units))
         active = start | (left != 0)

@@ -77,15 +77,18 @@ class Feeder(wiring.Component):
         return m
 
     def _rotate(self, m: Module, rot):
-        """Pixel r of the tile comes from bank (rot + r) mod R; one register behind."""
+        """Pixel r of the tile comes from bank (rot + r) mod R; two registers behind."""
         rows = self.hardware.array.rows
-        words = [self.data[bank] for bank in range(rows)]
-        for bit in range(len(rot)):
-            turn = 1 << bit
-            words = [Mux(rot[bit], words[(r + turn) % rows], words[r]) for r in range(rows)]
-        rotated = [Signal(6 * self.hardware.array.words, name=f"rotated_{r}") for r in range(rows)]
-        m.d.sync += [word.eq(value) for word, value in zip(rotated, words, strict=True)]
-        return rotated
+        words, half = [self.data[bank] for bank in range(rows)], (len(rot) + 1) // 2
+        for first, bits in ((0, rot[:half]), (half, delay(m, rot[half:], 1, "rot_high"))):
+            for bit, turns in enumerate(bits, first):
+                turn = 1 << bit
+                words = [Mux(turns, words[(r + turn) % rows], words[r]) for r in range(rows)]
+            turned = [Signal(6 * self.hardware.array.words, name=f"turned{first}_{r}")
+                      for r in range(rows)]
+            m.d.sync += [word.eq(value) for word, value in zip(turned, words, strict=True)]
+            words = turned
+        return words
 
     def _mask(self, m: Module, rotated):
         """Border rows and, at two bits, the order of the halves; one register behind."""

@@ -15,6 +15,7 @@ from tests.designs import conv, design
 A = design([conv("a", 4, 3, 2), conv("b", 4, 2, 1)], (2, 4, 2), height=4, width=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, rx, tx, leds, mhz", [
     ("ulx3s-85f", "M1", "L4", "B2 C2 C1 D2 D1 E2 E1 H3", 25),
     ("icepi-zero", "K16", "K15", "E13 D14 E12 C13 D13", 50)])
