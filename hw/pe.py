@@ -103,8 +103,9 @@ class ProcessingElement(wiring.Component):
             peak += most << shift
             columns = [[*bits, *bit] for bits, bit in zip_longest(columns, moved, fillvalue=())]
 
-        # Cycle 4: their sum. Cycle 5: accumulate. `control_i` comes a cycle before, so `first` and `horner` act on what
-        # the accumulator holds afterwards, and `capture` takes the sum from the adder.
+        # Cycle 4: their sum. Cycle 5: accumulate. `control_i` comes a cycle before, so `first` and
+        # `horner` act on what the accumulator holds afterwards, and `capture` takes the sum from
+        # the adder.
         step = Signal(range(peak + 1), reset_less=True)
         m.d.sync += step.eq(add_up(m, columns, peak, "step_sum"))
         total = Signal(self.acc_bits)
