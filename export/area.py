@@ -14,6 +14,7 @@ from math import ceil, log2
 
 from export.descriptor import layer_fields, tile_fields
 from export.hardware import Hardware
+from export.sections import pieces
 
 # Cells of a processing element: per word, per accumulator bit, constant; by precisions.
 ELEMENTS = {
@@ -115,17 +116,18 @@ def _around(hardware: Hardware, family: str, kind: str) -> tuple[float, ...]:
 def _memories(hardware: Hardware, family: str) -> tuple[int, int]:
     """Block RAMs, and cells of distributed RAM (16 words of 4 bits)."""
     array, edges = hardware.array, hardware.weight_edges
-    read_only = [(depth, (stop - start) * array.columns) for (start, stop), (_, depth) in zip(
-        pairwise(edges), hardware.weights, strict=True)]
+    read_only = [(end - begin, (stop - start) * array.columns)
+                 for (start, stop), (_, depth) in zip(pairwise(edges), hardware.weights,
+                                                      strict=True)
+                 for begin, end, _ in pieces(depth)]
     read_only += [(hardware.tiles, hardware.score_bits * array.columns),
                   (hardware.tiles, sum(tile_fields(hardware).values())),
                   (hardware.operations, sum(layer_fields(hardware).values())),
                   (hardware.seeds, hardware.seed_bits)]
-    written = [(hardware.activation_words, 2 * array.words)] * (3 * array.rows)
-    written += [(hardware.skip_words, 3 * array.unit), (hardware.select_words, array.columns),
+    written = [(hardware.skip_words, 3 * array.unit), (hardware.select_words, array.columns),
                 (hardware.pool_width * array.units, 3 * array.unit),
                 (hardware.output_words, hardware.value_bits * array.unit)]
-    blocks = distributed = 0
+    blocks, distributed = array.rows * _activations(hardware, family), 0
     for depth, width in read_only:
         if depth > SMALL_ROM:
             blocks += _blocks(depth, width, family)
@@ -137,6 +139,20 @@ def _memories(hardware: Hardware, family: str) -> tuple[int, int]:
         elif depth * width > 128:
             blocks += _blocks(depth, width, family)
     return blocks, distributed
+
+
+def _activations(hardware: Hardware, family: str) -> int:
+    """Block RAMs of a bank; a part of a lane that is written alone fills whole bytes of nine."""
+    depth, lane = hardware.activation_words, 2 * hardware.array.words
+    part = min(hardware.array.unit, lane)
+    blocks = 0
+    for lanes in (1, 2) if hardware.carries else (3,):
+        parts = lanes * lane // part
+        blocks += min(ceil(depth / words) * (
+            ceil(parts * ceil(part / 9) / (bits // 9)) if family == "ecp5" and bits >= 9 else
+            ceil(parts * part / bits) if bits == 16 else parts * ceil(part / bits))
+            for words, bits in BLOCKS[family])
+    return blocks
 
 
 def _blocks(depth: int, width: int, family: str) -> int:

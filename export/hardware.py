@@ -16,12 +16,13 @@ from export.program import Program
 from export.words import operands
 
 # Cycles of the blocks of `hw/`, which take them from here: a program's cycles are known without it.
-SEQUENCER_CYCLES = 3  # fetch, load, first channel tile
+SEQUENCER_CYCLES = 4  # fetch, load, clear, first channel tile
 MEMORY_CYCLES = 2  # block RAM and its output register
-FEEDER_CYCLES = 5 + MEMORY_CYCLES  # addresses, memory, rotation, border
+FEEDER_CYCLES = 7 + MEMORY_CYCLES  # addresses, memory, relay, rotation, border
+DECODER_CYCLES = 1  # of weights, which enter the array so much earlier
 PE_CYCLES = 1  # activations before their control
 DRAIN_CYCLES = 3  # sum kept, pairs of rows, column
-EPILOGUE_CYCLES = 4  # select, bias, shift and clip, gate and pool
+EPILOGUE_CYCLES = 5  # select, bias, shift, clip, gate and pool
 WRITE_CYCLES = 2  # of the memory, and until all is known to be in it
 TOTALS_CYCLES = 3  # sums complete, taken to be compared, last comparison done
 
@@ -172,6 +173,11 @@ class Hardware:
     def gated(self) -> bool:
         """Whether there is a skip memory."""
         return self.skip_words > 0
+
+    @property
+    def carries(self) -> bool:
+        """Whether a write of codes may begin in a word's last lane and end in the next's first."""
+        return 2 in self.array.precisions and self.array.unit == 2 * self.array.words
 
     @property
     def digits(self) -> int:

@@ -14,6 +14,7 @@ from export.hardware import Hardware, PixelFormat, bits_for, weight_rows
 from export.program import Program
 
 WORD = 32  # bits
+PIECES = 2048, 1024, 512  # rows of a block RAM that is 9, 18 and 36 bits wide
 RECORDS = "programs"  # the memory of the records themselves
 
 
@@ -58,6 +59,19 @@ def memories(hardware: Hardware) -> dict[str, tuple[int, int]]:
            for k, ((start, stop), (_, rows)) in enumerate(weights)},
         **({"seeds": (hardware.seeds, hardware.seed_bits)} if hardware.seeds else {}),
     }
+
+
+def pieces(rows: int) -> list[tuple[int, int, int]]:
+    """How a deep memory is cut: first row, row behind the last one, bits of the address of each.
+
+    The first row of a piece is a multiple of the rows that its address can name.
+    """
+    found, start = [], 0
+    while start < rows:
+        size = next((size for size in PIECES if start + size <= rows), PIECES[-1])
+        found.append((start, min(rows, start + size), size.bit_length() - 1))
+        start += size
+    return found
 
 
 def placed(hardware: Hardware) -> list[str]:

@@ -6,7 +6,7 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from export.hardware import DRAIN_CYCLES, Hardware
+from export.hardware import DECODER_CYCLES, DRAIN_CYCLES, Hardware
 from hw.decoder import WeightDecoder
 from hw.drain import Drain
 from hw.pe import ProcessingElement
@@ -20,7 +20,8 @@ WEIGHT_CONTROL = data.StructLayout({"word_last": 1, "top": 1})
 class SystolicArray(wiring.Component):
     """R x C processing elements with their skew registers; no flow control.
 
-    Words of one step enter all rows and columns in the same cycle and are skewed inside. `first`
+    Words of one step enter all columns in one cycle and, :attr:`AHEAD` cycles later, all rows, and
+    are skewed inside. `first`
     marks the first step of a tile, `horner` the first of each further digit, `capture` comes in
     the cycle after a tile's last step. :attr:`latency` cycles after `capture`, `start` is high and
     `sums` holds pixel 0 of the tile, then each `units` cycles the next of the R pixels. Tiles may
@@ -39,6 +40,8 @@ class SystolicArray(wiring.Component):
     sums : Out(ArrayLayout(acc_bits, C))
     start : Out(1)
     """
+
+    AHEAD = DECODER_CYCLES
 
     def __init__(self, hardware: Hardware):
         self.hardware = hardware
@@ -71,10 +74,12 @@ class SystolicArray(wiring.Component):
         pe = [[ProcessingElement(words=array.words, precisions=array.precisions,
                                  acc_bits=self.hardware.acc_bits, horner=horner)
                for _ in range(C)] for _ in range(R)]
-        for i in range(R):
+        mode = head_mode = delay(m, self.mode, 1, "mode")
+        for i in range(R):  # a register per row: no net goes to all elements
             for c in range(C):
                 grid.submodules[f"r{i}_c{c}"] = shared(pe[i][c], platform, "pe")
-                m.d.comb += pe[i][c].mode.eq(self.mode)
+                m.d.comb += pe[i][c].mode.eq(mode)
+            mode = delay(m, mode, 1, f"mode_row{i}")
 
         # Row edges: skewed activations and control.
         early = delay(m, self.control, ProcessingElement.LATENCY, "control_pe")
@@ -104,13 +109,15 @@ class SystolicArray(wiring.Component):
             m.submodules[f"drain_c{c}"] = drain = Drain(R, self.hardware.acc_bits)
             control = data.View(WEIGHT_CONTROL, delay(m, self.weight_control, c, f"weight_c{c}"))
             m.d.comb += [
-                decoder.mode.eq(self.mode),
+                decoder.mode.eq(head_mode),
                 decoder.row.eq(delay(m, self.rows[c], c, f"row_c{c}")),
                 decoder.valid_operands.eq(Mux(control.word_last, tail, ~0)),
                 decoder.top.eq(control.top),
-                pe[0][c].weight_i.eq(decoder.weight),
                 self.sums[c].eq(delay(m, drain.sum, C - 1 - c, f"sum_c{c}")),
             ]
+            weight = Signal.like(decoder.weight.as_value(), name=f"weight_{c}", reset_less=True)
+            m.d.sync += weight.eq(decoder.weight)
+            m.d.comb += pe[0][c].weight_i.eq(weight)
             m.d.comb += [part.eq(row[c].sum) for part, row in zip(drain.parts, pe, strict=True)]
             for above, below in pairwise(pe):
                 m.d.comb += below[c].weight_i.eq(above[c].weight_o)

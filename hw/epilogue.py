@@ -10,6 +10,7 @@ from hw.descriptor import bias_layout, is_summed, layer_layout
 from hw.gate import Gate
 from hw.head import Head, best_layout
 from hw.memory import write_layout
+from hw.pipeline import delay
 from hw.pool import Pool
 from hw.records import record_layout
 from hw.store import fill_member, store
@@ -81,12 +82,13 @@ class Epilogue(wiring.Component):
         U, K = array.unit, array.units
 
         m.submodules.counter = counter = Walk(hardware)
-        m.d.comb += [counter.layer.eq(layer), counter.start.eq(self.start)]
+        m.d.comb += [counter.fetch.eq(self.fetch), counter.layer.eq(layer),
+                     counter.start.eq(self.start)]
         walk = counter.walk
-        biases = self._biases(m, walk)
 
         # Stage 1: one unit of the drained pixel.
         one = self._stage(m, walk, "one")
+        biases = self._biases(m, one)
         sums = Signal(data.ArrayLayout(hardware.acc_bits, U))
         columns = Array(Cat(self.sums[k * U + u] for u in range(U)) for k in range(K))
         m.d.sync += sums.eq(columns[walk.unit])
@@ -97,46 +99,48 @@ class Epilogue(wiring.Component):
         y = [Signal(signed(hardware.bias_bits), name=f"y_{u}") for u in range(U)]
         m.d.sync += [y[u].eq(sums[u] + bias[u]) for u in range(U)]
 
-        # Stage 3: shift and clip.
+        # Stages 3 and 4: shift, clip.
         three = self._stage(m, two, "three")
+        shift, peak = Signal.like(layer.shift), Signal(CODE_BITS)  # they come with the layer
+        m.d.sync += [shift.eq(layer.shift), peak.eq((1 << layer.code_bits) - 1)]
+        shifted = [Signal(signed(hardware.bias_bits), name=f"shifted_{u}") for u in range(U)]
+        m.d.sync += [each.eq(sums >> shift) for each, sums in zip(shifted, y, strict=True)]
+        four = self._stage(m, three, "four")
         codes = Signal(data.ArrayLayout(CODE_BITS, U))
-        peak = Signal(CODE_BITS)
-        m.d.comb += peak.eq((1 << layer.code_bits) - 1)
-        shifted = [each >> layer.shift for each in y]
         for u in range(U):
             m.d.sync += codes[u].eq(
                 Mux(shifted[u] < 0, 0, Mux(shifted[u] > peak, peak, shifted[u])))
 
-        # Stage 4: gate, pooling.
-        four = self._stage(m, three, "four")
+        # Stage 5: gate, pooling.
+        five = self._stage(m, four, "five")
         if hardware.gated:
             m.submodules.gate = gate = Gate(hardware)
             m.d.comb += [gate.restart.eq(self.restart), gate.fetch.eq(self.fetch),
-                         gate.layer.eq(layer), gate.ahead.eq(two), gate.walk.eq(three),
+                         gate.layer.eq(layer), gate.ahead.eq(two), gate.walk.eq(four),
                          gate.codes.eq(codes)]
             codes = gate.gated
         m.submodules.pool = pool = Pool(hardware)
-        m.d.comb += [pool.layer.eq(layer), pool.ahead.eq(two), pool.walk.eq(three),
+        m.d.comb += [pool.layer.eq(layer), pool.ahead.eq(three), pool.walk.eq(four),
                      pool.codes.eq(codes)]
         if hardware.gated:
             m.d.comb += [gate.keep.eq(pool.keep), gate.kept.eq(pool.kept)]
 
-        # Stage 5: place and write.
+        # Stage 6: place and write.
         m.submodules.writer = writer = Writer(hardware)
         last = layer.last if hardware.output_words else 0
         m.d.comb += [
-            writer.fetch.eq(self.fetch), writer.layer.eq(layer), writer.walk.eq(four),
+            writer.fetch.eq(self.fetch), writer.layer.eq(layer), writer.walk.eq(five),
             writer.emit.eq(pool.emit & ~last), writer.codes.eq(pool.pooled),
             self.write.eq(writer.write),
             self.probe.valid.eq(pool.emit), self.probe.layer.eq(self.index),
             self.probe.codes.eq(Mux(pool.emit, pool.pooled, 0)),
         ]
         if hardware.output_words:
-            self._leave(m, shifted, three, four, pool, last)
+            self._leave(m, shifted, four, five, pool, last)
 
         # The memory registers the write once more before it is done.
         written = Signal(2)
-        m.d.sync += written.eq(Cat(four.valid & four.layer_last, written))
+        m.d.sync += written.eq(Cat(five.valid & five.layer_last, written))
         m.d.comb += self.done.eq(written[-1])
         if hardware.summing:
             m.submodules.head = head = Head(hardware)
@@ -149,16 +153,16 @@ class Epilogue(wiring.Component):
                 m.d.comb += [gate.signs.eq(head.signs), gate.select.eq(head.select)]
         return m
 
-    def _leave(self, m: Module, shifted: list, three, four, pool, last):
-        """Codes behind stage 4, and values, which are clipped at stage 3 and pass by the pool."""
+    def _leave(self, m: Module, shifted: list, four, five, pool, last):
+        """Codes behind stage 5, and values, which are clipped at stage 4 and pass by the pool."""
         layer, leaving = self.layer, self.leaving
-        m.d.comb += [leaving.walk.eq(four), leaving.valid.eq(pool.emit & last)]
+        m.d.comb += [leaving.walk.eq(five), leaving.valid.eq(pool.emit & last)]
         for u, code in enumerate(pool.pooled):
             m.d.comb += leaving["values"][u].eq(code)
         if "map" not in self.hardware.outputs:
             return
         peak = Signal(8)  # the largest value
-        m.d.comb += peak.eq((1 << layer.out_bits) - 1)
+        m.d.sync += peak.eq((1 << layer.out_bits) - 1)
         values = [Signal(signed(8), name=f"value_{u}") for u in range(len(shifted))]
         later = [Signal(signed(8), name=f"value_{u}_later") for u in range(len(shifted))]
         mapped, emit = layer.result == RESULTS.index("map"), Signal()
@@ -166,7 +170,7 @@ class Epilogue(wiring.Component):
             m.d.sync += [
                 values[u].eq(Mux(each > peak, peak, Mux(each < ~peak.as_signed(), ~peak, each))),
                 later[u].eq(values[u])]
-        m.d.sync += emit.eq(three.valid & three.inside)
+        m.d.sync += emit.eq(four.valid & four.inside)
         with m.If(mapped):
             m.d.comb += leaving.valid.eq(emit)
             m.d.comb += [leaving["values"][u].eq(each) for u, each in enumerate(later)]
@@ -176,13 +180,20 @@ class Epilogue(wiring.Component):
         m.d.sync += after.eq(before)
         return after
 
-    def _biases(self, m: Module, walk):
-        """Biases of the channel tile that is at stage one."""
+    def _biases(self, m: Module, one):
+        """Biases of the channel tile that is at stage one, read while the one before it is.
+
+        From row to row, memory and register, there are three cycles, one less than from tile to
+        tile at least.
+        """
         port = store(m, self, "biases", self.biases)
-        pointer = Signal(range(self.hardware.tiles + 1))
+        pointer = Signal(range(self.hardware.tiles + 2))  # up to one behind the last one read
+        ahead, biases = (Signal.like(port.data, reset_less=True) for _ in range(2))
+        begin = delay(m, self.restart, 3, "restart")
         m.d.comb += port.addr.eq(pointer)
+        m.d.sync += ahead.eq(port.data)
         with m.If(self.restart):
             m.d.sync += pointer.eq(self.record.tiles_base)
-        with m.Elif(walk.valid & walk.channels_last):
-            m.d.sync += pointer.eq(pointer + 1)
-        return data.View(bias_layout(self.hardware), port.data)
+        with m.Elif(begin | (one.valid & one.channels_last)):
+            m.d.sync += [biases.eq(ahead), pointer.eq(pointer + 1)]
+        return data.View(bias_layout(self.hardware), biases)

@@ -55,18 +55,17 @@ class Feeder(wiring.Component):
             rot.eq(Mux(down, layer.down_rot, Mux(up, layer.up_rot, 0))),
         ]
         dx = delay(m, step.dx, 1, "dx").as_signed()
-        slot_dx, rot_dx = Signal.like(slot), Signal.like(rot)
-        m.d.sync += [slot_dx.eq(slot), rot_dx.eq(rot + dx)]
+        slot_dx, next_slot, rot_dx = Signal.like(slot), Signal.like(slot), Signal.like(rot)
+        m.d.sync += [slot_dx.eq(slot), next_slot.eq(slot + 1), rot_dx.eq(rot + dx)]
         with m.If((dx == -1) & (rot == 0)):
-            m.d.sync += [slot_dx.eq(slot - 1), rot_dx.eq(rows - 1)]
+            m.d.sync += [slot_dx.eq(slot - 1), next_slot.eq(slot), rot_dx.eq(rows - 1)]
         with m.Elif((dx == 1) & (rot == rows - 1)):
-            m.d.sync += [slot_dx.eq(slot + 1), rot_dx.eq(0)]
+            m.d.sync += [slot_dx.eq(slot + 1), next_slot.eq(slot + 2), rot_dx.eq(0)]
         # Banks before the first pixel's hold it one slot further on.
-        next_slot = slot_dx + 1
         for bank in range(rows):
             m.d.sync += self.address[bank].eq(Mux(bank < rot_dx, next_slot, slot_dx))
 
-        rotated = self._rotate(m, delay(m, rot_dx, 1 + ActivationMemory.LATENCY, "rot"))
+        rotated = self._rotate(m, delay(m, rot_dx, 2 + ActivationMemory.LATENCY, "rot"))
         self._mask(m, rotated)
 
         m.d.comb += [
@@ -77,15 +76,21 @@ class Feeder(wiring.Component):
         return m
 
     def _rotate(self, m: Module, rot):
-        """Pixel r of the tile comes from bank (rot + r) mod R; one register behind."""
-        rows = self.hardware.array.rows
-        words = [self.data[bank] for bank in range(rows)]
-        for bit in range(len(rot)):
-            turn = 1 << bit
-            words = [Mux(rot[bit], words[(r + turn) % rows], words[r]) for r in range(rows)]
-        rotated = [Signal(6 * self.hardware.array.words, name=f"rotated_{r}") for r in range(rows)]
-        m.d.sync += [word.eq(value) for word, value in zip(rotated, words, strict=True)]
-        return rotated
+        """Pixel r of the tile comes from bank (rot + r) mod R; three registers behind.
+
+        The first is on the way from the banks, which lie far apart.
+        """
+        rows, half = self.hardware.array.rows, (len(rot) + 1) // 2
+        words = [delay(m, self.data[bank], 1, f"bank{bank}") for bank in range(rows)]
+        for first, bits in ((0, rot[:half]), (half, delay(m, rot[half:], 1, "rot_high"))):
+            for bit, turns in enumerate(bits, first):
+                turn = 1 << bit
+                words = [Mux(turns, words[(r + turn) % rows], words[r]) for r in range(rows)]
+            turned = [Signal(6 * self.hardware.array.words, name=f"turned{first}_{r}")
+                      for r in range(rows)]
+            m.d.sync += [word.eq(value) for word, value in zip(turned, words, strict=True)]
+            words = turned
+        return words
 
     def _mask(self, m: Module, rotated):
         """Border rows and, at two bits, the order of the halves; one register behind."""

@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 from export.descriptor import GATES, RESCALES
 from export.hardware import Hardware
 from hw.descriptor import layer_layout
+from hw.store import FREE_READS
 from hw.walk import CODE_BITS, walk_layout
 
 
@@ -22,7 +23,7 @@ class Gate(wiring.Component):
     restart : In(1)     a frame starts
     fetch : In(1)       a layer starts in the next cycle
     layer : In(layer_layout)
-    ahead, walk : In(walk_layout)       the unit after this one, and this one
+    ahead, walk : In(walk_layout)       the second unit after this one, and this one
     codes : In, gated : Out             `unit` codes, before and, at once, behind the gate
     keep : In(1), kept : In             codes for the skip memory
     select : In(1), signs : In(C)       a channel tile's sums are complete; which are not negative
@@ -45,8 +46,9 @@ class Gate(wiring.Component):
         hardware, layer, unit = self.hardware, self.layer, self.hardware.array.unit
 
         m.submodules.skips = skips = Memory(
-            shape=CODE_BITS * unit, depth=hardware.skip_words, init=[])
+            shape=CODE_BITS * unit, depth=hardware.skip_words, init=[], attrs=FREE_READS)
         read, write = skips.read_port(), skips.write_port()
+        # A unit is written, if at all, behind where its last reader is.
         source, target = Signal(range(hardware.skip_words + 1)), Signal.like(layer.keep_base)
         fetched = Signal()
         m.d.sync += fetched.eq(self.fetch)
@@ -61,10 +63,12 @@ class Gate(wiring.Component):
         m.d.comb += [read.addr.eq(source), write.addr.eq(target), write.data.eq(self.kept),
                      write.en.eq(self.keep)]
 
+        skipped = Signal.like(read.data, reset_less=True)
+        m.d.sync += skipped.eq(read.data)
         passed = self._selected(m)
         shifts, gates = hardware.rescales, sorted(hardware.gates)
         for u in range(unit):
-            stored, skip = read.data.word_select(u, CODE_BITS), Signal(CODE_BITS, name=f"skip_{u}")
+            stored, skip = skipped.word_select(u, CODE_BITS), Signal(CODE_BITS, name=f"skip_{u}")
             code = self.codes[u]
             for shift in shifts:
                 with m.If((layer.rescale == RESCALES.index(shift)) | (len(shifts) == 1)):
@@ -99,6 +103,8 @@ class Gate(wiring.Component):
             m.d.sync += tile.eq(tile + 1)
         m.d.comb += [read.addr.eq(layer.select_base + tile), write.addr.eq(target),
                      write.data.eq(self.signs), write.en.eq(self.select)]
-        bits = Array(Cat(read.data[k * unit + u] for u in range(unit))
+        selected = Signal.like(read.data, reset_less=True)
+        m.d.sync += selected.eq(read.data)
+        bits = Array(Cat(selected[k * unit + u] for u in range(unit))
                      for k in range(columns // unit))
         return bits[self.walk.unit]

@@ -1,11 +1,14 @@
 """Activation memory: R banks of three lanes, read by pixel tile, written by pixel."""
 
+from itertools import pairwise
+
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from export.hardware import MEMORY_CYCLES, Hardware
+from hw.store import FREE_READS
 
 LANES = 3
 
@@ -54,22 +57,31 @@ class ActivationMemory(wiring.Component):
         array, depth = self.hardware.array, self.hardware.activation_words
         lane = 2 * array.words
         write = Signal.like(self.write)
-        following = Signal(range(depth))
-        m.d.sync += [write.eq(self.write),
-                     following.eq(self.write.address + self.write.carry)]
+        m.d.sync += write.eq(self.write)
+        first = write.address
+        if self.hardware.carries:
+            first = Signal(range(depth))
+            m.d.sync += first.eq(self.write.address + self.write.carry)
+        # What an operation reads lies apart from what is written meanwhile, and pixels come in when
+        # the first operation has read those before.
+        # Lanes of one address are one memory: block RAMs are wider than a lane.
+        cuts = [0, 1, LANES] if self.hardware.carries else [0, LANES]
         for bank in range(array.rows):
-            word = []
-            for k in range(LANES):
-                m.submodules[f"bank{bank}_lane{k}"] = memory = Memory(
-                    shape=lane, depth=depth, init=[])
+            here, words = Signal(name=f"write_bank{bank}"), []
+            m.d.sync += here.eq(self.write.valid & (self.write.bank == bank))
+            for start, stop in pairwise(cuts):
+                m.submodules[f"bank{bank}_{start}"] = memory = Memory(
+                    shape=(stop - start) * lane, depth=depth, init=[], attrs=FREE_READS)
                 read = memory.read_port()
-                port = memory.write_port(granularity=lane // len(write.enable[k]))
+                port = memory.write_port(granularity=lane // len(write.enable[0]))
+                word = Signal((stop - start) * lane, name=f"bank{bank}_{start}", reset_less=True)
                 m.d.comb += [
                     read.addr.eq(self.address[bank]),
-                    port.addr.eq(following if k == 0 else write.address),
-                    port.data.eq(write.data[k]),
-                    port.en.eq(Mux(write.valid & (write.bank == bank), write.enable[k], 0)),
+                    port.addr.eq(write.address if start else first),
+                    port.data.eq(Cat(write.data[k] for k in range(start, stop))),
+                    port.en.eq(Mux(here, Cat(write.enable[k] for k in range(start, stop)), 0)),
                 ]
-                word.append(read.data)
-            m.d.sync += self.data[bank].eq(Cat(word))
+                m.d.sync += word.eq(read.data)
+                words.append(word)
+            m.d.comb += self.data[bank].eq(Cat(words))
         return m

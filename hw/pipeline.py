@@ -12,3 +12,24 @@ def delay(m: Module, signal, cycles: int, name: str):
         m.d.sync += later.eq(signal)
         signal = later
     return signal
+
+
+class Counter:
+    """Counts 0 ... `last`, which is static, with a register that says that it is there.
+
+    `last` must be there in the cycle of :meth:`zero`, and a cycle before the first :meth:`step`.
+    """
+
+    def __init__(self, m: Module, last: Value, name: str):
+        self.now = Signal.like(last, name=name)
+        self.at_end = Signal(name=f"{name}_last")
+        self._last, self._before = last, Signal.like(last, name=f"{name}_before")
+        m.d.sync += self._before.eq(last - 1)
+
+    def zero(self) -> list:
+        """What starts it."""
+        return [self.now.eq(0), self.at_end.eq(self._last == 0)]
+
+    def step(self) -> list:
+        """What counts, if it is not at its end."""
+        return [self.now.eq(self.now + 1), self.at_end.eq(self.now == self._before)]

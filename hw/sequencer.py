@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from export.hardware import Hardware, bits_for
 from hw.descriptor import layer_layout, tile_layout
+from hw.pipeline import Counter
 from hw.records import record_layout
 from hw.store import fill_member, store
 
@@ -83,7 +84,9 @@ class Sequencer(wiring.Component):
         layer_port = store(m, self, "layers", self.layers)
         tile_port = store(m, self, "tiles", self.tiles)
         layer_next = data.View(layer_layout(hardware), layer_port.data)
-        tile_next = data.View(tile_layout(hardware), tile_port.data)
+        # Channel tiles follow each other at least four cycles apart: time for a register.
+        tile_next = Signal(tile_layout(hardware))
+        m.d.sync += tile_next.eq(tile_port.data)
         index = self.index
         next_tile = Signal(range(hardware.tiles + 1))
         running = self._running(m)
@@ -92,28 +95,27 @@ class Sequencer(wiring.Component):
 
         # Border flags of the tile in work and, one pixel a cycle, of the one after it.
         m.submodules.border = border = Border(hardware)
-        m.d.comb += [border.layer.eq(layer), border.clear.eq(self.fetch)]
+        m.d.comb += border.layer.eq(layer)
 
         tile = Signal(tile_layout(hardware))  # of channels
         cycle = Signal(range(period))  # of the tile, up to its minimum
-        issuing = Signal()
-        word = Signal.like(layer.last_word)
-        digit = Signal.like(layer.last_digit)
+        cycle_last, issuing = Signal(init=1), Signal()
+        word, digit = Counter(m, layer.last_word, "word"), Counter(m, layer.last_digit, "digit")
         dx, dy = Signal(signed(2)), Signal(signed(2))
-        pixel_tile = Signal.like(layer.last_pixel_tile)
-        channel_tile = Signal.like(layer.last_channel_tile)
+        dx_end, dy_end = Signal(), Signal()
+        pixel_tile = Counter(m, layer.last_pixel_tile, "pixel_tile")
+        channel_tile = Counter(m, layer.last_channel_tile, "channel_tile")
         pass_word = Signal.like(tile.offset)  # address of the pass's first word
         word_address = Signal.like(tile.offset)
-        first = Signal()
+        first, pass_first = Signal(), Signal()
 
-        dx_first, dy_first = Mux(layer.left, -1, 0), Mux(layer.both_rows, -1, 0)
-        word_last = word == layer.last_word
-        dx_last = word_last & (dx == layer.right)
-        pass_last = dx_last & (dy == layer.both_rows)
-        tile_last = pass_last & (digit == layer.last_digit)
-        channels_next = pixel_tile == layer.last_pixel_tile
-        layer_last = channels_next & (channel_tile == layer.last_channel_tile)
-        pass_first = (word == 0) & (dx == dx_first) & (dy == dy_first)
+        dx_last = word.at_end & dx_end
+        pass_last = dx_last & dy_end
+        tile_last = pass_last & digit.at_end
+        # A tile takes four cycles at least, so what holds for all of it may come a cycle late.
+        layer_last, may_end = Signal(), Signal()
+        m.d.sync += layer_last.eq(pixel_tile.at_end & channel_tile.at_end)
+        tile_over = may_end & (~issuing | tile_last)  # the next one begins
 
         m.d.comb += [
             step.valid.eq(issuing),
@@ -121,47 +123,52 @@ class Sequencer(wiring.Component):
             step.horner.eq(issuing & pass_first & ~first),
             step.last.eq(issuing & tile_last),
             step.pass_last.eq(pass_last),
-            step.tile_done.eq(tile_last & channels_next),
-            step.word_last.eq(word_last),
-            step.digit.eq(digit),
+            step.tile_done.eq(tile_last & pixel_tile.at_end),
+            step.word_last.eq(word.at_end),
+            step.digit.eq(digit.now),
             step.dy.eq(dy), step.dx.eq(dx),
             step.word.eq(word_address),
-            step.slot.eq(pixel_tile),
+            step.slot.eq(pixel_tile.now),
             step.mask.eq(border.inside),
             border.dy.eq(dy), border.dx.eq(dx),
         ]
 
+        def first_column():
+            return [dx.eq(Mux(layer.left, -1, 0)), dx_end.eq(~layer.left & ~layer.right)]
+
         def rewind(offset):
             """Back to the first word of the first tap of a pass."""
-            return [word.eq(0), dx.eq(dx_first), dy.eq(dy_first), word_address.eq(offset)]
+            return [word.zero(), first_column(), word_address.eq(offset), pass_first.eq(1),
+                    dy.eq(Mux(layer.both_rows, -1, 0)), dy_end.eq(~layer.both_rows)]
 
-        tile_over = Signal()
         with m.If(issuing):
-            m.d.sync += first.eq(0)
-            m.d.comb += tile_over.eq(tile_last & (cycle == period - 1))
+            m.d.sync += [first.eq(0), pass_first.eq(0)]
             with m.If(tile_last):
                 m.d.sync += issuing.eq(0)
             with m.Elif(pass_last):
-                m.d.sync += [rewind(pass_word + layer.digit_stride), digit.eq(digit + 1),
+                m.d.sync += [rewind(pass_word + layer.digit_stride), digit.step(),
                              pass_word.eq(pass_word + layer.digit_stride)]
-            with m.Elif(word_last):
-                m.d.sync += [word.eq(0), word_address.eq(pass_word),
-                             dx.eq(Mux(dx_last, dx_first, dx + 1)), dy.eq(dy + dx_last)]
+            with m.Elif(word.at_end):
+                m.d.sync += [word.zero(), word_address.eq(pass_word)]
+                with m.If(dx_end):
+                    m.d.sync += [first_column(), dy.eq(dy + 1), dy_end.eq(dy == 0)]
+                with m.Else():  # at most from -1 to 0 to 1
+                    m.d.sync += [dx.eq(dx + 1), dx_end.eq(~layer.right | (dx == 0))]
             with m.Else():
-                m.d.sync += [word.eq(word + 1), word_address.eq(word_address + layer.slots)]
-        with m.Else():
-            m.d.comb += tile_over.eq(cycle == period - 1)
-        with m.If(cycle != period - 1):
-            m.d.sync += cycle.eq(cycle + 1)
+                m.d.sync += [word.step(), word_address.eq(word_address + layer.slots)]
+        with m.If(~cycle_last):
+            m.d.sync += [cycle.eq(cycle + 1), cycle_last.eq(cycle == period - 2),
+                         may_end.eq((cycle == period - 2) & ~layer_last)]
 
         def begin_tile(offset):
-            return [rewind(offset), pass_word.eq(offset), digit.eq(0), cycle.eq(0),
-                    first.eq(1), issuing.eq(1)]
+            return [rewind(offset), pass_word.eq(offset), digit.zero(), cycle.eq(0),
+                    cycle_last.eq(0), may_end.eq(0), first.eq(1), issuing.eq(1)]
 
         def next_channels():
-            return [tile.eq(tile_next), next_tile.eq(next_tile + 1), pixel_tile.eq(0)]
+            return [tile.eq(tile_next), next_tile.eq(next_tile + 1), pixel_tile.zero()]
 
-        fill = Signal(range(rows))
+        fill, begin = Signal(range(rows)), Signal()
+        m.d.comb += border.advance.eq(begin | tile_over)
         with m.FSM() as fsm:
             with m.State("START"):
                 m.d.sync += [index.eq(0), next_tile.eq(self.record.tiles_base)]
@@ -174,29 +181,28 @@ class Sequencer(wiring.Component):
                 with m.If(self.output_free | ~layer_next.last):
                     m.d.comb += self.fetch.eq(1)
                     m.d.sync += [layer.eq(layer_next), fill.eq(rows - 1)]
-                    m.next = "FILL"
+                    m.next = "CLEAR"
+            with m.State("CLEAR"):
+                m.d.comb += border.clear.eq(1)
+                m.next = "FILL"
             with m.State("FILL"):
-                m.d.comb += border.run.eq(1)
                 m.d.sync += fill.eq(fill - 1)
                 with m.If(fill == 0):
                     m.next = "FIRST"
             with m.State("FIRST"):
-                m.d.comb += border.advance.eq(1)
-                m.d.sync += [next_channels(), channel_tile.eq(0),
+                m.d.comb += begin.eq(1)
+                m.d.sync += [next_channels(), channel_tile.zero(),
                              begin_tile(tile_next.offset)]
                 m.next = "RUN"
             with m.State("RUN"):
-                m.d.comb += border.run.eq(1)
                 with m.If(tile_over):
-                    m.d.comb += border.advance.eq(~layer_last)
-                    with m.If(layer_last):
-                        m.d.sync += issuing.eq(0)
-                        m.next = "DRAIN"
-                    with m.Elif(channels_next):
-                        m.d.sync += [next_channels(), channel_tile.eq(channel_tile + 1),
+                    with m.If(pixel_tile.at_end):
+                        m.d.sync += [next_channels(), channel_tile.step(),
                                      begin_tile(tile_next.offset)]
                     with m.Else():
-                        m.d.sync += [pixel_tile.eq(pixel_tile + 1), begin_tile(tile.offset)]
+                        m.d.sync += [pixel_tile.step(), begin_tile(tile.offset)]
+                with m.Elif(layer_last & cycle_last & ~issuing):
+                    m.next = "DRAIN"
             with m.State("DRAIN"):
                 with m.If(self.done):
                     m.d.comb += self.pixels_read.eq(index == 0)
@@ -222,8 +228,8 @@ class Sequencer(wiring.Component):
 class Border(wiring.Component):
     """Which rows of a tile have a tap (dy, dx) that lies outside the image.
 
-    `clear` starts a layer. While `run` is high, one pixel a cycle is looked at, up to a tile ahead;
-    `advance` makes that tile the current one, and the next one takes R cycles from then on.
+    `clear` starts a layer, whose descriptor is there. One pixel a cycle is looked at, up to a tile
+    ahead; `advance` makes that tile the current one, and the next one takes R cycles from then on.
 
     Members
     -------
@@ -234,7 +240,7 @@ class Border(wiring.Component):
         self.hardware = hardware
         super().__init__({
             "layer": In(layer_layout(hardware)),
-            "clear": In(1), "run": In(1), "advance": In(1),
+            "clear": In(1), "advance": In(1),
             "dy": In(signed(2)), "dx": In(signed(2)),
             "inside": Out(hardware.array.rows),
         })
@@ -242,16 +248,15 @@ class Border(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         rows, layer = self.hardware.array.rows, self.layer
-        x, y = Signal.like(layer.last_x), Signal.like(layer.last_y)
-        tile = Signal.like(layer.last_pixel_tile)
+        x, y = Counter(m, layer.last_x, "x"), Counter(m, layer.last_y, "y")
+        tile = Counter(m, layer.last_pixel_tile, "tile")
         count = Signal(range(rows + 1))  # pixels of the tile ahead that are known
+        full = Signal()  # ... are all
 
-        seen = {"top": y == 0, "bottom": y == layer.last_y,
-                "left": x == 0, "right": x == layer.last_x}
+        seen = {"top": y.now == 0, "bottom": y.at_end, "left": x.now == 0, "right": x.at_end}
         outside = {"top": self.dy == -1, "bottom": self.dy == 1,
                    "left": self.dx == -1, "right": self.dx == 1}
-        full = count == rows
-        take = self.advance | (self.run & ~full)
+        take = self.advance | ~full
         hit = 0
         for edge, now in seen.items():
             ahead = Signal(rows, name=f"{edge}_ahead")
@@ -264,19 +269,20 @@ class Border(wiring.Component):
         m.d.comb += self.inside.eq(~hit)
 
         with m.If(self.advance):
-            m.d.sync += count.eq(1)
+            m.d.sync += [count.eq(1), full.eq(rows == 1)]
         with m.Elif(take):
-            m.d.sync += count.eq(count + 1)
+            m.d.sync += [count.eq(count + 1), full.eq(count == rows - 1)]
         with m.If(take):
             last_of_tile = Mux(self.advance, rows == 1, count == rows - 1)
-            with m.If(last_of_tile):
-                m.d.sync += tile.eq(Mux(tile == layer.last_pixel_tile, 0, tile + 1))
-            with m.If(last_of_tile & (tile == layer.last_pixel_tile)):
-                m.d.sync += [x.eq(0), y.eq(0)]
-            with m.Elif(x == layer.last_x):
-                m.d.sync += [x.eq(0), y.eq(y + 1)]
+            with m.If(last_of_tile & tile.at_end):
+                m.d.sync += [tile.zero(), x.zero(), y.zero()]
             with m.Else():
-                m.d.sync += x.eq(x + 1)
+                with m.If(last_of_tile):
+                    m.d.sync += tile.step()
+                with m.If(x.at_end):
+                    m.d.sync += [x.zero(), y.step()]
+                with m.Else():
+                    m.d.sync += x.step()
         with m.If(self.clear):
-            m.d.sync += [x.eq(0), y.eq(0), tile.eq(0), count.eq(0)]
+            m.d.sync += [x.zero(), y.zero(), tile.zero(), count.eq(0), full.eq(0)]
         return m

@@ -1,13 +1,19 @@
 """The memories that hold programs: ROM, or RAM that the loader writes."""
 
-from amaranth import Module
+from amaranth import Array, Module, Signal
 from amaranth.lib import data
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In
 
 from export.hardware import Hardware
-from export.sections import memories, sections
+from export.sections import memories, pieces, sections
+from hw.pipeline import delay
 from hw.verilog import KEEP_ZEROS
+
+# Of a memory that is not read where it is being written, or not so that it matters: what is read
+# then is void, and Yosys adds no logic that would make it the old word.
+FREE_READS = {"no_rw_check": 1}
+DEEP_CYCLES = 5  # address, memory, its output register, choice of a piece in two steps
 
 
 def fill_layout(hardware: Hardware) -> data.StructLayout:
@@ -33,15 +39,54 @@ def store(m: Module, unit, name: str, init: list[int]):
     return section(m, unit, name, rows, width, init).read_port()
 
 
-def section(m: Module, unit, name: str, rows: int, width: int, init: list[int]) -> Memory:
-    """A memory under the name of a section, into which the loader writes if it is RAM."""
-    ram = unit.hardware.memory == "ram"
+def deep_store(m: Module, unit, name: str, init: list[int], row):
+    """Row `row` of such a memory, as it was :attr:`DEEP_CYCLES` cycles ago.
+
+    A memory that is deeper than a block RAM is cut into pieces, NAME_0, NAME_1 and so on. Each
+    fills whole blocks and has a register right behind it, which is the block's own; which piece it
+    is to be is chosen a cycle later.
+    """
+    rows, width = memories(unit.hardware)[name]
+    found = pieces(rows)
+    choices = (len(found) > 1) + (len(found) > 4)
+    row = delay(m, row, DEEP_CYCLES - 2 - choices, f"{name}_row")
+    words, number = [], Signal(range(len(found)), name=f"{name}_number")
+    for k, (start, stop, size) in enumerate(found):
+        piece = section(m, unit, name, stop - start, width, init[start:stop],
+                        f"{name}_{k}" if len(found) > 1 else name, (start, size))
+        word = Signal(width, name=f"{name}_word{k}", reset_less=True)
+        port = piece.read_port()
+        m.d.comb += port.addr.eq(row[:size])
+        m.d.sync += word.eq(port.data)
+        words.append(word)
+        with m.If(row >= start):
+            m.d.comb += number.eq(k)
+    number, step = delay(m, number, 2, f"{name}_number"), 0
+    while len(words) > 1:
+        most = 4 if len(words) > 4 and not step else len(words)
+        bits, chosen = number[:2] if most == 4 else number, []
+        for k in range(0, len(words), most):
+            chosen.append(Signal(width, name=f"{name}_chosen{step}_{k}", reset_less=True))
+            m.d.sync += chosen[-1].eq(Array(words[k:k + most])[bits])
+        words, number, step = chosen, delay(m, number[2:], 1, f"{name}_group"), step + 1
+    return words[0]
+
+
+def section(m: Module, unit, name: str, rows: int, width: int, init: list[int],
+            called: str = "", place: tuple[int, int] = (0, 0)) -> Memory:
+    """A memory of a section, or a piece of it, into which the loader writes if it is RAM.
+
+    A piece has a name of its own, a first row and so many bits of an address, see
+    :func:`export.sections.pieces`.
+    """
+    ram, fill = unit.hardware.memory == "ram", getattr(unit, "fill", None)
     # What is not loaded is zero, so no record is valid.
-    m.submodules[name] = memory = Memory(shape=width, depth=rows, init=init,
-                                         attrs={KEEP_ZEROS: 1} if ram else {})
+    m.submodules[called or name] = memory = Memory(shape=width, depth=rows, init=init,
+                                                   attrs={KEEP_ZEROS: 1} if ram else {})
     if ram:
         number = [each.name for each in sections(unit.hardware)].index(name)
-        port = memory.write_port()
-        m.d.comb += [port.addr.eq(unit.fill.row), port.data.eq(unit.fill.data),
-                     port.en.eq(unit.fill.valid & (unit.fill.section == number))]
+        port, (start, bits) = memory.write_port(), place
+        here = fill.row >> bits == start >> bits if called else 1
+        m.d.comb += [port.addr.eq(fill.row), port.data.eq(fill.data),
+                     port.en.eq(fill.valid & (fill.section == number) & here)]
     return memory

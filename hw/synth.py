@@ -19,6 +19,7 @@ from export.build import config_hash, size, with_networks
 from export.config import Config, ConfigError
 from hw.devices import DEVICES, Device
 from hw.ice40 import logic_cells
+from hw.outreg import merge_output_registers
 from hw.verilog import memory_files
 from hw.yosys import YosysError, run_yosys
 
@@ -57,8 +58,13 @@ def map_netlist(folder: Path, device: Device, top: str = "engine") -> dict:
         path.write_text(error.log)
         raise RuntimeError(f"Yosys failed: {error.reason}; all of it is in {path}") from error
     (folder / "synth.log").write_text(log)
-    os.replace(folder / f"{NETLIST}.part", folder / NETLIST)
-    return json.loads((folder / NETLIST).read_text())["modules"][top]
+    part = folder / f"{NETLIST}.part"
+    netlist = json.loads(part.read_text())
+    if device.family == "ecp5":
+        merge_output_registers(netlist["modules"][top])
+        part.write_text(json.dumps(netlist))
+    os.replace(part, folder / NETLIST)
+    return netlist["modules"][top]
 
 
 def sizes(module: dict, device: Device) -> dict:

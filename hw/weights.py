@@ -4,14 +4,14 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from export.hardware import FEEDER_CYCLES, Hardware
+from export.hardware import DECODER_CYCLES, FEEDER_CYCLES, Hardware
 from hw.array import WEIGHT_CONTROL
 from hw.automaton import Automaton
 from hw.descriptor import layer_layout
 from hw.pipeline import delay
 from hw.records import record_layout
 from hw.sequencer import step_layout
-from hw.store import fill_member, store
+from hw.store import DEEP_CYCLES, deep_store, fill_member, store
 from hw.unpacker import WeightUnpacker
 from hw.verilog import shared
 
@@ -35,7 +35,7 @@ class WeightFeeder(wiring.Component):
     fill : In(fill_layout)      of RAM only
     """
 
-    LATENCY = 3  # memory, its output register, unpacking
+    LATENCY = DEEP_CYCLES + 1  # memory, unpacking
 
     def __init__(self, hardware: Hardware, roms: list[list[int]], seeds: list[int]):
         self.hardware, self.roms, self.seeds = hardware, roms, seeds
@@ -55,12 +55,12 @@ class WeightFeeder(wiring.Component):
         m = Module()
         hardware, layer, array = self.hardware, self.layer, self.hardware.array
         late = data.View(step_layout(hardware), delay(
-            m, self.step, FEEDER_CYCLES - self.LATENCY, "step"))
+            m, self.step, FEEDER_CYCLES - DECODER_CYCLES - self.LATENCY, "step"))
         segments = [self._segment(m, late, k) for k in range(len(hardware.weights))]
 
         tail = Signal(6 * array.words)
         m.d.sync += tail.eq(Cat(layer.tail > k for k in range(6 * array.words)))
-        word_last = delay(m, late.word_last, 2, "stored_last")
+        word_last = delay(m, late.word_last, self.LATENCY - 1, "stored_last")
         formats = tuple(sorted(hardware.formats))
         generated = self._automata(m, late)
         for c in range(array.columns):
@@ -85,7 +85,7 @@ class WeightFeeder(wiring.Component):
         return m
 
     def _automata(self, m: Module, late) -> dict[int, list]:
-        """Each column's row of the layers with generated weights, two cycles behind `late`."""
+        """Each column's row of the layers with generated weights, as unpacked ones come."""
         hardware, layer, array = self.hardware, self.layer, self.hardware.array
         if not hardware.generators:
             return {}
@@ -93,7 +93,7 @@ class WeightFeeder(wiring.Component):
         base = Signal(range(hardware.seeds + 1), name="seed_base")
         with m.If(self.restart):
             m.d.sync += base.eq(self.record.seeds_base)
-        now = data.View(late.shape(), delay(m, late, 2, "generated_step"))
+        now = data.View(late.shape(), delay(m, late, self.LATENCY - 1, "generated_step"))
         valid = Mux(now.word_last, Cat(layer.tail > k for k in range(6 * array.words)), ~0)
         # The descriptor comes a cycle after `fetch`, its seed one more.
         m.d.sync += fetched.eq(Cat(self.fetch, fetched))
@@ -113,10 +113,9 @@ class WeightFeeder(wiring.Component):
         return rows
 
     def _segment(self, m: Module, late, k: int):
-        """Segment `k` of every column's word, two cycles behind the step `late`."""
+        """Segment `k` of every column's word, :attr:`DEEP_CYCLES` behind the step `late`."""
         edges, columns = self.hardware.weight_edges, self.hardware.array.columns
         width, (_, depth) = edges[k + 1] - edges[k], self.hardware.weights[k]
-        port = store(m, self, f"weights{k}", self.roms[k])
         row = Signal(range(depth), name=f"row{k}")
         base = Signal.like(row, name=f"base{k}")  # of the channel tile in work
         with m.If(self.restart):
@@ -129,7 +128,5 @@ class WeightFeeder(wiring.Component):
                 m.d.sync += row.eq(base)
             with m.Else():
                 m.d.sync += row.eq(row + 1)
-        words = Signal(data.ArrayLayout(width, columns), name=f"stored{k}")
-        m.d.comb += port.addr.eq(row)
-        m.d.sync += words.eq(port.data)
-        return words
+        stored = deep_store(m, self, f"weights{k}", self.roms[k], row)
+        return data.View(data.ArrayLayout(width, columns), stored)

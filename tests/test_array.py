@@ -35,27 +35,31 @@ def test_sums_leave_in_order_and_on_time(rows, columns, words, mode, short):
                 + np.minimum(weights, 0).sum((0, 2)) * -(2**mode - 1)
                 for codes, weights in tiles]
 
+    cycles, ended, idle = [], False, {"first": 0, "horner": 0, "capture": 0}
+    for codes, weights in tiles:
+        for step in range(max(len(codes), period)):
+            acts = row = None
+            if step < len(codes):
+                acts = bits_to_ints(pack_codes(codes[step], mode, words))
+                row = bits_to_ints(pack_weights(weights[step], mode, words))
+            cycles.append(({**idle, "first": step == 0, "capture": ended}, acts, row))
+            ended = step == len(codes) - 1
+    cycles.append(({**idle, "capture": ended}, None, None))
+
     async def feed(ctx):
         ctx.set(dut.mode, 1 << mode - 1)
         ctx.set(dut.tail, ops)
         await ctx.tick()
-        ended = False
-        for codes, weights in tiles:
-            for step in range(max(len(codes), period)):
-                busy = step < len(codes)
-                ctx.set(dut.control, {"first": step == 0, "horner": 0, "capture": ended})
-                if busy:
-                    acts = bits_to_ints(pack_codes(codes[step], mode, words))
-                    ctx.set(dut.acts, acts)
-                    rows_ = pack_weights(weights[step], mode, words)
-                    ctx.set(dut.rows, bits_to_ints(rows_))
-                ended = step == len(codes) - 1
-                await ctx.tick()
-                ctx.set(dut.control, {"first": 0, "horner": 0, "capture": 0})
-        ctx.set(dut.control, {"first": 0, "horner": 0, "capture": ended})
-        await ctx.tick()
-        ctx.set(dut.control, {"first": 0, "horner": 0, "capture": 0})
-        await ctx.tick().repeat(4 * (rows * units + columns + 10))
+        late, nothing = [(idle, None)] * dut.AHEAD, (idle, None, None)
+        for control, acts, row in cycles + [nothing] * (4 * (rows * units + columns + 10)):
+            late.append((control, acts))
+            control, acts = late.pop(0)
+            ctx.set(dut.control, control)
+            if acts is not None:
+                ctx.set(dut.acts, acts)
+            if row is not None:
+                ctx.set(dut.rows, row)
+            await ctx.tick()
 
     captures, starts, found, left, phase = [], [], [], 0, 0
 
