@@ -91,7 +91,7 @@ class SystolicArray(wiring.Component):
             m.d.comb += [
                 now.first.eq(control.first), now.horner.eq(control.horner),
                 now.fresh.eq(control.first | control.horner), now.plain.eq(~control.horner),
-                now.capture.eq(control.capture), now.select.eq(select[i]),
+                now.capture.eq(control.capture), now.hide.eq(~select[i]),
             ]
             act = delay(m, self.acts[i], i // CLUSTER, f"act_row{i}")
             for c, element in enumerate(pe[i]):

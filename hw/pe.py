@@ -16,7 +16,7 @@ CONTROL = data.StructLayout({
     "fresh": 1,  # `first` or `horner`
     "plain": 1,  # not `horner`
     "capture": 1,  # in the cycle after a tile's last step: the sum is kept
-    "select": 1,  # the kept sum leaves
+    "hide": 1,  # zero leaves in the next cycle, not the kept sum
 })
 
 
@@ -57,7 +57,7 @@ class ProcessingElement(wiring.Component):
     act : 6 * words bits, of the row; zero in lanes that are not in use if all weights are binary
     weight : weight_layout(words, precisions), of the column
     control : CONTROL, of the row
-    sum : acc_bits, the kept sum while it is selected, else zero
+    sum : acc_bits, the kept sum as it was a cycle ago, zero if it was to hide
 
     Pixels come in digits of `max(precisions)` bits, most significant digit first, if `horner`.
     """
@@ -102,7 +102,9 @@ class ProcessingElement(wiring.Component):
         self._accumulate(m, step, total)
         with m.If(self.control.capture):
             m.d.sync += kept.eq(total)
-        m.d.comb += self.sum.eq(Mux(self.control.select, kept, 0))
+        m.d.sync += self.sum.eq(kept)
+        with m.If(self.control.hide):  # a register's reset; a mask in front of it would take a LUT
+            m.d.sync += self.sum.eq(0)
         return m
 
     def _planes(self):

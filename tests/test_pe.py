@@ -87,14 +87,14 @@ def run(tiles, *, words, precisions, mode, acc_bits=20, horner=False, gap=0, see
             again = int(rng.integers(2))
             bits = control.get(t, {"first": 0, "horner": again, "fresh": again,
                                    "plain": 1 - again}) | {
-                "capture": int(t in captured), "select": int(rng.integers(2))}
+                "capture": int(t in captured), "hide": int(rng.integers(2))}
             ctx.set(pe.act, now["act"])
             ctx.set(decoder.row, now["row"])
             ctx.set(decoder.valid_operands, now["valid"])
             ctx.set(decoder.top, now["top"])
             ctx.set(pe.control, bits)
-            assert ctx.get(pe.sum) == (kept if bits["select"] else 0)
             await ctx.tick()
+            assert ctx.get(pe.sum) == (0 if bits["hide"] else kept)
             kept = captured.get(t, kept)
 
     sim = Simulator(m)
