@@ -16,15 +16,16 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import typer
 
 from export.checked import MESSAGE, ConfigError
-from sim import cli_board, cli_load, cli_train
+from sim import cli_board, cli_codec, cli_load, cli_train
 from sim.options import Design, Folder, Seed, Weights, load_design, load_machine
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True,
                   help="Hardware generator for very-low-bit convolutional networks.")
 app.add_typer(cli_train.app)
 app.add_typer(cli_load.app)
+app.add_typer(cli_codec.app)
 app.add_typer(cli_board.app, name="board")
-EXTRA = {"torch": "train", "tensorboard": "train", "matplotlib": "train",
+EXTRA = {"torch": "train", "pytorch_msssim": "train", "tensorboard": "train", "matplotlib": "train",
          "serial": "board"}  # what pip installs with hexlane[...]
 
 

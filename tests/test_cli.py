@@ -59,6 +59,7 @@ def refused(capsys) -> str:
     return err.removeprefix("error: ").rstrip()
 
 
+@pytest.mark.slow
 def test_an_engine_with_axi(here, capsys):
     """Its register map lies beside it; it is not written twice."""
     assert run("generate", "mine.toml", "--weights", "random", "--bus", "axi", "-o", "out") == 0
@@ -108,6 +109,7 @@ def test_a_command_says_what_it_needs(here, capsys, monkeypatch, command, packag
                                f"pip install 'hexlane[train]'")
 
 
+@pytest.mark.slow
 def test_generate_from_any_folder(here, capsys):
     """Weights beside the design, or in ../weights; output under this folder; then up to date."""
     assert run("generate", CONFIGS / "tiny.toml") == 0
@@ -145,6 +147,7 @@ def test_weights_of_a_design_named_from_its_own_folder(here, capsys, monkeypatch
     assert load_design(Path("project/configs/mine.toml"), None)[2] == Path("weights/mine.npz")
 
 
+@pytest.mark.slow
 def test_a_training_setting_regenerates_nothing(here):
     assert run("generate", "mine.toml", "--weights", "random") == 0
     first = Path("build/mine/engine.v").stat().st_mtime_ns
@@ -182,10 +185,10 @@ def test_simulate_and_leave_a_waveform(here, capsys, simulator):
                "--simulator", simulator) == 0
     folder = Path("build/mine/waves") / simulator
     listed = (folder / "signals.gtkw").read_text().splitlines()[1:]
-    assert {"engine.clk", "engine.epilogue.done"} < set(listed)
-    assert (folder / "signals.sucl").read_text().startswith("variable_add engine.")
+    assert {"bench.engine.clk", "bench.engine.epilogue.done"} < set(listed)
+    assert (folder / "signals.sucl").read_text().startswith("variable_add bench.engine.")
     if simulator == "icarus":
-        assert (folder / "engine.fst").stat().st_size > 10_000
+        assert (folder / "bench.fst").stat().st_size > 10_000
         return
     # Every listed signal is in the waveform, with this range.
     scope, found = [], set()
@@ -237,6 +240,7 @@ def test_outputs_that_cannot_be_written_are_one_line(here, capsys):
     assert Path("file").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_failing_write_loses_nothing(here, capsys, monkeypatch):
     assert run("generate", "mine.toml", "--weights", "random") == 0
     before = {path.name: path.read_bytes() for path in Path("build/mine").iterdir()}
@@ -304,6 +308,7 @@ def test_a_device_that_is_not_there(here, capsys):
     assert refused(capsys) == "device must be cpu, or cuda where there is one, not 'abacus'"
 
 
+@pytest.mark.slow
 def test_lint_of_a_design_without_weights(here, capsys):
     assert run("lint", "mine.toml") == 2
     assert "no such file; train the network" in refused(capsys)
