@@ -374,7 +374,7 @@ def test_what_cannot_be_trained_is_refused(here):
         codec.train(design(**other), here / "run", compiled=False)
 
 
-def test_from_training_to_a_picture_by_commands(here, capsys):
+def test_from_training_to_a_picture_by_commands(here, capsys, monkeypatch):
     def run(*arguments) -> int:
         with pytest.raises(SystemExit) as stop:
             main(list(arguments))
@@ -395,6 +395,17 @@ def test_from_training_to_a_picture_by_commands(here, capsys):
     found = codec.measure(encoder, decoder, held, Patches(32, 4), 4)
     assert found["psnr"] == pytest.approx(record["validation"]["all channels"]["psnr"], abs=0.05)
     capsys.readouterr()
+    monkeypatch.setattr("sim.codec_bench.LEARNED", 600)
+    monkeypatch.setattr("model.baselines.ROUNDS", 1)
+    Path("two").mkdir()
+    for k in range(2):
+        with Image.open("images/0.png" if k else "images/more/1.png") as image:
+            image.crop((0, 0, 180, 170)).save(f"two/{k}.png")  # no whole patches
+    assert run("codec-bench", "two", "-c", "mine.toml") == 0
+    table = capsys.readouterr().out
+    assert "2 pictures" in table and table.count("published") == 5 and "nan" not in table
+    assert run("codec-bench", "build", "-c", "mine.toml") == 2
+    assert "build: must hold images of at least 161 pixels each way" in capsys.readouterr().err
     content = Path("a.hxl").read_bytes()
     for made in (b"", content[:20], content[:-1], content + b"a", b"PNG" + content):
         Path("b.hxl").write_bytes(made)
