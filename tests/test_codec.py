@@ -119,6 +119,21 @@ def test_the_decoder_sees_across_patches():
     assert changed[:32, 88:].any()  # two blocks at an eighth reach 32 pixels far
 
 
+def test_a_decoder_that_sees_one_patch_only():
+    """For comparison: what it makes of a picture is what it makes of each patch."""
+    decoder, _ = tiny_decoder()
+    codes = torch.randint(-1, 2, (2, 4, 8, 12)).float()
+    decoder.alone = True
+    whole = decoder(codes)
+    decoder.alone = False
+    for row in range(2):
+        for column in range(3):
+            patch = codes[:, :, 4 * row:4 * row + 4, 4 * column:4 * column + 4]
+            torch.testing.assert_close(whole[:, :, 32 * row:32 * row + 32,
+                                             32 * column:32 * column + 32], decoder(patch))
+    assert decoders.Decoder(Patches(32, 4), DecoderConfig(alone=True)).alone
+
+
 def test_codes_that_are_cut_off_do_not_count():
     codes = torch.randint(0, 2, (2, 4, 4, 4)).float()
     other = codes.clone()
