@@ -427,6 +427,10 @@ def test_from_training_to_a_picture_by_commands(here, capsys, monkeypatch):
         assert run("decompress", "b.hxl", "-o", "b.png", "-c", "mine.toml") == 2
         err = capsys.readouterr().err
         assert err.startswith("error: b.hxl: ") and err.count("\n") == 1
+    Path("mine.toml").write_text(DESIGN.replace("weight_bits = 2", "weight_bits = 1"))
+    assert run("convert", "mine.toml") == 2
+    assert "training was of another network" in capsys.readouterr().err
+    Path("mine.toml").write_text(DESIGN)
     layer = network.layers[0]
     save_network(dataclasses.replace(network, layers=(dataclasses.replace(
         layer, bias=layer.bias + 1), *network.layers[1:])), "other.npz")
