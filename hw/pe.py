@@ -81,8 +81,8 @@ class ProcessingElement(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        # Cycle 1: products, and a first level of additions. Cycle 2: further ones, until there are
-        # two bits of a weight; bits that weigh more or less by mode are summed apart and moved.
+        # Cycle 1: products. Cycle 2: a first level of additions. Cycle 3: further ones, until there
+        # are two bits of a weight; bits that weigh more or less by mode are summed apart and moved.
         together, apart = self._planes()
         peak, columns = self._level(m, together, "together")
         columns = keep(m, add_levels(m, columns, peak, "together_sum"), "together_rows")
@@ -94,9 +94,11 @@ class ProcessingElement(wiring.Component):
             peak += most << shift
             columns = [[*bits, *bit] for bits, bit in zip_longest(columns, moved, fillvalue=())]
 
-        # Cycle 3: accumulate. `control` comes a cycle before, so `first` and `horner` act on what
-        # the accumulator holds afterwards, and `capture` takes the sum from the adder.
-        step = add_up(m, columns, peak, "step")
+        # Cycle 4: their sum. Cycle 5: accumulate. `control` comes a cycle before, so `first` and
+        # `horner` act on what the accumulator holds afterwards, and `capture` takes the sum from
+        # the adder.
+        step = Signal(range(peak + 1), reset_less=True)
+        m.d.sync += step.eq(add_up(m, columns, peak, "step_sum"))
         total = Signal(self.acc_bits)
         kept = Signal(self.acc_bits, reset_less=True)
         self._accumulate(m, step, total)
@@ -123,11 +125,13 @@ class ProcessingElement(wiring.Component):
             apart.append(([fours, eights], mode_3, 2))
         return together, apart
 
-    @staticmethod
-    def _level(m: Module, planes, name: str):
-        """The most that bits can sum up to, and they behind one level of additions, a cycle later.
-        """
+    def _level(self, m: Module, planes, name: str):
+        """The most that bits can sum up to, and they two cycles later, behind one level of
+        additions; two where the first takes in the products."""
         peak = sum(len(bits) << weight for weight, bits in enumerate(planes))
+        if self.precisions == (1,):
+            planes = add_level(m, planes, peak, f"{name}_first")
+        planes = keep(m, planes, f"{name}_products")
         return peak, keep(m, add_level(m, planes, peak, f"{name}_level"), name)
 
     def _accumulate(self, m: Module, step: Signal, total: Signal):
