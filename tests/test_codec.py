@@ -119,6 +119,24 @@ def test_the_decoder_sees_across_patches():
     assert changed[:32, 88:].any()  # two blocks at an eighth reach 32 pixels far
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_tiles_of_a_picture_are_those_of_the_whole(alone, monkeypatch):
+    decoder, _ = tiny_decoder()
+    decoder.alone = alone
+    assert decoder.reach == 2  # two blocks of 16 pixels, one of 8, and 4
+    codes = torch.randint(0, 2, (1, 4, 28, 32)).float()
+    whole = decoders.decode(decoder, codes, 210, 250, 3).int()
+    sizes, forward = [], decoder.forward
+    monkeypatch.setattr(decoder, "forward", lambda x: sizes.append(x.shape[2:]) or forward(x))
+    for tile in (1, 3):
+        monkeypatch.setattr(decoders, "TILE", tile)
+        found = decoders.decode(decoder, codes, 210, 250, 3).int()
+        assert found.shape == (3, 210, 250) and (found - whole).abs().max() <= 1
+        assert (found == whole).float().mean() > 0.999
+    assert max(sizes) == (24, 28) and min(sizes) == (12, 12)
+    assert len(sizes) == 7 * 8 + 3 * 3
+
+
 def test_a_decoder_that_sees_one_patch_only():
     """For comparison: what it makes of a picture is what it makes of each patch."""
     decoder, _ = tiny_decoder()
