@@ -6,6 +6,8 @@ from functools import cached_property
 from export.config import Config
 from export.descriptor import layer_fields, tile_fields
 from export.hardware import (
+    CLUSTER,
+    DRAIN_CYCLES,
     EPILOGUE_CYCLES,
     FEEDER_CYCLES,
     PE_CYCLES,
@@ -42,7 +44,7 @@ class Cost:
         """Cycles from the start of an operation to the start of the next one, exactly."""
         array = self.hardware.array
         fill = array.rows  # border flags of the first tile
-        skew = array.rows + array.columns
+        skew = DRAIN_CYCLES - (-array.columns // CLUSTER)  # columns begin cluster by cluster
         drain = array.rows * array.units
         end = TOTALS_CYCLES + array.columns if layer.summed else EPILOGUE_CYCLES + WRITE_CYCLES
         tiles = layer.pixel_tiles * layer.channel_tiles
@@ -123,6 +125,16 @@ class Cost:
         cycles = [self.layer_cycles(layer) for layer in hidden]
         used = sum(n * self.array_use(layer) for n, layer in zip(cycles, hidden, strict=True))
         return used / max(1, sum(cycles))
+
+    @property
+    def frame_use(self) -> float:
+        """Share of what the array could do in a frame's period: input, drains, all operations.
+
+        A product of a pixel counts once, as one of a code does.
+        """
+        done = sum(self.array_use(layer) * self.layer_cycles(layer) / layer.digits
+                   for layer in self.program.layers)
+        return done / self.frame_period
 
     # ---- bits
 

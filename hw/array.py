@@ -1,13 +1,13 @@
 """Output-stationary systolic array: rows are pixels, columns are output channels."""
 
-from itertools import pairwise
-
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from export.hardware import DECODER_CYCLES, Hardware
+from export.hardware import CLUSTER, DECODER_CYCLES, DRAIN_CYCLES, Hardware
 from hw.decoder import WeightDecoder
+from hw.drain import Drain
+from hw.pe import CONTROL as ELEMENT_CONTROL
 from hw.pe import ProcessingElement
 from hw.pipeline import delay
 from hw.verilog import shared
@@ -20,13 +20,13 @@ class SystolicArray(wiring.Component):
     """R x C processing elements with their skew registers; no flow control.
 
     Words of one step enter all columns in one cycle and, :attr:`AHEAD` cycles later, all rows, and
-    are skewed inside. `first`
+    are skewed inside, each cluster of rows and of columns a cycle behind the one before. `first`
     marks the first step of a tile, `horner` the first of each further digit, `capture` comes in
     the cycle after a tile's last step. :attr:`latency` cycles after `capture`, `start` is high and
     `sums` holds pixel 0 of the tile, then each `units` cycles the next of the R pixels. Tiles may
     follow each other every R * units cycles.
 
-    Row i of the array works on pixel R - 1 - i, so that pixel 0 is next to the drain.
+    Row i of the array works on pixel i, which is the first to be done.
 
     Members
     -------
@@ -61,7 +61,7 @@ class SystolicArray(wiring.Component):
     def latency(self) -> int:
         """Cycles from `capture` to `start`."""
         array = self.hardware.array
-        return ProcessingElement.LATENCY + array.rows + array.columns - 1
+        return ProcessingElement.LATENCY + DRAIN_CYCLES + (array.columns - 1) // CLUSTER
 
     def elaborate(self, platform):
         m = Module()
@@ -73,77 +73,68 @@ class SystolicArray(wiring.Component):
         pe = [[ProcessingElement(words=array.words, precisions=array.precisions,
                                  acc_bits=self.hardware.acc_bits, horner=horner)
                for _ in range(C)] for _ in range(R)]
-        mode = head_mode = delay(m, self.mode, 1, "mode")
-        for i in range(R):  # a register per row: no net goes to all elements
+        for i in range(R):
             for c in range(C):
                 grid.submodules[f"r{i}_c{c}"] = shared(pe[i][c], platform, "pe")
-                m.d.comb += pe[i][c].mode.eq(mode)
-            mode = delay(m, mode, 1, f"mode_row{i}")
 
-        # Row edges: skewed activations and control.
+        # Rows: activations and control, skewed; a register before each further cluster.
         early = delay(m, self.control, ProcessingElement.LATENCY, "control_pe")
-        controls = []
+        first_row = data.View(CONTROL, early)
+        select = self._select(m, first_row.capture, R, K)
+        mode = head_mode = delay(m, self.mode, 1, "mode")
         for i in range(R):
-            controls.append(data.View(CONTROL, early))
-            early = delay(m, early, 1, f"control_row{i}")
-        last = controls[-1].capture  # of the last row; its sum is on the drain a cycle later
-        start = delay(m, last, 1, "drain_start")
-        pulse = self._drain_pulses(m, last, R, K)
-        for i in range(R):
-            edge, hold, shift = pe[i][0], Signal(name=f"hold_row{i}"), Signal(name=f"shift_row{i}")
-            # A row that has captured its sum keeps it until the whole column has.
-            with m.If(controls[i].capture):
-                m.d.sync += hold.eq(1)
-            with m.Elif(start):
-                m.d.sync += hold.eq(0)
-            held = controls[i].capture | (hold & ~start)  # in the next cycle
-            m.d.sync += shift.eq(pulse & (last | ~held))
+            if i and i % CLUSTER == 0:
+                early = delay(m, early, 1, f"control_row{i}")
+                mode = delay(m, mode, 1, f"mode_row{i}")
+            control = data.View(CONTROL, early)
+            now = Signal(ELEMENT_CONTROL, name=f"element_control_row{i}")
             m.d.comb += [
-                edge.act_i.eq(delay(m, self.acts[R - 1 - i], i, f"act_row{i}")),
-                edge.control_i.first.eq(controls[i].first),
-                edge.control_i.capture.eq(controls[i].capture),
-                edge.control_i.shift.eq(shift),
+                now.first.eq(control.first), now.horner.eq(control.horner),
+                now.fresh.eq(control.first | control.horner), now.plain.eq(~control.horner),
+                now.capture.eq(control.capture), now.hide.eq(~select[i]),
             ]
-            if horner:
-                m.d.comb += edge.control_i.horner.eq(controls[i].horner)
-            for left, right in pairwise(pe[i]):
-                m.d.comb += right.act_i.eq(left.act_o), right.control_i.eq(left.control_o)
+            act = delay(m, self.acts[i], i // CLUSTER, f"act_row{i}")
+            for c, element in enumerate(pe[i]):
+                if c and c % CLUSTER == 0:
+                    act = delay(m, act, 1, f"act_row{i}_c{c}")
+                    now = data.View(ELEMENT_CONTROL, delay(m, now, 1, f"control_row{i}_c{c}"))
+                m.d.comb += [element.act.eq(act), element.control.eq(now), element.mode.eq(mode)]
 
-        # Column heads: skewed weight rows, decoded once; sums leave at the other end.
+        # Columns: skewed weight rows, decoded once; sums leave at the other end.
         tail = Signal(self.bits)
         m.d.sync += tail.eq(Cat(self.tail > k for k in range(self.bits)))
         for c in range(C):
             m.submodules[f"decoder_c{c}"] = decoder = WeightDecoder(
                 words=array.words, precisions=array.precisions)
-            control = data.View(WEIGHT_CONTROL, delay(m, self.weight_control, c, f"weight_c{c}"))
+            m.submodules[f"drain_c{c}"] = drain = Drain(R, self.hardware.acc_bits)
+            skew, last = c // CLUSTER, (C - 1) // CLUSTER
+            control = data.View(WEIGHT_CONTROL, delay(m, self.weight_control, skew, f"weight_c{c}"))
             m.d.comb += [
                 decoder.mode.eq(head_mode),
-                decoder.row.eq(delay(m, self.rows[c], c, f"row_c{c}")),
+                decoder.row.eq(delay(m, self.rows[c], skew, f"row_c{c}")),
                 decoder.valid_operands.eq(Mux(control.word_last, tail, ~0)),
                 decoder.top.eq(control.top),
-                self.sums[c].eq(delay(m, pe[-1][c].drain_o, C - 1 - c, f"sum_c{c}")),
+                self.sums[c].eq(delay(m, drain.sum, last - skew, f"sum_c{c}")),
             ]
-            weight = Signal.like(decoder.weight.as_value(), name=f"weight_{c}", reset_less=True)
-            m.d.sync += weight.eq(decoder.weight)
-            m.d.comb += pe[0][c].weight_i.eq(weight)
-            for above, below in pairwise(pe):
-                m.d.comb += [below[c].weight_i.eq(above[c].weight_o),
-                             below[c].drain_i.eq(above[c].drain_o)]
-        m.d.comb += self.start.eq(delay(m, start, C - 1, "start"))
+            weight = decoder.weight
+            for i in range(R):
+                if i % CLUSTER == 0:
+                    weight = delay(m, weight, 1, f"weight_c{c}_row{i}")
+                m.d.comb += [pe[i][c].weight.eq(weight), drain.parts[i].eq(pe[i][c].sum)]
+        m.d.comb += self.start.eq(delay(m, first_row.capture, DRAIN_CYCLES + last, "start"))
         return m
 
     @staticmethod
-    def _drain_pulses(m: Module, start, rows: int, units: int):
-        """High a cycle before each shift, of which there is one per pixel, in the last of its
-        `units` cycles, the first of which follows `start`."""
-        left = Signal(range(rows * units + 1))
-        phase = Signal(range(units))
-        active = start | (left != 0)
-        now = Mux(start, 0, phase)
-        with m.If(start):
-            m.d.sync += left.eq(rows * units - 1)
-        with m.Elif(left != 0):
+    def _select(m: Module, capture, rows: int, units: int):
+        """One bit per row, from the cycle after `capture` on: each row in turn for `units` cycles.
+
+        A row has its sum before its turn, and keeps it longer than that.
+        """
+        select, left = Signal(rows), Signal(range(units))
+        with m.If(capture):
+            m.d.sync += select.eq(1), left.eq(units - 1)
+        with m.Elif(left == 0):
+            m.d.sync += select.eq(select << 1), left.eq(units - 1)
+        with m.Else():
             m.d.sync += left.eq(left - 1)
-        with m.If(active):
-            m.d.sync += phase.eq(Mux(now == units - 1, 0, now + 1))
-        return active & (now == units - 1)
+        return select

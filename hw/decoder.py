@@ -43,6 +43,8 @@ class WeightDecoder(wiring.Component):
         return m
 
     def _binary(self):
+        if self.precisions == (1,):  # activations are zero there, too
+            return self.weight.sign.eq(self.row & self.valid_operands)
         return [self.weight.sign.eq(self.row), self.weight.enable.eq(self.valid_operands)]
 
     def _ternary(self):

@@ -82,7 +82,8 @@ class Epilogue(wiring.Component):
         U, K = array.unit, array.units
 
         m.submodules.counter = counter = Walk(hardware)
-        m.d.comb += [counter.layer.eq(layer), counter.start.eq(self.start)]
+        m.d.comb += [counter.fetch.eq(self.fetch), counter.layer.eq(layer),
+                     counter.start.eq(self.start)]
         walk = counter.walk
 
         # Stage 1: one unit of the drained pixel.

@@ -55,18 +55,17 @@ class Feeder(wiring.Component):
             rot.eq(Mux(down, layer.down_rot, Mux(up, layer.up_rot, 0))),
         ]
         dx = delay(m, step.dx, 1, "dx").as_signed()
-        slot_dx, rot_dx = Signal.like(slot), Signal.like(rot)
-        m.d.sync += [slot_dx.eq(slot), rot_dx.eq(rot + dx)]
+        slot_dx, next_slot, rot_dx = Signal.like(slot), Signal.like(slot), Signal.like(rot)
+        m.d.sync += [slot_dx.eq(slot), next_slot.eq(slot + 1), rot_dx.eq(rot + dx)]
         with m.If((dx == -1) & (rot == 0)):
-            m.d.sync += [slot_dx.eq(slot - 1), rot_dx.eq(rows - 1)]
+            m.d.sync += [slot_dx.eq(slot - 1), next_slot.eq(slot), rot_dx.eq(rows - 1)]
         with m.Elif((dx == 1) & (rot == rows - 1)):
-            m.d.sync += [slot_dx.eq(slot + 1), rot_dx.eq(0)]
+            m.d.sync += [slot_dx.eq(slot + 1), next_slot.eq(slot + 2), rot_dx.eq(0)]
         # Banks before the first pixel's hold it one slot further on.
-        next_slot = slot_dx + 1
         for bank in range(rows):
             m.d.sync += self.address[bank].eq(Mux(bank < rot_dx, next_slot, slot_dx))
 
-        rotated = self._rotate(m, delay(m, rot_dx, 1 + ActivationMemory.LATENCY, "rot"))
+        rotated = self._rotate(m, delay(m, rot_dx, 2 + ActivationMemory.LATENCY, "rot"))
         self._mask(m, rotated)
 
         m.d.comb += [
@@ -77,9 +76,12 @@ class Feeder(wiring.Component):
         return m
 
     def _rotate(self, m: Module, rot):
-        """Pixel r of the tile comes from bank (rot + r) mod R; two registers behind."""
-        rows = self.hardware.array.rows
-        words, half = [self.data[bank] for bank in range(rows)], (len(rot) + 1) // 2
+        """Pixel r of the tile comes from bank (rot + r) mod R; three registers behind.
+
+        The first is on the way from the banks, which lie far apart.
+        """
+        rows, half = self.hardware.array.rows, (len(rot) + 1) // 2
+        words = [delay(m, self.data[bank], 1, f"bank{bank}") for bank in range(rows)]
         for first, bits in ((0, rot[:half]), (half, delay(m, rot[half:], 1, "rot_high"))):
             for bit, turns in enumerate(bits, first):
                 turn = 1 << bit
@@ -107,11 +109,16 @@ class Feeder(wiring.Component):
         digit = delay(m, digit, stages, "pad_digit")
         planes = {3: (0, 0, 1, 1, 2, 2), 2: (0, 0, 1, 1, 0, 1), 1: (0,) * 6}[precision]
         pad_word = Cat(digit[plane].replicate(half) for plane in planes)
-        swap = layer.mode == 2  # memory order to PE order, see export.words
+        swap = delay(m, layer.mode == 2, 1, "swap")  # memory order to PE order, see export.words
+        # Where all weights are binary, lanes behind a tap's last operand are zero: see hw.decoder.
+        valid = Signal(len(pad_word), init=-1)
+        if array.precisions == (1,):
+            last_word = delay(m, self.step.word_last, stages - 1, "word_last")
+            m.d.sync += valid.eq(Mux(last_word, Cat(layer.tail > k for k in range(len(valid))), -1))
         for r in range(rows):
             word = rotated[r]
             h = [word[k * half:(k + 1) * half] for k in range(6)]
             ordered = word
             if 2 in array.precisions:
                 ordered = Cat(h[0], Mux(swap, h[2], h[1]), Mux(swap, h[1], h[2]), *h[3:])
-            m.d.sync += self.acts[r].eq(Mux(inside[rows - 1 - r], ordered, pad_word))
+            m.d.sync += self.acts[r].eq(Mux(inside[rows - 1 - r], ordered, pad_word) & valid)

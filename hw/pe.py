@@ -1,23 +1,30 @@
 """One processing element: multiplies a word group of codes with one of weights and accumulates."""
 
+from itertools import zip_longest
+
 from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from export.hardware import PE_CYCLES
+from hw.heap import add_level, add_levels, add_up, keep
 
 # Travels along a row, `ProcessingElement.LATENCY` cycles behind the activations of its step.
 CONTROL = data.StructLayout({
     "first": 1,  # first step of a tile: the accumulator starts from zero
     "horner": 1,  # first step of each further digit of pixels: the accumulator is shifted before
-    "capture": 1,  # in the cycle after a tile's last step: the drain register takes the sum
-    "shift": 1,  # the drain register takes its neighbour's, unless `capture`
+    "fresh": 1,  # `first` or `horner`
+    "plain": 1,  # not `horner`
+    "capture": 1,  # in the cycle after a tile's last step: the sum is kept
+    "hide": 1,  # zero leaves in the next cycle, not the kept sum
 })
 
 
 def weight_layout(words: int, precisions: tuple[int, ...]) -> data.StructLayout:
     """Decoded weights of one step: what to do with each bit of an activation word group."""
-    fields = {"sign": 6 * words, "enable": 6 * words}  # invert the bit, then count it
+    fields = {"sign": 6 * words}  # invert the bit
+    if precisions != (1,):
+        fields["enable"] = 6 * words  # then count it; binary ones alone always do
     if 3 in precisions:
         fields |= {
             "double": 2 * words,  # planes 1 and 2 take the next lower activation bit
@@ -41,16 +48,16 @@ class ProcessingElement(wiring.Component):
     unsigned, and exact as long as a tile's total fits `acc_bits`.
 
     There is no flow control. Tiles may follow each other at once or after any pause, but between
-    the first and the last step of a tile no cycle may be idle. Everything passes on to the
-    neighbours after one cycle; `control_i` belongs to the activations `LATENCY` cycles before.
+    the first and the last step of a tile no cycle may be idle. `control` belongs to the
+    activations `LATENCY` cycles before.
 
     Members
     -------
     mode : one bit per precision, one-hot; static while steps are under way
-    act_i, act_o : 6 * words bits, along the row
-    weight_i, weight_o : weight_layout(words, precisions), down the column
-    control_i, control_o : CONTROL, along the row
-    drain_i, drain_o : acc_bits, the chain in which sums leave
+    act : 6 * words bits, of the row; zero in lanes that are not in use if all weights are binary
+    weight : weight_layout(words, precisions), of the column
+    control : CONTROL, of the row
+    sum : acc_bits, the kept sum as it was a cycle ago, zero if it was to hide
 
     Pixels come in digits of `max(precisions)` bits, most significant digit first, if `horner`.
     """
@@ -65,77 +72,115 @@ class ProcessingElement(wiring.Component):
         weights = weight_layout(words, precisions)
         super().__init__({
             "mode": In(len(precisions)),
-            "act_i": In(6 * words),
-            "act_o": Out(6 * words),
-            "weight_i": In(weights),
-            "weight_o": Out(weights),
-            "control_i": In(CONTROL),
-            "control_o": Out(CONTROL),
-            "drain_i": In(acc_bits),
-            "drain_o": Out(acc_bits),
+            "act": In(6 * words),
+            "weight": In(weights),
+            "control": In(CONTROL),
+            "sum": Out(acc_bits),
         })
 
     def elaborate(self, platform):
         m = Module()
-        act = Signal.like(self.act_i, reset_less=True)
-        weight = Signal.like(self.weight_i.as_value(), reset_less=True)
-        m.d.sync += [act.eq(self.act_i), weight.eq(self.weight_i),
-                     self.control_o.eq(self.control_i)]
-        m.d.comb += [self.act_o.eq(act), self.weight_o.eq(weight)]
 
-        # Cycle 1: count the bits of each significance.
-        groups = self._products()
-        ones, twos, fours, eights = counts = [
-            Signal(range(len(bits) + 1), name=f"count_{2 ** k}", reset_less=True)
-            for k, bits in enumerate(groups)]
-        m.d.sync += [count.eq(sum(bits)) for count, bits in zip(counts, groups, strict=True)]
+        # Cycle 1: products. Cycle 2: a first level of additions. Cycle 3: further ones, until there
+        # are two bits of a weight; bits that weigh more or less by mode are summed apart and moved.
+        together, apart = self._planes()
+        peak, columns = self._level(m, together, "together")
+        columns = keep(m, add_levels(m, columns, peak, "together_sum"), "together_rows")
+        for k, (planes, wide, shift) in enumerate(apart):
+            most, level = self._level(m, planes, f"apart_{k}")
+            moved = Signal(range((most << shift) + 1), name=f"moved_{k}", reset_less=True)
+            number = add_up(m, level, most, f"apart_{k}_sum")
+            m.d.sync += moved.eq(Mux(wide, number << shift, number))
+            peak += most << shift
+            columns = [[*bits, *bit] for bits, bit in zip_longest(columns, moved, fillvalue=())]
 
-        # Cycle 2: weigh the counts.
-        size = [len(bits) for bits in groups]
-        low = Signal(range(size[0] + 2 * size[1] + 1), reset_less=True)
-        fine = Signal(range(size[2] + 2 * size[3] + 1))
-        high = Signal(range(4 * size[2] + 8 * size[3] + 1), reset_less=True)
-        mode_1, mode_3 = (in_mode(self.mode, p, self.precisions) for p in (1, 3))
-        m.d.comb += fine.eq(fours + (eights << 1))
-        m.d.sync += [low.eq(ones + Mux(mode_1, twos, twos << 1)),
-                     high.eq(Mux(mode_3, fine << 2, fine))]
-
-        # Cycle 3: accumulate. `control_i` comes a cycle before, so `first` and `horner` act on what
-        # the accumulator holds afterwards, and `capture` takes the sum from the adder.
-        step = Signal(range(sum(n << k for k, n in enumerate(size)) + 1))
-        acc = Signal(self.acc_bits, reset_less=True)
+        # Cycle 4: their sum. Cycle 5: accumulate. `control` comes a cycle before, so `first` and
+        # `horner` act on what the accumulator holds afterwards, and `capture` takes the sum from
+        # the adder.
+        step = Signal(range(peak + 1), reset_less=True)
+        m.d.sync += step.eq(add_up(m, columns, peak, "step_sum"))
         total = Signal(self.acc_bits)
-        drain = Signal(self.acc_bits, reset_less=True)
-        m.d.comb += [step.eq(low + high), total.eq(acc + step), self.drain_o.eq(drain)]
-        m.d.sync += acc.eq(total)
-        if self.horner:
-            with m.If(self.control_i.horner):
-                m.d.sync += acc.eq(total << max(self.precisions))
-        with m.If(self.control_i.first):
-            m.d.sync += acc.eq(0)
-        with m.If(self.control_i.capture):
-            m.d.sync += drain.eq(total)
-        with m.Elif(self.control_i.shift):
-            m.d.sync += drain.eq(self.drain_i)
+        kept = Signal(self.acc_bits, reset_less=True)
+        self._accumulate(m, step, total)
+        with m.If(self.control.capture):
+            m.d.sync += kept.eq(total)
+        m.d.sync += self.sum.eq(kept)
+        with m.If(self.control.hide):  # a register's reset; a mask in front of it would take a LUT
+            m.d.sync += self.sum.eq(0)
         return m
+
+    def _planes(self):
+        """Products by weight: those that always weigh the same, then (planes, wide, shift) of those
+        whose weights are `shift` places higher if `wide`."""
+        ones, twos, fours, eights = (list(bits) for bits in self._products())
+        mode_1, mode_3 = (in_mode(self.mode, p, self.precisions) for p in (1, 3))
+        together, apart = [ones], []
+        if 1 not in self.precisions:
+            together.append(twos)
+        elif twos:
+            apart.append(([twos], ~mode_1, 1))
+        if self.precisions == (3,):
+            together += [fours, eights]
+        elif fours:
+            apart.append(([fours, eights], mode_3, 2))
+        return together, apart
+
+    def _level(self, m: Module, planes, name: str):
+        """The most that bits can sum up to, and they two cycles later, behind one level of
+        additions; two where the first takes in the products."""
+        peak = sum(len(bits) << weight for weight, bits in enumerate(planes))
+        if self.precisions == (1,):
+            planes = add_level(m, planes, peak, f"{name}_first")
+        planes = keep(m, planes, f"{name}_products")
+        return peak, keep(m, add_level(m, planes, peak, f"{name}_level"), name)
+
+    def _accumulate(self, m: Module, step: Signal, total: Signal):
+        """Registers whose sum with `step` is `total`.
+
+        A multiplexer for Horner's shift would take a LUT per bit. Bits above those of a step go
+        another way: the accumulator starts from zero, and `carried`, which is zero at all other
+        times, brings the shifted sum in at the adder's free inputs.
+        """
+        control, shift = self.control, max(self.precisions)
+        acc = Signal(self.acc_bits, reset_less=True)
+        if not self.horner:
+            m.d.comb += total.eq(acc + step)
+            m.d.sync += acc.eq(total)
+            with m.If(control.first):
+                m.d.sync += acc.eq(0)
+            return
+        cut = min(len(step), self.acc_bits)
+        shifted = Signal(self.acc_bits)
+        carried = Signal(self.acc_bits - cut, reset_less=True)
+        m.d.comb += [shifted.eq(total << shift), total.eq(acc + Cat(step[:cut], carried))]
+        m.d.sync += [acc.eq(total), carried.eq(shifted[cut:])]
+        with m.If(control.horner):
+            m.d.sync += acc[shift:cut].eq(shifted[shift:cut])
+        with m.If(control.first):
+            m.d.sync += acc[shift:cut].eq(0)
+        with m.If(control.fresh):
+            m.d.sync += [acc[:shift].eq(0), acc[cut:].eq(0)]
+        with m.If(control.plain):
+            m.d.sync += carried.eq(0)
 
     def _products(self) -> tuple[Value, Value, Value, Value]:
         """The bits that count 1, 2, 4 and 8 in mode 3.
 
         In mode 2 the second group counts 2, in modes 1 and 2 the third counts 1 and the fourth 2.
         """
-        words, weight = self.words, self.weight_i
+        words, weight = self.words, self.weight
         plane = 2 * words
         if 3 not in self.precisions:
-            product = (self.act_i ^ weight.sign) & weight.enable
-            if 2 not in self.precisions:
+            product = self.act ^ weight.sign
+            if self.precisions == (1,):
                 return product, Const(0, 0), Const(0, 0), Const(0, 0)
+            product &= weight.enable
             halves = [product[words * h:words * (h + 1)] for h in range(6)]
             return (Cat(halves[0], halves[1], halves[4]), Cat(halves[2], halves[3], halves[5]),
                     Const(0, 0), Const(0, 0))
         double = weight.double.replicate(2)
-        act = Cat(self.act_i[:plane],
-                  self.act_i[:2 * plane] & double | self.act_i[plane:] & ~double)
+        act = Cat(self.act[:plane],
+                  self.act[:2 * plane] & double | self.act[plane:] & ~double)
         product = (act ^ weight.sign) & weight.enable
-        top = (self.act_i[2 * plane:] ^ weight.sign[2 * plane:]) & weight.high
+        top = (self.act[2 * plane:] ^ weight.sign[2 * plane:]) & weight.high
         return product[:plane], product[plane:2 * plane], product[2 * plane:], top

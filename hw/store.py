@@ -13,7 +13,7 @@ from hw.verilog import KEEP_ZEROS
 # Of a memory that is not read where it is being written, or not so that it matters: what is read
 # then is void, and Yosys adds no logic that would make it the old word.
 FREE_READS = {"no_rw_check": 1}
-DEEP_CYCLES = 4  # address, memory, its output register, choice of a piece
+DEEP_CYCLES = 5  # address, memory, its output register, choice of a piece in two steps
 
 
 def fill_layout(hardware: Hardware) -> data.StructLayout:
@@ -48,7 +48,8 @@ def deep_store(m: Module, unit, name: str, init: list[int], row):
     """
     rows, width = memories(unit.hardware)[name]
     found = pieces(rows)
-    row = delay(m, row, 1 if len(found) > 1 else 2, f"{name}_row")
+    choices = (len(found) > 1) + (len(found) > 4)
+    row = delay(m, row, DEEP_CYCLES - 2 - choices, f"{name}_row")
     words, number = [], Signal(range(len(found)), name=f"{name}_number")
     for k, (start, stop, size) in enumerate(found):
         piece = section(m, unit, name, stop - start, width, init[start:stop],
@@ -60,11 +61,15 @@ def deep_store(m: Module, unit, name: str, init: list[int], row):
         words.append(word)
         with m.If(row >= start):
             m.d.comb += number.eq(k)
-    if len(found) == 1:
-        return words[0]
-    chosen = Signal(width, name=f"{name}_chosen", reset_less=True)
-    m.d.sync += chosen.eq(Array(words)[delay(m, number, 2, f"{name}_number")])
-    return chosen
+    number, step = delay(m, number, 2, f"{name}_number"), 0
+    while len(words) > 1:
+        most = 4 if len(words) > 4 and not step else len(words)
+        bits, chosen = number[:2] if most == 4 else number, []
+        for k in range(0, len(words), most):
+            chosen.append(Signal(width, name=f"{name}_chosen{step}_{k}", reset_less=True))
+            m.d.sync += chosen[-1].eq(Array(words[k:k + most])[bits])
+        words, number, step = chosen, delay(m, number[2:], 1, f"{name}_group"), step + 1
+    return words[0]
 
 
 def section(m: Module, unit, name: str, rows: int, width: int, init: list[int],

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from export.hardware import Hardware
 from hw.descriptor import layer_layout
+from hw.pipeline import Counter
 
 CODE_BITS = 3
 
@@ -30,6 +31,7 @@ class Walk(wiring.Component):
 
     Members
     -------
+    fetch : In(1)       an operation starts in the next cycle
     layer : In(layer_layout)
     start : In(1)       pixel 0 of a tile is on the drain
     walk : Out(walk_layout)     the unit that is on the drain now
@@ -38,6 +40,7 @@ class Walk(wiring.Component):
     def __init__(self, hardware: Hardware):
         self.hardware = hardware
         super().__init__({
+            "fetch": In(1),
             "layer": In(layer_layout(hardware)),
             "start": In(1),
             "walk": Out(walk_layout(hardware)),
@@ -47,37 +50,40 @@ class Walk(wiring.Component):
         m = Module()
         layer, walk = self.layer, self.walk
         rows, units = self.hardware.array.rows, self.hardware.array.units
-        row, tile = Signal(range(rows)), Signal.like(layer.last_pixel_tile)
-        channel_tile = Signal.like(layer.last_channel_tile)
-        unit, x, y = (Signal.like(field) for field in (walk.unit, walk.x, walk.y))
+        row, unit = Signal(range(rows)), Signal.like(walk.unit)
+        tile = Counter(m, layer.last_pixel_tile, "tile")
+        channel_tile = Counter(m, layer.last_channel_tile, "channel_tile")
+        x, y = Counter(m, layer.last_x, "x"), Counter(m, layer.last_y, "y")
         below, first = Signal(), Signal(init=1)
         running = Signal()
 
+        clear = Signal()
+        m.d.sync += clear.eq(self.fetch)  # now the descriptor is there
         unit_last = unit == units - 1
         row_last = unit_last & (row == rows - 1)
-        channels_last = row_last & (tile == layer.last_pixel_tile)
+        channels_last = row_last & tile.at_end
         m.d.comb += [
             walk.valid.eq(self.start | running),
             walk.inside.eq(~below),
-            walk.unit.eq(unit), walk.x.eq(x), walk.y.eq(y),
+            walk.unit.eq(unit), walk.x.eq(x.now), walk.y.eq(y.now),
             walk.unit_last.eq(unit_last),
             walk.first.eq(first),
             walk.channels_last.eq(channels_last),
-            walk.layer_last.eq(channels_last & (channel_tile == layer.last_channel_tile)),
+            walk.layer_last.eq(channels_last & channel_tile.at_end),
         ]
         with m.If(walk.valid):
             m.d.sync += [unit.eq(unit + 1), running.eq(1)]
             with m.If(unit_last):
-                m.d.sync += [unit.eq(0), row.eq(row + 1), x.eq(x + 1), first.eq(0)]
-                with m.If(x == layer.last_x):
-                    m.d.sync += [x.eq(0), y.eq(y + 1)]
-                    with m.If(y == layer.last_y):
-                        m.d.sync += below.eq(1)
+                m.d.sync += [unit.eq(0), row.eq(row + 1), first.eq(0)]
+                with m.If(x.at_end):
+                    m.d.sync += [x.zero(), y.step(), below.eq(below | y.at_end)]
+                with m.Else():
+                    m.d.sync += x.step()
             with m.If(row_last):
-                m.d.sync += [row.eq(0), running.eq(0), tile.eq(tile + 1)]
+                m.d.sync += [row.eq(0), running.eq(0), tile.step()]
             with m.If(channels_last):
-                m.d.sync += [tile.eq(0), channel_tile.eq(channel_tile + 1),
-                             x.eq(0), y.eq(0), below.eq(0), first.eq(1)]
-                with m.If(walk.layer_last):
-                    m.d.sync += channel_tile.eq(0)
+                m.d.sync += [tile.zero(), channel_tile.step(),
+                             x.zero(), y.zero(), below.eq(0), first.eq(1)]
+        with m.If(clear):
+            m.d.sync += [tile.zero(), channel_tile.zero(), x.zero(), y.zero()]
         return m

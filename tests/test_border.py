@@ -22,7 +22,6 @@ def test_taps_inside_the_image(rows, height, width):
         ctx.set(dut.clear, 1)
         await ctx.tick()
         ctx.set(dut.clear, 0)
-        ctx.set(dut.run, 1)
         await ctx.tick().repeat(rows)
         for tile in [*range(tiles), *range(tiles)]:  # two channel tiles
             ctx.set(dut.advance, 1)

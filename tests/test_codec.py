@@ -295,6 +295,7 @@ def test_the_shipped_design_is_exact_on_real_patches():
             assert 0.05 < found.mean() < 0.95
 
 
+@pytest.mark.slow
 def test_training_computes_with_what_is_exported(here):
     """With the means of each batch no code could say how bright a patch is."""
     run = codec.Run(design(), here)
@@ -351,6 +352,7 @@ def test_truncation_takes_the_share_of_crops_that_the_recipe_says(here):
     assert 0.23 < (kept < 4).float().mean() < 0.27
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_where_it_was(here, monkeypatch):
     whole = codec.train(design(), here / "whole", compiled=False)
     step = codec.Run.train_step
@@ -393,6 +395,7 @@ def test_a_run_that_is_killed_anywhere_goes_on(here):
     assert 0 < steps[0] < steps[1]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_trained_is_refused(here):
     for recipe, said in [
             ({"crop": 200}, "codec.crop must be a multiple of 32, and 161 at least, not 200"),
@@ -407,6 +410,7 @@ def test_what_cannot_be_trained_is_refused(here):
         codec.train(design(**other), here / "run", compiled=False)
 
 
+@pytest.mark.slow
 def test_from_training_to_a_picture_by_commands(here, capsys, monkeypatch):
     def run(*arguments) -> int:
         with pytest.raises(SystemExit) as stop:
