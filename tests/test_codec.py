@@ -365,6 +365,7 @@ def test_signs_of_linear_functions_in_place_of_an_encoder(here):
     part = encoder.eval().convs[0]
     sums = x.flatten(1) @ part.levels().flatten(1).T  # channels, rows, columns, as unshuffled
     assert part.levels().shape == (64, 3072, 1, 1)
+    assert (part.levels() != part.levels().round()).any()
     assert (encoder(x).flatten(1) == (sums - part.mean + (part.beta - 1) / part.scale(part.square)
                                       >= 0)).float().mean() > 0.999
 
