@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
+from xml.etree import ElementTree
 
 from cocotb_tools import runner as cocotb_runner
 
@@ -98,6 +99,11 @@ def run_bench(*, verilog: Path, top: str, bench: str, simulator: Simulator, buil
             if failed or not tests:
                 raise RuntimeError(f"{failed} of {tests} tests failed")
     return log
+
+
+def seconds_of(results: Path) -> float:
+    """How long the tests of a bench took to run, without its build."""
+    return float(ElementTree.parse(results).find("testsuite").get("time"))
 
 
 def _public_ports(source: Path, top: str) -> str:

@@ -18,7 +18,7 @@ from hw.loader import word_layout
 from hw.output import result_layout
 from sim import golden
 from sim.results import difference, unpack
-from sim.runner import run_bench
+from sim.runner import run_bench, seconds_of
 from sim.streams import TraceCollector
 from sim.traffic import Events, Kind, write_traffic
 
@@ -51,7 +51,8 @@ class Frames:
     """What left the Verilog: per frame its program, result, codes, and cycles per operation.
 
     `refused` counts the words that the machine did not load, `loaded` are first and last cycle of
-    each load, `taken` and `left` those of each frame's first pixel and last transfer.
+    each load, `taken` and `left` those of each frame's first pixel and last transfer. `seconds` is
+    how long it took to simulate, without the simulator's build.
     """
 
     programs: list[Program]
@@ -62,6 +63,7 @@ class Frames:
     loaded: list[tuple[int, int]] = field(default_factory=list)
     taken: list[int] = field(default_factory=list)
     left: list[int] = field(default_factory=list)
+    seconds: float = 0
 
     @property
     def classes(self) -> list[int]:
@@ -153,7 +155,8 @@ def run_jobs(hardware: Hardware, folder: Path, jobs: Sequence[Job], loads: Seque
             programs, events.frames(hardware.layers).tolist(), strict=True)],
         refused=len(events.cycles(Kind.REFUSED)),
         loaded=[(int(each[0]), int(each[-1])) for each in words if len(each)],
-        taken=events.cycles(Kind.FRAME).tolist(), left=left)
+        taken=events.cycles(Kind.FRAME).tolist(), left=left,
+        seconds=seconds_of(place / "results.xml"))
 
 
 def _watch(dots: Path, total: int, done: threading.Event, quiet: bool):

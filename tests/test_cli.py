@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.config import ConfigError
-from sim import cli_train
+from export.config import ConfigError, load_config
+from export.cost import Cost
+from export.words import operands
+from sim import cli_codec, cli_train
 from sim.cli import app, main
 from sim.options import load_design
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 COMMANDS = sorted(command.name or command.callback.__name__.replace("_", "-")
-                  for command in [*app.registered_commands, *cli_train.app.registered_commands])
+                  for each in (app, cli_train.app, cli_codec.app)
+                  for command in each.registered_commands)
 DESIGN = """
 [network]
 height = 12
@@ -73,7 +76,7 @@ def test_an_engine_with_axi(here, capsys):
 
 
 def test_all_commands_are_here():
-    assert len(COMMANDS) == 17 and {"generate", "simulate", "estimate", "train-teacher"} < set(
+    assert len(COMMANDS) == 20 and {"generate", "simulate", "estimate", "train-teacher"} < set(
         COMMANDS)
 
 
@@ -170,6 +173,23 @@ def test_random_weights_and_another_top(here, capsys):
     assert all(name.startswith("mine") for name in re.findall(r"^module \\?(\S+)", text, re.M))
     assert run("generate", "mine.toml", "--weights", "random", "--top", "a b") == 2
     assert refused(capsys).startswith("top module: wanted letters and digits, ")
+
+
+def test_estimates_of_other_arrays(here, capsys):
+    assert run("estimate", "mine.toml", "--arrays", "2x4x1 4x8x2") == 0
+    rows = {line.split()[1]: line.split()[3:-1:2] for line in capsys.readouterr().out.splitlines()
+            if line.startswith("│")}
+    config = load_config("mine.toml")
+    for name, size in (("2x4x1", (2, 4, 1)), ("4x8x2", (4, 8, 2))):
+        array = config.array.model_copy(update=dict(zip(("rows", "columns", "words"), size,
+                                                        strict=True)))
+        cost = Cost.of(config.model_copy(update={"array": array}))
+        assert rows[name][1:3] == [f"{cost.frame_period:,}", f"{cost.frame_use:.1%}"]
+        macs = sum(layer.macs / operands(layer.mode, size[2]) for layer in cost.program.layers)
+        assert cost.frame_use == pytest.approx(macs / size[0] / size[1] / cost.frame_period)
+    for wrong in ("", "8x8", "0x1x1", "8x8x1000", "axbxc"):
+        assert run("estimate", "mine.toml", "--arrays", wrong) == 2
+        refused(capsys)
 
 
 @pytest.mark.slow

@@ -232,6 +232,7 @@ def damaged(content: bytes, rng: np.random.Generator) -> bytes:
     return bytes(made)
 
 
+@pytest.mark.slow
 def test_a_thousand_damaged_files(tmp_path):
     content, rng, refused = picture().to_bytes(), np.random.default_rng(1), 0
     for _ in range(1000):
