@@ -5,16 +5,22 @@ PYTHON ?= python3
 # Any name reaches the commands as it is, through the environment: neither make nor the shell reads it.
 override CONFIG := $(value CONFIG)
 export CONFIG
+BOARD ?= ulx3s-85f
+override BOARD := $(value BOARD)
+export BOARD
+IMAGES ?= pictures
+override IMAGES := $(value IMAGES)
+export IMAGES
 
 RUN := .venv/bin/hexlane
 TEST := .venv/bin/python -m pytest -q
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo quick test regress verilog simulate estimate synth pnr eval train plots lint bench clean
+.PHONY: help demo quick test regress verilog simulate estimate synth pnr bitstream eval train plots lint bench codec-bench clean
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  CONFIG=configs/NAME.toml chooses the design; '.venv/bin/hexlane --help' has more"
 
 demo: .venv/.base  ## classify photographs with the generated Verilog, in Verilator
@@ -44,6 +50,9 @@ synth: verilog  ## map the engine to the configured FPGA and report its size
 pnr: verilog .venv/.pnr  ## place and route it: the clock, and frames per second that follow
 	@$(RUN) pnr "$$CONFIG"
 
+bitstream: .venv/.pnr .venv/.board  ## make the file for a board; BOARD=NAME chooses it
+	@$(RUN) board build "$$CONFIG" "$$BOARD"
+
 eval: .venv/.base  ## measure the accuracy of the integer network on CIFAR-10
 	@$(RUN) evaluate "$$CONFIG"
 
@@ -57,6 +66,9 @@ plots: .venv/.train  ## draw the training curve and the weights' levels into doc
 lint: .venv/.lint  ## check Python and Verilog
 	@.venv/bin/ruff check
 	@$(RUN) lint configs/tiny.toml "$$CONFIG"
+
+codec-bench: .venv/.train  ## compare compression with other codecs: IMAGES=folder, HEXLANE_IMAGES=folder
+	@$(RUN) codec-bench "$$IMAGES"
 
 bench: .venv/.base  ## compare arrays and precisions
 	@$(RUN) bench "$$CONFIG"
@@ -77,7 +89,7 @@ clean:  ## remove what was generated, but neither trained networks, data nor .ve
 	@.venv/bin/pip install -qq --disable-pip-version-check --editable '.'
 	@touch $@
 
-.venv/.train .venv/.pnr .venv/.test .venv/.lint: .venv/.%: .venv/.base
+.venv/.train .venv/.pnr .venv/.board .venv/.test .venv/.lint: .venv/.%: .venv/.base
 	@echo "install into .venv: $*"
 	@.venv/bin/pip install -qq --disable-pip-version-check --editable '.[$*]'
 	@touch $@

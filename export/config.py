@@ -1,6 +1,7 @@
 """One design: a network, the engine that runs it, and the recipe that trains it.
 
-A design is one TOML file with the tables `network`, `array`, `machine`, `target` and `train`.
+A design is one TOML file with the tables `network`, `array`, `machine`, `target` and `train`, or
+`codec` for a network that compresses.
 `engine` (array, machine and target), `network` or `train` may also be the path of another TOML
 file, beside the design's: so several designs name the same engine. Reading it gives a frozen
 :class:`Config`; what follows from it is a property and is computed nowhere else.
@@ -16,6 +17,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from export.checked import ConfigError, Frozen, Precision, count, parse, shown
+from export.codec import CodecConfig
 from export.network import NetworkConfig
 
 # A pixel of eight bits enters the array as digits, most significant first: 2 + 3 + 3 bits, or
@@ -118,7 +120,7 @@ class TargetConfig(Frozen):
 
 
 class TrainConfig(Frozen):
-    """The training recipe; :mod:`model.train` says what it does with it."""
+    """The recipe of a network that classifies; :mod:`model.train` says what it does with it."""
 
     epochs: Positive = 40  # of the quantized network
     teacher_epochs: Natural = 0  # of the float network before it
@@ -171,6 +173,7 @@ class Config(Frozen):
     machine: MachineConfig = MachineConfig()
     target: TargetConfig = TargetConfig()
     train: TrainConfig = TrainConfig()
+    codec: CodecConfig = CodecConfig()
 
     @model_validator(mode="after")
     def _crop_fits(self):

@@ -126,6 +126,16 @@ class Cost:
         used = sum(n * self.array_use(layer) for n, layer in zip(cycles, hidden, strict=True))
         return used / max(1, sum(cycles))
 
+    @property
+    def frame_use(self) -> float:
+        """Share of what the array could do in a frame's period: input, drains, all operations.
+
+        A product of a pixel counts once, as one of a code does.
+        """
+        done = sum(self.array_use(layer) * self.layer_cycles(layer) / layer.digits
+                   for layer in self.program.layers)
+        return done / self.frame_period
+
     # ---- bits
 
     def weight_bits(self, layer: LayerProgram) -> int:

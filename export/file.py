@@ -29,7 +29,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time that a zip file can name
 HEADER_LIMIT = 2**23  # bytes
 NPY_LIMIT = 1024  # bytes of an array's own header
 
-_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, ValueError, EOFError,
+DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, ValueError, EOFError,
            RuntimeError, MemoryError, OverflowError, OSError, LookupError, TypeError, SyntaxError,
            AttributeError, TokenError)
 
@@ -49,7 +49,7 @@ def save_network(network: Network, path: str | Path):
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name, values in members.items():
-            archive.writestr(*_member(name, values))
+            archive.writestr(*member(name, values))
     write_whole(Path(path), file.getvalue())
 
 
@@ -79,7 +79,7 @@ def write_whole(path: Path, content: bytes):
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def _member(name: str, values: np.ndarray) -> tuple[zipfile.ZipInfo, bytes]:
+def member(name: str, values: np.ndarray) -> tuple[zipfile.ZipInfo, bytes]:
     """As numpy.savez_compressed writes it, but the same on every day and system."""
     info = zipfile.ZipInfo(f"{name}.npy", EPOCH)
     info.compress_type = zipfile.ZIP_DEFLATED
@@ -103,19 +103,19 @@ def load_network(path: str | Path) -> Network:
         with zipfile.ZipFile(path) as archive:
             if "header.npy" not in archive.namelist():
                 raise ConfigError("not a Hexlane file: it has no header")
-            header = _parse_header(_read(archive, "header", HEADER_LIMIT))
+            header = _parse_header(read_member(archive, "header", HEADER_LIMIT))
             config = parse(header["network"], "header", NetworkConfig)
             return _assemble(archive, header, config)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file") from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         said = str(error) or type(error).__name__
         raise ConfigError(f"{path}: not a Hexlane file, or a damaged one: {said}") from error
 
 
-def _read(archive: zipfile.ZipFile, name: str, limit: int) -> np.ndarray:
+def read_member(archive: zipfile.ZipFile, name: str, limit: int) -> np.ndarray:
     """One array of at most `limit` bytes."""
     info = archive.getinfo(f"{name}.npy")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -172,7 +172,7 @@ def _assemble(archive: zipfile.ZipFile, header: dict, config: NetworkConfig) -> 
     if sorted(came) != sorted([*sizes, "header"]):
         strange = [name for name in came if name not in sizes and name != "header"]
         raise ConfigError(f"array must be one of the network's, once, not {(strange or came)[0]}")
-    arrays = {name: _read(archive, name, size) for name, size in sizes.items()}
+    arrays = {name: read_member(archive, name, size) for name, size in sizes.items()}
     layers = tuple(
         Layer(operation, arrays[f"{operation.name}.weight"], arrays[f"{operation.name}.bias"],
               shift, arrays.get(f"{operation.name}.seed"))

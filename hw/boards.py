@@ -1,20 +1,17 @@
-"""Boards that an engine can be built for: clock, pins and LEDs from amaranth-boards.
+"""Boards that an engine can be built for: pins, clock and LEDs come from amaranth-boards.
 
-    plan = prepare("ulx3s-85f", hardware, images)       # an Amaranth BuildPlan; nothing is run
-    plan.execute_local("build/board")                   # Yosys, nextpnr-ecp5, ecppack
+:func:`pins` gives the module around the engine and the constraints; :mod:`hw.bitstream` builds it.
 """
 
 from dataclasses import dataclass
 from importlib import import_module
 
-from amaranth import Elaboratable, Module
-from amaranth.build.run import BuildPlan
+from amaranth import ClockDomain, Elaboratable, Instance, Module, Signal
+from amaranth.lib.cdc import ResetSynchronizer
 from amaranth.lib.io import Buffer
 
 from export.checked import ConfigError
-from export.hardware import Hardware
-from export.pack import Images
-from hw.board_top import BoardTop
+from hw.devices import DEVICES
 
 BAUD = 1_000_000
 OFF = 0.02  # of a bit's length, at most; ten bits must not slip by half a one
@@ -23,61 +20,94 @@ SILENCE = 0.1  # seconds; USB adapters pause for some hundredths
 
 @dataclass(frozen=True)
 class Board:
-    """Module and class in amaranth_boards, and how many LEDs to use."""
+    """Device and package, module and class in amaranth_boards, LEDs to use, the clock in MHz."""
 
+    device: str
+    package: str
     module: str
     platform: str
     leds: int
+    mhz: float
+    extra: str = ""  # resources that the class does not have by itself
+
+    def load(self):
+        """The Amaranth platform."""
+        module = import_module(f"amaranth_boards.{self.module}")
+        platform = getattr(module, self.platform)()
+        if self.extra:
+            platform.add_resources(getattr(platform, self.extra))
+        return platform
 
 
 BOARDS = {
-    "ulx3s-85f": Board("ulx3s", "ULX3S_85F_Platform", 8),  # LFE5U-85F, 25 MHz
-    "icepi-zero": Board("icepi_zero", "IcepiZero1_3Platform", 5),  # LFE5U-25F, 50 MHz
+    "ulx3s-85f": Board("LFE5U-85F", "CABGA381", "ulx3s", "ULX3S_85F_Platform", 8, 25),
+    "icepi-zero": Board("LFE5U-25F", "CABGA256", "icepi_zero", "IcepiZero1_3Platform", 5, 50),
+    # Two LEDs, and five on the part that can be broken off.
+    "icebreaker": Board("iCE40UP5K", "sg48", "icebreaker", "ICEBreakerPlatform", 7, 12,
+                        "break_off_pmod"),
 }
+PLL = {"ecp5": ("clkin", "clkout0"), "ice40": ("clock_in", "clock_out")}  # as its tool names them
 
 
-class OnBoard(Elaboratable):
-    """The top module with a board's own pins, at the board's own clock."""
+def board_of(name: str) -> Board:
+    """ConfigError if there is no such board."""
+    if name not in BOARDS:
+        raise ConfigError(f"a board must be one of {', '.join(BOARDS)}, not {name!r:.60}")
+    return BOARDS[name]
 
-    def __init__(self, board: Board, hardware: Hardware, images: Images, baud: int):
-        self.board, self.hardware, self.images, self.baud = board, hardware, images, baud
+
+class Pins(Elaboratable):
+    """The modules `board`, an engine behind a serial line, and `pll`, on the pins of a board.
+
+    `board` is held in reset until the PLL has locked.
+    """
+
+    def __init__(self, board: Board, family: str):
+        self.board, self.family = board, family
 
     def elaborate(self, platform):
         m = Module()
-        clock = platform.default_clk_frequency
-        divider = divider_of(clock, self.baud)
-        m.submodules.engine = top = BoardTop(self.hardware, self.images, divider=divider,
-                                             timeout=round(SILENCE * clock), leds=self.board.leds)
-        line = platform.request("uart", 0, dir="-")
+        m.domains.sync = sync = ClockDomain()
+        source, locked = platform.request(platform.default_clk, dir="-"), Signal()
+        clock_in, clock_out = PLL[self.family]
+        if self.family == "ice40":  # its PLL takes the pin, not what an input buffer makes of it
+            clock = source.io
+        else:
+            m.submodules.clock = buffer = Buffer("i", source)
+            clock = buffer.i
+        m.submodules.pll = Instance("pll", **{f"i_{clock_in}": clock, f"o_{clock_out}": sync.clk,
+                                              "o_locked": locked})
+        m.submodules.reset = ResetSynchronizer(~locked)
+        line, leds = platform.request("uart", 0, dir="-"), Signal(self.board.leds)
         m.submodules.rx = rx = Buffer("i", line.rx)
         m.submodules.tx = tx = Buffer("o", line.tx)
-        m.d.comb += [top.rx.eq(rx.i), tx.o.eq(top.tx)]
-        for n, lit in enumerate(top.leds):
+        m.submodules.board = Instance("board", i_clk=sync.clk, i_rst=sync.rst, i_rx=rx.i,
+                                      o_tx=tx.o, o_leds=leds)
+        for n, lit in enumerate(leds):
             m.submodules[f"led_{n}"] = led = Buffer("o", platform.request("led", n, dir="-"))
             m.d.comb += led.o.eq(lit)
         return m
 
 
+def pins(name: str) -> tuple[str, str]:
+    """The module `pins` of a board as RTLIL, and where its ports are (.lpf or .pcf)."""
+    board = board_of(name)
+    family = DEVICES[board.device].family
+    files = board.load().prepare(Pins(board, family), "pins", debug_verilog=False).files
+    constraints = files["pins.lpf" if family == "ecp5" else "pins.pcf"]
+    return tuple(each if isinstance(each, str) else each.decode()
+                 for each in (files["pins.il"], constraints))
+
+
+def divides(clock: float, baud: int) -> bool:
+    """Whether a whole number of cycles is near enough to a bit."""
+    return abs(max(1, round(clock / baud)) * baud / clock - 1) <= OFF
+
+
 def divider_of(clock: float, baud: int) -> int:
     """Cycles of a bit; ConfigError if the clock cannot make that rate."""
     divider = max(1, round(clock / baud))
-    if abs(divider * baud / clock - 1) > OFF:
+    if not divides(clock, baud):
         raise ConfigError(f"{baud} baud must be a part of {clock / 1e6:g} MHz, within "
                           f"{OFF:.0%}; the next is {clock / divider:.0f}")
     return divider
-
-
-def prepare(name: str, hardware: Hardware, images: Images, *, baud: int = BAUD) -> BuildPlan:
-    """What Amaranth would run to make the bitstream.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such board, or the engine cannot be put behind such a line.
-    """
-    if name not in BOARDS:
-        raise ConfigError(f"a board must be one of {', '.join(BOARDS)}, not {name!r}")
-    board = BOARDS[name]
-    platform = getattr(import_module(f"amaranth_boards.{board.module}"), board.platform)()
-    return platform.prepare(OnBoard(board, hardware, images, baud), "board",
-                            debug_verilog=False)

@@ -105,28 +105,39 @@ def run_nextpnr(folder: Path, device: Device, options: list[str], seed: int,
                 limit: float) -> dict | None:
     """Places and routes `folder/pnr.json`; nextpnr's report, or None if it took too long.
 
-    The log is `folder/pnr-SEED.log`. nextpnr is WebAssembly that sees another temporary folder than
-    the system's: it runs in `folder`, and all names are relative.
+    The log is `folder/pnr-SEED.log`.
     """
-    program = device.package.removeprefix("yowasp_")
-    code = (f"import sys; from {device.package} import run_{program} as run; "
-            f"sys.exit(run(sys.argv[1:]))")
-    log, report = folder / f"pnr-{seed}.log", folder / f"pnr-{seed}.json"
+    report = folder / f"pnr-{seed}.json"
     report.unlink(missing_ok=True)
-    with log.open("w") as file:
-        try:
-            done = subprocess.run(
-                [sys.executable, "-c", code, *options, "--json", "pnr.json", "--top", "engine",
-                 "--seed", str(seed), "--report", report.name],
-                cwd=folder, stdout=file, stderr=subprocess.STDOUT, timeout=60 * limit, check=False)
-        except subprocess.TimeoutExpired:
-            return None
-    if done.returncode:
-        raise RuntimeError(f"nextpnr failed: {reason(log.read_text())}; all of it is in {log}")
+    if not run_tool(folder, device, device.package.removeprefix("yowasp_"), [
+            *options, "--json", "pnr.json", "--top", "engine", "--seed", str(seed),
+            "--report", report.name], f"pnr-{seed}.log", limit):
+        return None
     try:
         return json.loads(report.read_text())
     finally:
         report.unlink()
+
+
+def run_tool(folder: Path, device: Device, tool: str, arguments: list[str], log: str,
+             limit: float = LIMIT) -> bool:
+    """Runs a program of the device's package; whether it ended within so many minutes.
+
+    It is WebAssembly that sees another temporary folder than the system's: it runs in `folder`, and
+    all names are relative. RuntimeError if it fails; `folder/log` says how.
+    """
+    code = (f"import sys; from {device.package} import run_{tool} as run; "
+            f"sys.exit(run(sys.argv[1:]))")
+    with (folder / log).open("w") as file:
+        try:
+            done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=folder, stdout=file,
+                                  stderr=subprocess.STDOUT, timeout=60 * limit, check=False)
+        except subprocess.TimeoutExpired:
+            return False
+    if done.returncode:
+        raise RuntimeError(f"{tool} failed: {reason((folder / log).read_text())}; all of it is in "
+                           f"{folder / log}")
+    return True
 
 
 def reason(log: str) -> str:

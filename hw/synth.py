@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections import Counter
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,26 +28,33 @@ NETLIST = "netlist.json"
 DIGEST = "hexlane"  # attribute of the mapped module: what it was mapped from
 
 
-def map_netlist(folder: Path, device: Device, top: str = "engine") -> dict:
+def map_netlist(folder: Path, device: Device, top: str = "engine",
+                sources: Sequence[str] = ()) -> dict:
     """The mapped module of `folder/top.v`, as Yosys's `write_json` has it, flat.
 
-    It stays in `folder/netlist.json`; nothing is mapped that was mapped before.
+    Other `sources` than that may be named, Verilog or RTLIL. It stays in `folder/netlist.json`;
+    nothing is mapped that was mapped before.
 
     Raises
     ------
     RuntimeError
         If Yosys fails; `folder/synth.log` says how.
     """
-    sha = hashlib.sha256(f"{device.command} {version('pyosys')}\n".encode())
-    for name in (f"{top}.v", *memory_files(folder / f"{top}.v")):
-        sha.update((folder / name).read_bytes())
+    sha = hashlib.sha256(f"{device.command} {version('pyosys')} registers merged\n".encode())
+    sources = sources or [f"{top}.v"]
+    for source in sources:
+        memories = memory_files(folder / source) if source.endswith(".v") else ()
+        for name in (source, *memories):
+            sha.update((folder / name).read_bytes())
     digest = sha.hexdigest()
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
         module = json.loads((folder / NETLIST).read_text())["modules"][top]
         if module["attributes"][DIGEST] == digest:
             return module
+    reads = "\n".join(f"{'read_verilog' if source.endswith('.v') else 'read_rtlil'} {source}"
+                      for source in sources)
     script = f"""
-        read_verilog {top}.v
+        {reads}
         {device.command} -top {top}
         setattr -mod -set {DIGEST} "{digest}" {top}
         write_json {NETLIST}.part

@@ -69,6 +69,8 @@ def load_checkpoint(path: Path, config: Config) -> tuple[Encoder, dict]:
     state = load_state(path)
     if isinstance(state, dict) and "encoder" in state:
         record = {"epoch": state.get("epoch"), "curve": state.get("curve")}
+        if "record" in state:
+            record = _checked(state["record"], config, path)
         state = state["encoder"]
     else:
         record = _read_record(path.with_name("record.json"), config)
@@ -106,10 +108,17 @@ def _read_record(path: Path, config: Config) -> dict:
     """The training's record, if there is one; it must be of the same network."""
     try:
         record = json.loads(path.read_bytes())
-        network = record["config"]["network"]
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: is no record of a training") from error
+    return _checked(record, config, path)
+
+
+def _checked(record: dict, config: Config, path: Path) -> dict:
+    try:
+        network = record["config"]["network"]
+    except (KeyError, TypeError) as error:
         raise ConfigError(f"{path}: is no record of a training") from error
     if parse_config(network, str(path), NetworkConfig) != config.network:
         # Precisions, pooling and padding do not show in the shapes of the checkpoint.

@@ -18,6 +18,7 @@ import shutil
 import tarfile
 import urllib.request
 import warnings
+from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from PIL import Image
 
 from export.checked import ConfigError
 from export.network import NetworkConfig
+from export.picture import PIXEL_LIMIT
 
 ARCHIVE = "cifar-10-python.tar.gz"
 URL = f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}"
@@ -36,6 +38,7 @@ TEST_LABELS = "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5"
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer",
            "dog", "frog", "horse", "ship", "truck")
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+PICTURE_FORMATS = {**FORMATS, ".webp": "WEBP"}
 FILE_LIMIT = 2**26  # bytes of an image file
 
 
@@ -101,25 +104,41 @@ def class_names(network: NetworkConfig) -> list[str]:
 def read_image(path: Path, size: tuple[int, int, int]) -> np.ndarray:
     """Pixels uint8 [H, W, C] of a PNG or JPEG file that has this size; ConfigError if not."""
     height, width, channels = size
-    try:
-        if not path.is_file() or path.stat().st_size > FILE_LIMIT:
-            raise ConfigError(f"{path}: wanted an image file of at most {FILE_LIMIT} bytes")
-        with warnings.catch_warnings(action="ignore"), \
-                Image.open(path, formats=[FORMATS.get(path.suffix.lower(), "PNG")]) as image:
-            if image.size != (width, height):
-                raise ConfigError(f"{path}: wanted {width}x{height} pixels, "
-                                  f"got {image.width}x{image.height}")
-            if image.mode.startswith(("I", "F")):
-                raise ConfigError(f"{path}: wanted 8 bits a channel, got {image.mode}")
-            pixels = np.asarray(image.convert("RGB" if channels == 3 else "L"))
-    except ConfigError:
-        raise
-    except Exception as error:  # a damaged file may raise anything
-        raise ConfigError(f"{path}: cannot be read as an image: {error}") from error
+    with _opened(path, FORMATS) as image:
+        if image.size != (width, height):
+            raise ConfigError(f"{path}: wanted {width}x{height} pixels, "
+                              f"got {image.width}x{image.height}")
+        pixels = np.asarray(image.convert("RGB" if channels == 3 else "L"))
     pixels = pixels.reshape(height, width, -1)
     if pixels.shape != size:
         raise ConfigError(f"{path}: images have 1 or 3 channels, wanted {channels}")
     return pixels
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """Pixels uint8 [H, W, 3] of a PNG, JPEG or WebP file of any size; ConfigError if not."""
+    with _opened(path, PICTURE_FORMATS) as image:
+        if image.width * image.height > PIXEL_LIMIT:
+            raise ConfigError(f"{path}: wanted at most {PIXEL_LIMIT} pixels, "
+                              f"got {image.width}x{image.height}")
+        return np.asarray(image.convert("RGB"))
+
+
+@contextmanager
+def _opened(path: Path, formats: dict[str, str]):
+    """An image file of eight bits a channel; ConfigError if it is none, or damaged."""
+    try:
+        if not path.is_file() or path.stat().st_size > FILE_LIMIT:
+            raise ConfigError(f"{path}: wanted an image file of at most {FILE_LIMIT} bytes")
+        with warnings.catch_warnings(action="ignore"), \
+                Image.open(path, formats=[formats.get(path.suffix.lower(), "PNG")]) as image:
+            if image.mode.startswith(("I", "F")):
+                raise ConfigError(f"{path}: wanted 8 bits a channel, got {image.mode}")
+            yield image
+    except ConfigError:
+        raise
+    except Exception as error:  # a damaged file may raise anything
+        raise ConfigError(f"{path}: cannot be read as an image: {error}") from error
 
 
 def _folder() -> tuple[Path, bool]:

@@ -45,7 +45,7 @@ class QuantWeight(nn.Module):
     def __init__(self, weight: Tensor, bits: int, steps: str):
         super().__init__()
         self.bits, self.steps, self.shape = bits, steps, weight.shape
-        self.round_weights = True
+        self.round_weights, self.centred = True, True
         self.weight = nn.Parameter(weight.flatten(1))
         self.log_step = None
         if steps == "learned" and bits > 1:  # as in LSQ (Esser et al. 2020), but in the logarithm
@@ -53,7 +53,7 @@ class QuantWeight(nn.Module):
 
     def levels(self) -> Tensor:
         """The integers that `weight` stands for; or real numbers, if it is not to be rounded."""
-        weight, step = standardize(self.weight), None
+        weight, step = standardize(self.weight, self.centred), None
         if self.log_step is not None:
             step = self.log_step.exp()
             if self.round_weights:  # it moves no weight that is cut off
@@ -75,7 +75,8 @@ class QuantConv(QuantWeight):
 
     `round_weights` and `round_codes` are set by :meth:`Encoder.quantize`; without them the layer
     computes with real numbers in the same ranges. Then it divides by the standard deviation itself,
-    as what a power of two misses could be in the weights: deep networks learn far better so.
+    as what a power of two misses could be in the weights: deep networks learn far better so. If it
+    is `steady`, training computes with the running statistics, not with those of the batch.
     """
 
     def __init__(self, layer: ConvConfig, in_channels: int, pad: int, recipe: TrainConfig):
@@ -84,7 +85,7 @@ class QuantConv(QuantWeight):
                              layer.kernel)
         super().__init__(weight / math.sqrt(fan_in), layer.weight_bits, recipe.steps)
         self.layer, self.pad = layer, pad
-        self.round_codes = True
+        self.round_codes, self.steady, self.momentum = True, False, MOMENTUM
         if layer.generator is not None:  # weights that are not learned
             seed = torch.randint(0, 2, (cells(layer),), dtype=torch.uint8)
             made = generated(layer, seed.numpy(), in_channels)[:, :, None, None]
@@ -144,9 +145,11 @@ class QuantConv(QuantWeight):
             return Normalize.apply(self.norm(acc), zero, self.beta, one, bits, self.round_codes)
         if self.training:
             mean, square = moments(acc.detach())
-            self.observe(mean, square, MOMENTUM)
+            self.observe(mean, square, self.momentum)
+            if self.steady:
+                mean, square = self.mean, self.square
             return Normalize.apply(acc, mean, self.beta, self.scale(square), bits,
-                                   self.round_codes)
+                                   self.round_codes, not self.steady)
         exact, scale = acc.dtype == torch.float32, self.scale(self.square)
         offset = (self.integer_bias() if self.round_weights
                   else self.beta / scale - self.mean) * scale
@@ -240,20 +243,27 @@ def fold(x: Tensor, side: int) -> Tensor:
 
 
 class Encoder(nn.Module):
-    """The network of a configuration: pixels (n, channels, h, w), 0 ... 255, to class scores.
+    """The network of a configuration: pixels (n, channels, h, w), 0 ... 255, to what it gives.
 
-    `parts` are its operations by name. In evaluation mode the scores are integers: the sums over
-    the last map. Raises :class:`ConfigError` for a network that gives something else.
+    That is a score for each class, in evaluation mode an integer, the sum over the last map; or a
+    map of codes. `parts` are its operations by name. Raises :class:`ConfigError` for a network
+    that gives values.
     """
 
     def __init__(self, network: NetworkConfig, recipe: TrainConfig = DEFAULT_RECIPE):
         super().__init__()
-        if network.output != "class":
-            raise ConfigError(f"a network to be trained must classify, not give {network.output}")
+        if network.output == "map":
+            raise ConfigError("a network to be trained must give a class or codes, not a map")
         self.network, self.adds = network, recipe.residuals == "add"
         self.parts = nn.ModuleDict({each.name: self._part(each, recipe)
                                     for each in network.operations
                                     if not self.adds or not _selects(each)})
+        if network.output == "codes":
+            # The first filters have to say how bright the pixels are. If all batches had the same
+            # mean, nobody could.
+            self.parts[network.operations[0].name].centred = False
+            for conv in self.convs:
+                conv.steady = True
         self.quantize(weights=True, codes=True)
 
     def _part(self, operation: Operation, recipe: TrainConfig) -> QuantWeight:
@@ -270,17 +280,21 @@ class Encoder(nn.Module):
         return [part for part in self.parts.values() if isinstance(part, QuantConv)]
 
     @property
-    def head(self) -> Head:
+    def head(self) -> Head | QuantConv:
+        """What gives the result."""
         return self.parts[self.network.operations[-1].name]
 
     def quantize(self, *, weights: bool, codes: bool):
-        """Whether weights and codes are rounded to their levels; both are, unless told."""
+        """Whether weights and codes are rounded to their levels; both are, unless told.
+
+        Codes that leave always are: who reads them would soon live on what rounding takes away.
+        """
         for part in self.parts.values():
             part.round_weights = weights
             if isinstance(part, Select):
                 part.round_selects = codes
             elif isinstance(part, QuantConv):
-                part.round_codes = codes and not self.adds
+                part.round_codes = (codes or part is self.head) and not self.adds
         self.round_reads = codes and self.adds
 
     def read(self, inputs: list[Tensor]) -> Tensor:
@@ -322,7 +336,7 @@ def calibrate(encoder: Encoder, images: Tensor, batch: int = 250):
     def apply(operation: Operation, inputs, skips, selects) -> list[Tensor] | None:
         """As the encoder's, for lists of batches."""
         part = encoder.parts[operation.name] if operation.name in encoder.parts else None
-        if part is None or part is encoder.head:
+        if part is None or isinstance(part, Head):
             return None
         batches = list(zip(*inputs, strict=True))
         sums = (part.accumulate(encoder.read([x.float() for x in each])) for each in batches)

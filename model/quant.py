@@ -18,15 +18,15 @@ def _kth(values: Tensor, fraction: float) -> Tensor:
     return values.flatten().kthvalue(rank).values
 
 
-def standardize(weight: Tensor) -> Tensor:
+def standardize(weight: Tensor, centred: bool = True) -> Tensor:
     """Each output channel's weights with mean 0 and root mean square 1, free at inference.
 
     Weight Standardization (Qiao et al. 2019). It stands in for the channel-wise part of batch
     normalization, which the hardware's layer-wide shift lacks. Filters of a few weights keep
-    their mean, which says too much of them.
+    their mean, which says too much of them; so do all that are not to be `centred`.
     """
     rest = tuple(range(1, weight.ndim))
-    if weight[0].numel() >= 16:
+    if centred and weight[0].numel() >= 16:
         weight = weight - weight.mean(rest, keepdim=True)
     return weight / (weight.square().mean(rest, keepdim=True).sqrt() + 1e-8)
 
@@ -159,25 +159,25 @@ class Normalize(torch.autograd.Function):
 
     With half a code of `beta` seen as rounding, the gradient passes inside the clip range and half
     a code beyond, that is for 0 <= y <= 2**bits; at one bit that is one code either side of the
-    threshold. Codes that are not rounded have the true gradient. It passes through `mean` too, not
-    through `scale`.
+    threshold. Codes that are not rounded have the true gradient. It passes through `mean` too, if
+    that is the batch's own, not through `scale`.
     """
 
     @staticmethod
     def forward(ctx, acc: Tensor, mean: Tensor, beta: Tensor, scale: Tensor, bits: int,
-                rounded: bool) -> Tensor:
+                rounded: bool, own: bool = True) -> Tensor:
         offset = beta - mean * scale
         ctx.save_for_backward(acc, offset, scale)
-        ctx.window = bits, 0.0 if rounded else 0.5
+        ctx.window, ctx.own = (bits, 0.0 if rounded else 0.5), own
         return fused_codes(acc, offset, scale, bits, rounded)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         acc, offset, scale = ctx.saved_tensors
         total = _passed_sum(acc, offset, scale, grad, *ctx.window).sum(0)
-        mean = total / (acc.numel() // acc.shape[1])
+        mean = total / (acc.numel() // acc.shape[1]) * ctx.own
         grad = _passed_centred(acc, offset, scale, grad, mean, *ctx.window)
-        return grad, None, total, None, None, None
+        return grad, None, total, None, None, None, None
 
 
 @Fused

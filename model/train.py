@@ -84,7 +84,8 @@ def accuracy(encoder: Encoder, images: Tensor, labels: Tensor, batch: int = 250)
     return right / len(labels)
 
 
-def _atomic_save(values, path: Path):
+def atomic_save(values, path: Path):
+    """Writes a checkpoint, whole or not at all."""
     torch.save(values, path.with_suffix(".part"))
     os.replace(path.with_suffix(".part"), path)
 
@@ -148,7 +149,7 @@ class Run:
         return copy.eval().requires_grad_(False)
 
     def save(self):
-        _atomic_save({"encoder": self.encoder.state_dict(), "epoch": self.epoch,
+        atomic_save({"encoder": self.encoder.state_dict(), "epoch": self.epoch,
                       "teacher": self.teacher and self.teacher.state_dict(),
                       "optimizers": [each.state_dict() for each in self.optimizers],
                       "curve": self.curve, "seconds": self.seconds},
@@ -314,7 +315,7 @@ def train(config: Config, folder: Path, *, device: str = "cpu", compiled: bool =
     encoder = run.encoder.cpu()
     calibrate(encoder, images[:FINAL].cpu())
     right = accuracy(encoder, held.cpu(), held_labels.cpu())
-    _atomic_save(encoder.state_dict(), folder / "final.pt")
+    atomic_save(encoder.state_dict(), folder / "final.pt")
     record = {"command": f"hexlane train configs/{config.name}.toml",
               "config": config.model_dump(), "python": platform.python_version(),
               "torch": torch.__version__, "device": device, "processes": run.world,

@@ -16,15 +16,16 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import typer
 
 from export.checked import MESSAGE, ConfigError
-from sim import cli_board, cli_load, cli_train
+from sim import cli_board, cli_codec, cli_load, cli_train
 from sim.options import Design, Folder, Seed, Weights, load_design, load_machine
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True,
                   help="Hardware generator for very-low-bit convolutional networks.")
 app.add_typer(cli_train.app)
 app.add_typer(cli_load.app)
+app.add_typer(cli_codec.app)
 app.add_typer(cli_board.app, name="board")
-EXTRA = {"torch": "train", "tensorboard": "train", "matplotlib": "train",
+EXTRA = {"torch": "train", "pytorch_msssim": "train", "tensorboard": "train", "matplotlib": "train",
          "serial": "board"}  # what pip installs with hexlane[...]
 
 
@@ -105,14 +106,28 @@ def _show_program(folder: Path, facts: dict):
 
 
 @app.command()
-def estimate(config: Design):
+def estimate(config: Design,
+             arrays: Annotated[str | None, typer.Option(
+                 help="sizes of the array to compare instead, ROWSxCOLUMNSxWORDS, such as "
+                      "'8x8x2 16x8x4'")] = None):
     """Prints cycles, stored bits, memories and estimated area, from the configuration alone."""
+    import re
+
     from rich.console import Console
 
     from export.build import with_networks
     from export.config import load_config
-    from sim.estimate import tables
-    for table in tables(with_networks(load_config(config))):
+    from sim import estimate
+    design = load_config(config)
+    if arrays is None:
+        tables = estimate.tables(with_networks(design))
+    else:
+        sizes = arrays.split()
+        if not sizes or not all(re.fullmatch(r"\d{1,3}x\d{1,3}x\d{1,3}", each, re.ASCII)
+                                for each in sizes):
+            raise ConfigError(f"--arrays must be sizes such as '8x8x2 16x8x4', not {arrays!r:.60}")
+        tables = [estimate.arrays(design, [tuple(map(int, each.split("x"))) for each in sizes])]
+    for table in tables:
         Console().print(table)
 
 

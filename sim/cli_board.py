@@ -1,4 +1,4 @@
-"""The commands of :mod:`sim.cli` that talk to an engine on a board: docs/board.md."""
+"""The commands of :mod:`sim.cli` for an engine on a board: docs/board.md."""
 
 import json
 import time
@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from sim.cli_load import MachineFile
+from sim.options import Design, Folder, Seed, Weights, load_machine
 
-app = typer.Typer(help="Talks to an engine on a board.", no_args_is_help=True)
+app = typer.Typer(help="Builds an engine for a board, and talks to it.", no_args_is_help=True)
 
 
 class SerialPort:
@@ -33,9 +34,36 @@ class SerialPort:
         return time.monotonic()
 
 
-@app.callback()
-def board():
-    """Makes `classify` a command of its own, though it is the only one."""
+@app.command()
+def build(config: Design,
+          board: Annotated[str, typer.Argument(help="ulx3s-85f, icepi-zero or icebreaker")],
+          output: Folder = None, weights: Weights = None, seed: Seed = 1,
+          mhz: Annotated[float | None, typer.Option(
+              min=1, max=400, help="the clock at most; default: what `pnr` measured, else that "
+                                   "of [target]")] = None,
+          baud: Annotated[int, typer.Option(min=1, help="bits per second of the line")]
+          = 1_000_000,
+          placement: Annotated[int, typer.Option(
+              min=1, max=2**31 - 1, help="seed of the placement")] = 1):
+    """Makes the bitstream of a board: the engine, a serial line, a PLL for its clock."""
+    from export.file import write_whole
+    from hw.bitstream import build as make
+    design, machine = load_machine(config, weights, seed, [], {})
+    engine = Path("build") / design.name
+    folder = output or engine / board
+    result = make(board, machine.hardware, machine.images, folder, baud=baud, seed=placement,
+                  mhz=mhz or _measured(engine / "report.json") or design.target.clock_mhz)
+    write_whole(folder / "bitstream.json", (json.dumps(result, indent=1) + "\n").encode())
+    typer.echo(f"{folder / result['file']}: {result['bytes']:,} bytes, {result['clock_mhz']:g} MHz "
+               f"({result['fmax_mhz']:g} reached), {result['seconds']} s")
+
+
+def _measured(report: Path) -> float | None:
+    """The clock that `hexlane pnr` measured, if it did."""
+    try:
+        return json.loads(report.read_text())["fmax_mhz"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 @app.command()

@@ -21,13 +21,23 @@ def train(config: Design,
           table: Annotated[Path, typer.Option(
               help="of a teacher's logits, if the recipe's teacher is one")]
           = Path("build/teacher/views.npz")):
-    """Trains the design's network, resuming a run that was stopped."""
+    """Trains the design's network, resuming a run that was stopped.
+
+    If it gives codes, a decoder is trained with it, on the pictures in the folder HEXLANE_IMAGES.
+    """
     from export.config import load_config
-    from model.train import train_alone_or_together
     design = load_config(config)
-    record = train_alone_or_together(
-        design, output or Path("build") / design.name / "train", device=device, compiled=compiled,
-        limit=limit, table=table)
+    folder = output or Path("build") / design.name / "train"
+    if design.network.output == "codes":
+        from model.codec import shown
+        from model.codec import train as train_codec
+        record = train_codec(design, folder, compiled=compiled, limit=limit)
+        for name, found in record["validation"].items():
+            typer.echo(f"validation, {name}: {shown(found)}")
+        return
+    from model.train import train_alone_or_together
+    record = train_alone_or_together(design, folder, device=device, compiled=compiled,
+                                     limit=limit, table=table)
     if record:
         typer.echo(f"validation accuracy {record['validation']:.2%} after "
                    f"{len(record['curve'])} epochs, {record['seconds']} s")
@@ -45,11 +55,14 @@ def convert(config: Design,
     from model import convert as model
     design = load_config(config)
     path = output or Path("weights") / f"{design.name}.npz"
-    encoder, record = model.load_checkpoint(
-        checkpoint or Path("build") / design.name / "train" / "final.pt", design)
+    checkpoint = checkpoint or Path("build") / design.name / "train" / "final.pt"
+    encoder, record = model.load_checkpoint(checkpoint, design)
     network = model.convert(encoder, {"training": record})
     save_network(network, path)
     save_record(network, path)
+    if design.network.output == "codes":
+        from model.codec import convert_decoder
+        typer.echo(convert_decoder(design, checkpoint, network, path))
     typer.echo(f"{path}: {sum(layer.weight.size for layer in network.layers)} weights, "
                f"digest {network.digest[:16]}")
 

@@ -63,6 +63,7 @@ def demo(design: Config, network: Network, photos: Path, folder: Path, console: 
     console.print(
         f"{right} of {len(files)} classes right; {sum(equal)} of {len(files)} frames equal to the "
         f"golden model in every layer, class and score\n"
+        f"{frames.left[-1]:,} cycles simulated in {frames.seconds:.1f} s\n"
         f"{facts['cycles_per_frame']:,} cycles per frame (computed), array use "
         f"{facts['array_use']:.1%} of cycles behind the first layer, "
         f"{area['frames_per_second']:,} frames per second {area['clock_note']}")

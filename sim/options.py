@@ -30,10 +30,7 @@ def load_design(config: Path, weights: str | None, seed: int = 1):
         return design, random_network(design.network, seed), None
     if weights == "none":
         return design, None, None
-    name = f"{design.name}.npz"
-    beside = config.absolute().parent  # the parent of a bare name's folder is not in its path
-    places = [Path("weights") / name, beside / name, beside.parent / "weights" / name]
-    path = Path(weights) if weights else next((p for p in places if p.is_file()), places[0])
+    path = Path(weights) if weights else find_weights(config, f"{design.name}.npz")
     if not weights and not path.is_file():
         raise ConfigError(f"{path}: no such file; train the network, name one with --weights, or "
                           f"take --weights random")
@@ -41,6 +38,13 @@ def load_design(config: Path, weights: str | None, seed: int = 1):
     if network.config != design.network:
         raise ConfigError(f"{path}: is of another network than {config}")
     return design, network, path
+
+
+def find_weights(config: Path, name: str) -> Path:
+    """Where the file `name` of a design lies: in weights/ here, beside it, or in ../weights."""
+    beside = config.absolute().parent  # the parent of a bare name's folder is not in its path
+    places = [Path("weights") / name, beside / name, beside.parent / "weights" / name]
+    return next((path for path in places if path.is_file()), places[0])
 
 
 def load_machine(config: Path, weights: str | None, seed: int, networks: list[Path],

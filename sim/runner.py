@@ -7,10 +7,11 @@ that was never written. It is optional: :func:`missing` says why a simulator can
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
+from xml.etree import ElementTree
 
 from cocotb_tools import runner as cocotb_runner
 
@@ -37,8 +38,13 @@ def missing(simulator: Simulator) -> str | None:
 
 
 def run_bench(*, verilog: Path, top: str, bench: str, simulator: Simulator, build: Path,
-              environment: Mapping[str, str] | None = None, waves: bool = False) -> Path:
+              environment: Mapping[str, str] | None = None, waves: bool = False,
+              harness: Path | None = None, parameters: Mapping[str, int] | None = None,
+              defines: Sequence[str] = (), arguments: Sequence[str] = ()) -> Path:
     """Runs all tests of the cocotb module `bench` on `verilog/top.v`; returns the log.
+
+    With a `harness`, a Verilog file that instantiates `top` and has one module, of the file's name,
+    the bench runs on that, with these `parameters` and `defines`. `arguments` are plusargs.
 
     Verilator and its C++ compiler take a while on the first call with a `build` folder, and only
     look whether anything changed on the next. `environment` is what the bench finds in
@@ -66,12 +72,14 @@ def run_bench(*, verilog: Path, top: str, bench: str, simulator: Simulator, buil
             raise RuntimeError(f"{file}: must hold {words} words for {source.name}, not {count}")
         shutil.copyfile(file, build / name)
 
-    sources, options, arguments, added = [source], [], [], dict(environment or {})
+    sources, options, added = [source], [], dict(environment or {})
+    if harness:
+        sources, top = [source, harness], harness.stem
     if simulator == "verilator":
         ports = build / "ports.vlt"  # cocotb wants the Verilog last
-        _write_if_changed(ports, _public_ports(source, top))
+        _write_if_changed(ports, _public_ports(sources[-1], top))
         sources.insert(0, ports)
-        options, arguments = VERILATOR_OPTIONS, VERILATOR_ARGUMENTS
+        options, arguments = VERILATOR_OPTIONS, [*VERILATOR_ARGUMENTS, *arguments]
         added |= verilator_environment(build / "bin")
 
     with _environment(added):
@@ -79,11 +87,12 @@ def run_bench(*, verilog: Path, top: str, bench: str, simulator: Simulator, buil
         log = build / "build.log"
         with _explained(f"{top}: {simulator} cannot build it", log):
             runner.build(sources=sources, hdl_toplevel=top, build_dir=build, build_args=options,
+                         parameters=parameters or {}, defines=dict.fromkeys(defines, 1),
                          always=simulator == "icarus", waves=waves, log_file=log,
                          timescale=("1ns", "1ps"))
         log = build / "bench.log"
         with _explained(f"{bench}: {simulator} failed", log):
-            results = runner.test(test_module=bench, hdl_toplevel=top, test_args=arguments,
+            results = runner.test(test_module=bench, hdl_toplevel=top, plusargs=list(arguments),
                                   build_dir=build, test_dir=build, waves=waves, log_file=log,
                                   results_xml="results.xml", seed=1, timescale=("1ns", "1ps"))
             tests, failed = cocotb_runner.get_results(results)
@@ -92,11 +101,17 @@ def run_bench(*, verilog: Path, top: str, bench: str, simulator: Simulator, buil
     return log
 
 
+def seconds_of(results: Path) -> float:
+    """How long the tests of a bench took to run, without its build."""
+    return float(ElementTree.parse(results).find("testsuite").get("time"))
+
+
 def _public_ports(source: Path, top: str) -> str:
-    header = re.search(rf"^module {re.escape(top)}\(([^)]*)\);", source.read_text(), re.MULTILINE)
+    header = re.search(rf"^module {re.escape(top)}\s*(?:#\([^)]*\))?\s*\(([^)]*)\);",
+                       source.read_text(), re.MULTILINE)
     if header is None:
         raise RuntimeError(f"{source}: must hold a module {top}")
-    ports = [name.strip() for name in header[1].split(",")]
+    ports = [name.split()[-1] for name in header[1].split(",")]
     return "`verilator_config\n" + "".join(
         f'public_flat_rw -module "{top}" -var "{port}"\n' for port in ports)
 

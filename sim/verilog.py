@@ -6,14 +6,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from amaranth import Shape
 from tqdm import tqdm
 
 from export.hardware import Hardware
 from export.program import Program
+from export.sections import load_address_bits
+from hw.epilogue import probe_layout
+from hw.frame import pixel_shape
+from hw.loader import word_layout
+from hw.output import result_layout
 from sim import golden
 from sim.results import difference, unpack
-from sim.runner import run_bench
+from sim.runner import run_bench, seconds_of
 from sim.streams import TraceCollector
+from sim.traffic import Events, Kind, write_traffic
+
+HARNESS = Path(__file__).with_name("bench.v")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,7 +51,8 @@ class Frames:
     """What left the Verilog: per frame its program, result, codes, and cycles per operation.
 
     `refused` counts the words that the machine did not load, `loaded` are first and last cycle of
-    each load, `taken` and `left` those of each frame's first pixel and last transfer.
+    each load, `taken` and `left` those of each frame's first pixel and last transfer. `seconds` is
+    how long it took to simulate, without the simulator's build.
     """
 
     programs: list[Program]
@@ -53,6 +63,7 @@ class Frames:
     loaded: list[tuple[int, int]] = field(default_factory=list)
     taken: list[int] = field(default_factory=list)
     left: list[int] = field(default_factory=list)
+    seconds: float = 0
 
     @property
     def classes(self) -> list[int]:
@@ -99,47 +110,53 @@ def run_jobs(hardware: Hardware, folder: Path, jobs: Sequence[Job], loads: Seque
     RuntimeError if simulator or bench fail.
     """
     build = (build or folder / "sim").resolve()
-    build.mkdir(parents=True, exist_ok=True)
-    file, results, dots = (build / name for name in ("job.npz", "results.npz", "progress"))
-    results.unlink(missing_ok=True)
+    place = build / simulator
+    place.mkdir(parents=True, exist_ok=True)
+    file, dots = place / "events.bin", place / "progress"
+    file.unlink(missing_ok=True)
     dots.write_bytes(b"")
-    np.savez(file, gaps=gaps, seed=seed, strict=strict, layers=hardware.layers,
-             unit=hardware.array.unit, words=hardware.result_words,
-             numbers=[job.number for job in jobs], needs=[job.needs for job in jobs],
-             operations=[len(job.program.layers) for job in jobs],
-             loads=np.array([word for load in loads for word in load.words], np.int64),
-             load_lengths=np.array([len(load.words) for load in loads], np.int64),
-             load_after=np.array([load.after for load in loads], np.int64),
-             **{f"image{n}": job.image for n, job in enumerate(jobs)})
+    result, codes = result_layout(hardware).size, 3 * hardware.array.unit
+    payload = -(-max(result, codes) // 32) * 32
+    ram = hardware.memory == "ram"
+    write_traffic(place, jobs, loads, gaps=gaps, seed=seed,
+                  address_bits=load_address_bits(hardware) if ram else 0)
     done = threading.Event()
     watcher = threading.Thread(
         target=_watch, args=(dots, sum(len(job.program.layers) for job in jobs), done,
                              not progress))
     watcher.start()
     try:
-        run_bench(verilog=folder, top="engine", bench="sim.bench_engine", simulator=simulator,
-                  build=build, waves=waves, environment={
-                      "HEXLANE_JOB": str(file), "HEXLANE_RESULTS": str(results),
-                      "HEXLANE_PROGRESS": str(dots)})
+        run_bench(verilog=folder, top="engine", bench="sim.bench_engine", harness=HARNESS,
+                  simulator=simulator, build=build, waves=waves, parameters={
+                      "PIXELS": Shape.cast(pixel_shape(hardware, False)).width, "RESULT": result,
+                      "PROBE": probe_layout(hardware).size, "LAYERS": hardware.layers,
+                      "SLOTS": hardware.programs, "WORDS": int(hardware.result_words),
+                      "PAYLOAD": payload, "LOAD": word_layout(hardware).size if ram else 1},
+                  defines=[name for name, there in {
+                      "RAM": ram, "SEVERAL_SLOTS": hardware.programs > 1,
+                      "SEVERAL_LAYERS": hardware.layers > 1}.items() if there],
+                  arguments=[f"+frames={len(jobs)}", *["+strict"] * strict])
     finally:
         done.set()
         watcher.join()
-    with np.load(results, allow_pickle=False) as values:
-        found = {name: values[name] for name in values.files}
+    events = Events(file, payload)
     programs = [job.program for job in jobs]
     collectors = [TraceCollector(program) for program in programs]
-    for frame, layer, *codes in found["trace"].tolist():
+    for frame, layer, codes in zip(*events.codes(hardware.array.unit), strict=True):
         collectors[frame].take(layer, codes)
-    transfers = np.split(found["results"], np.cumsum(found["lengths"])[:-1])
+    transfers, left = events.results(result, hardware.result_words)
+    words = np.split(events.cycles(Kind.LOADED), np.cumsum([len(load.words) for load in loads]))
     return Frames(
         programs=programs,
-        results=[unpack(program.config.network, hardware, each.tolist())
+        results=[unpack(program.config.network, hardware, each)
                  for program, each in zip(programs, transfers, strict=True)],
         codes=[collector.codes(0) for collector in collectors],
-        cycles=[cycles[:len(program.layers)]
-                for program, cycles in zip(programs, found["cycles"].tolist(), strict=True)],
-        refused=int(found["refused"]), loaded=[tuple(each) for each in found["loaded"].tolist()],
-        taken=found["taken"].tolist(), left=found["left"].tolist())
+        cycles=[cycles[:len(program.layers)] for program, cycles in zip(
+            programs, events.frames(hardware.layers).tolist(), strict=True)],
+        refused=len(events.cycles(Kind.REFUSED)),
+        loaded=[(int(each[0]), int(each[-1])) for each in words if len(each)],
+        taken=events.cycles(Kind.FRAME).tolist(), left=left,
+        seconds=seconds_of(place / "results.xml"))
 
 
 def _watch(dots: Path, total: int, done: threading.Event, quiet: bool):

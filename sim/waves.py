@@ -7,7 +7,8 @@ engine and of the blocks in it, block by block.
 import re
 from pathlib import Path
 
-FILES = {"verilator": "dump.vcd", "icarus": "engine.fst"}
+TOP = "bench"  # instantiates the engine
+FILES = {"verilator": "dump.vcd", "icarus": "bench.fst"}
 _MODULE = re.compile(r"^module \\?(\S+?) ?\((.*?)\);\n(.*?)^endmodule", re.MULTILINE | re.DOTALL)
 _PORT = re.compile(r"^  (?:input|output) (?:signed )?(\[\d+:0\] )?(\w+) ?;", re.MULTILINE)
 _INSTANCE = re.compile(r"^  (engine__\w+) (?:#\(.*\) )?(\w+) \($", re.MULTILINE)
@@ -20,9 +21,9 @@ def signals(verilog: Path) -> list[tuple[str, str]]:
     def ports(module: str, path: str):
         return [(f"{path}.{name}", span.strip()) for span, name in _PORT.findall(modules[module])]
 
-    found = ports("engine", "engine")
+    found = ports("engine", f"{TOP}.engine")
     for module, instance in _INSTANCE.findall(modules["engine"]):
-        found += ports(module, f"engine.{instance}")
+        found += ports(module, f"{TOP}.engine.{instance}")
     return found
 
 

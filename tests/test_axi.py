@@ -150,6 +150,7 @@ def test_around_an_engine(tmp_path, name):
     run(tmp_path, job)
 
 
+@pytest.mark.slow
 def test_what_generate_writes(tmp_path):
     """The register map under the top's name; gone when the same folder gets the plain streams."""
     network = random_network(A.network, 1)

@@ -56,6 +56,7 @@ VALUES = design([], (2, 4, 2), height=8, width=4, channels=1, fold=2, operations
                          "out_bits": 5}])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["rom", "ram"])
 def test_the_verilog_is_clean(tmp_path, memory):
     programs = [Program(each) for each in ((A,) if memory == "rom" else (A, CODES))]

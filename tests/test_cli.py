@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.config import ConfigError
-from sim import cli_train
+from export.config import ConfigError, load_config
+from export.cost import Cost
+from export.words import operands
+from sim import cli_codec, cli_train
 from sim.cli import app, main
 from sim.options import load_design
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 COMMANDS = sorted(command.name or command.callback.__name__.replace("_", "-")
-                  for command in [*app.registered_commands, *cli_train.app.registered_commands])
+                  for each in (app, cli_train.app, cli_codec.app)
+                  for command in each.registered_commands)
 DESIGN = """
 [network]
 height = 12
@@ -59,6 +62,7 @@ def refused(capsys) -> str:
     return err.removeprefix("error: ").rstrip()
 
 
+@pytest.mark.slow
 def test_an_engine_with_axi(here, capsys):
     """Its register map lies beside it; it is not written twice."""
     assert run("generate", "mine.toml", "--weights", "random", "--bus", "axi", "-o", "out") == 0
@@ -72,7 +76,7 @@ def test_an_engine_with_axi(here, capsys):
 
 
 def test_all_commands_are_here():
-    assert len(COMMANDS) == 17 and {"generate", "simulate", "estimate", "train-teacher"} < set(
+    assert len(COMMANDS) == 20 and {"generate", "simulate", "estimate", "train-teacher"} < set(
         COMMANDS)
 
 
@@ -108,6 +112,7 @@ def test_a_command_says_what_it_needs(here, capsys, monkeypatch, command, packag
                                f"pip install 'hexlane[train]'")
 
 
+@pytest.mark.slow
 def test_generate_from_any_folder(here, capsys):
     """Weights beside the design, or in ../weights; output under this folder; then up to date."""
     assert run("generate", CONFIGS / "tiny.toml") == 0
@@ -145,6 +150,7 @@ def test_weights_of_a_design_named_from_its_own_folder(here, capsys, monkeypatch
     assert load_design(Path("project/configs/mine.toml"), None)[2] == Path("weights/mine.npz")
 
 
+@pytest.mark.slow
 def test_a_training_setting_regenerates_nothing(here):
     assert run("generate", "mine.toml", "--weights", "random") == 0
     first = Path("build/mine/engine.v").stat().st_mtime_ns
@@ -169,6 +175,23 @@ def test_random_weights_and_another_top(here, capsys):
     assert refused(capsys).startswith("top module: wanted letters and digits, ")
 
 
+def test_estimates_of_other_arrays(here, capsys):
+    assert run("estimate", "mine.toml", "--arrays", "2x4x1 4x8x2") == 0
+    rows = {line.split()[1]: line.split()[3:-1:2] for line in capsys.readouterr().out.splitlines()
+            if line.startswith("│")}
+    config = load_config("mine.toml")
+    for name, size in (("2x4x1", (2, 4, 1)), ("4x8x2", (4, 8, 2))):
+        array = config.array.model_copy(update=dict(zip(("rows", "columns", "words"), size,
+                                                        strict=True)))
+        cost = Cost.of(config.model_copy(update={"array": array}))
+        assert rows[name][1:3] == [f"{cost.frame_period:,}", f"{cost.frame_use:.1%}"]
+        macs = sum(layer.macs / operands(layer.mode, size[2]) for layer in cost.program.layers)
+        assert cost.frame_use == pytest.approx(macs / size[0] / size[1] / cost.frame_period)
+    for wrong in ("", "8x8", "0x1x1", "8x8x1000", "axbxc"):
+        assert run("estimate", "mine.toml", "--arrays", wrong) == 2
+        refused(capsys)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("simulator", ["verilator", "icarus"])
 def test_simulate_and_leave_a_waveform(here, capsys, simulator):
@@ -182,10 +205,10 @@ def test_simulate_and_leave_a_waveform(here, capsys, simulator):
                "--simulator", simulator) == 0
     folder = Path("build/mine/waves") / simulator
     listed = (folder / "signals.gtkw").read_text().splitlines()[1:]
-    assert {"engine.clk", "engine.epilogue.done"} < set(listed)
-    assert (folder / "signals.sucl").read_text().startswith("variable_add engine.")
+    assert {"bench.engine.clk", "bench.engine.epilogue.done"} < set(listed)
+    assert (folder / "signals.sucl").read_text().startswith("variable_add bench.engine.")
     if simulator == "icarus":
-        assert (folder / "engine.fst").stat().st_size > 10_000
+        assert (folder / "bench.fst").stat().st_size > 10_000
         return
     # Every listed signal is in the waveform, with this range.
     scope, found = [], set()
@@ -237,6 +260,7 @@ def test_outputs_that_cannot_be_written_are_one_line(here, capsys):
     assert Path("file").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_failing_write_loses_nothing(here, capsys, monkeypatch):
     assert run("generate", "mine.toml", "--weights", "random") == 0
     before = {path.name: path.read_bytes() for path in Path("build/mine").iterdir()}
@@ -304,6 +328,7 @@ def test_a_device_that_is_not_there(here, capsys):
     assert refused(capsys) == "device must be cpu, or cuda where there is one, not 'abacus'"
 
 
+@pytest.mark.slow
 def test_lint_of_a_design_without_weights(here, capsys):
     assert run("lint", "mine.toml") == 2
     assert "no such file; train the network" in refused(capsys)

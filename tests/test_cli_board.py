@@ -47,6 +47,7 @@ def classify(*arguments, machine="classes/engine.json", image="good.png", port="
     return run("board", "classify", image, "--port", port, "-m", machine, *arguments)
 
 
+@pytest.mark.slow
 def test_engine_json_says_what_a_host_has_to_know(folder):
     for name, gives in (("classes", {"kind": "class", "channels": 3, "height": 1, "width": 1}),
                         ("codes", {"kind": "codes", "channels": 4, "height": 4, "width": 5,

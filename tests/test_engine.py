@@ -58,7 +58,7 @@ def check(config, network, images, hardware=None, **how):
 
 def few(seeds, count: int) -> list:
     """The first `count` seeds; most of them are slow tests."""
-    return [pytest.param(seed, marks=[] if k < 2 else pytest.mark.slow)
+    return [pytest.param(seed, marks=[] if k < 1 else pytest.mark.slow)
             for k, seed in enumerate(islice(seeds, count))]
 
 
@@ -130,6 +130,7 @@ def leaving(seeds):
         yield seed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", few(leaving(range(100, 180)), 36))
 def test_random_outputs(seed):
     config = random_output(seed)
@@ -180,6 +181,7 @@ def gated(seeds):
             continue
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", few(gated(range(80)), 30))
 def test_random_gates(seed):
     config = random_gates(seed)
@@ -230,6 +232,7 @@ def concatenating(seeds):
             yield seed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", few(concatenating(range(200)), 36))
 def test_random_concatenations(seed):
     config = random_concatenation(seed)
@@ -237,6 +240,7 @@ def test_random_concatenations(seed):
           gaps=3 * (seed % 2), seed=seed)
 
 
+@pytest.mark.slow
 def test_dense_block():
     """Each layer reads all maps before it: they grow one behind the other, read in any number."""
     layers = [conv(6, 3, 3)]
@@ -245,6 +249,7 @@ def test_dense_block():
     check(config, random_network(config.network, 1), random_images(config.network, 2, 1))
 
 
+@pytest.mark.slow
 def test_two_programs_on_one_machine():
     """Each is as exact, and as fast, as on a machine of its own."""
     configs = [design([conv(8, 3, 3, pool=True), conv(5, 1, 1)], (4, 4, 2), classes=7),
@@ -257,6 +262,7 @@ def test_two_programs_on_one_machine():
               hardware)
 
 
+@pytest.mark.slow
 def test_a_skip_that_is_repeated_is_not_written_over():
     """Its last reader goes through it twice and is kept as a skip itself."""
     config = design([conv(4, 3, 3), conv(8, 2, 3, skip="layer0", gate="or"),
@@ -299,6 +305,7 @@ def test_one_pixel():
     check(config, random_network(config.network, 1), random_images(config.network, 3, 1))
 
 
+@pytest.mark.slow
 def test_wide_image_of_one_row():
     config = design([conv(6, 2, 2), conv(6, 1, 1)], (4, 3, 1), height=1, width=33, channels=2)
     check(config, random_network(config.network, 1), random_images(config.network, 1, 1))

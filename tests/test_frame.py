@@ -248,6 +248,7 @@ def test_engine_drops_frames(channels, fold, pause):
         rng.randint(1, pause * 9) if pause and rng.random() < 0.3 else 0))
 
 
+@pytest.mark.slow
 def test_engine_drops_a_frame_at_a_row_of_blocks():
     """In each of the cycles in which a row's last words and what lies beside it are written."""
     config = design([], (1, 2, 4), height=4, width=4, channels=1, fold=2,

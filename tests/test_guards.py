@@ -75,6 +75,7 @@ def test_rows_in_use_are_refused(first, second):
     bench.simulate(process)
 
 
+@pytest.mark.slow
 def test_the_program_that_runs_is_guarded_while_another_ones_pixels_come():
     """Its number and record are its own then, not those of the frame that comes."""
     bench = Bench(random.Random(5))
@@ -119,6 +120,7 @@ def test_a_slot_without_a_program_takes_no_pixel():
     bench.simulate(process)
 
 
+@pytest.mark.slow
 def test_a_program_whose_frame_is_dropped_is_free():
     """The next frame may be another one's, and the rows are guarded no more."""
     bench = Bench(random.Random(7))

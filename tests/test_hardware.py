@@ -224,6 +224,7 @@ def test_a_program_without_wide_words_leaves_their_memory_empty():
     assert common.weight_edges == [0, 8, 12]
 
 
+@pytest.mark.slow
 def test_random_programs_share_machines():
     """Of those with one array, each packs for the machine of all."""
     groups, checked = {}, 0

@@ -43,6 +43,7 @@ CELLS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CELLS)
 def test_small_modules(tmp_path, name):
     cells, body = CELLS[name]

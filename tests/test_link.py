@@ -234,6 +234,7 @@ def test_a_frame_is_given_whole_or_not_at_all():
     bench.run(session)
 
 
+@pytest.mark.slow
 def test_the_same_number_again():
     """Nothing is done twice, as long as nothing else was done; a new session forgets."""
     bench = Bench(ROM)
@@ -276,6 +277,7 @@ def test_a_frame_that_the_engine_drops():
     bench.run(session)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hardware", [ROM, RAM])
 def test_requests_that_are_none(hardware):
     bench, ram = Bench(hardware), hardware.memory == "ram"
@@ -337,6 +339,7 @@ def test_numbers_of_no_more_frames_than_there_is_room_for():
     bench.run(session)
 
 
+@pytest.mark.slow
 def test_loads():
     bench = Bench(RAM)
     rng = random.Random(3)
@@ -389,6 +392,7 @@ def test_an_empty_slot():
     bench.run(session)
 
 
+@pytest.mark.slow
 def test_results_in_words():
     bench = Bench(RAM)
 

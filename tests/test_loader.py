@@ -145,6 +145,7 @@ def random_steps(hardware: Hardware, rng: random.Random, count: int):
     return steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MACHINES)
 def test_random_words(name):
     hardware = machine(name)

@@ -89,6 +89,7 @@ class Table(wiring.Component):
         return m
 
 
+@pytest.mark.slow
 def test_a_mapped_memory_with_a_register_has_no_other(tmp_path):
     write_verilog(Table(), tmp_path, "engine")
     found = map_netlist(tmp_path, DEVICES["LFE5U-85F"])

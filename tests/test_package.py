@@ -81,6 +81,7 @@ def verilator(folder: Path, *arguments) -> str:
     return done.stdout if done.returncode else ""
 
 
+@pytest.mark.slow
 def test_the_same_design_gives_the_same_files(product, tmp_path):
     facts, folder = product
     assert generate(CONFIG, NETWORK, tmp_path / "again", top="inner") == facts
@@ -89,6 +90,7 @@ def test_the_same_design_gives_the_same_files(product, tmp_path):
         "inner.v", "inner.json", "inner.core", "inner.vlt", "inner_instance.vh", "inner_litex.py"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["inner.core", "inner.vlt", "inner_instance.vh", "inner_litex.py"])
 def test_an_engine_is_up_to_date_with_all_its_files(product, file):
     facts, folder = product
@@ -128,6 +130,7 @@ def test_simulators_find_memory_files_in_their_folder(elsewhere, simulator):
     check(elsewhere, simulator)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("defer", ["-defer", ""])
 def test_yosys_finds_memory_files_in_their_folder(elsewhere, tmp_path, defer):
     """Unless told to wait for the parameter, it wants them beside the Verilog as well."""
@@ -162,6 +165,7 @@ def test_the_template_names_every_port_and_its_bits(product):
                      for port, about in facts["ports"].items()]
 
 
+@pytest.mark.slow
 def test_the_template_is_lint_clean_and_the_waiver_is_the_engine_s_alone(product, tmp_path):
     facts, folder = product
     source = user(facts, folder, '`include "inner_instance.vh"', tmp_path) / "engine.v"
@@ -188,6 +192,7 @@ def fusesoc(folder: Path, *arguments) -> subprocess.CompletedProcess:
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
+@pytest.mark.slow
 def test_fusesoc_lints_the_core(product, tmp_path):
     _, folder = product
     (tmp_path / "work").mkdir()
@@ -229,6 +234,7 @@ targets:
 """
 
 
+@pytest.mark.slow
 def test_a_core_that_depends_on_the_engine_finds_its_memory_files(product, tmp_path):
     if reason := missing("icarus"):
         pytest.skip(reason)
@@ -297,6 +303,7 @@ def test_litex_makes_verilog_that_computes_the_same(product, tmp_path):
     check(top, "verilator" if missing("icarus") else "icarus")  # builds faster
 
 
+@pytest.mark.slow
 def test_an_engine_of_several_programs_and_results(tmp_path):
     """A port chooses; a result has words of which the last one is marked."""
     pytest.importorskip("litex")
@@ -326,6 +333,7 @@ def test_an_engine_of_several_programs_and_results(tmp_path):
                      (tmp_path / "made.v").read_text())
 
 
+@pytest.mark.slow
 def test_litex_knows_the_axi_ports(tmp_path):
     """Every port is wired, to a signal of its width, in its direction."""
     pytest.importorskip("litex")

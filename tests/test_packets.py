@@ -162,6 +162,7 @@ def test_the_reader(every):
     assert read(pieces, every=every) == PACKETS
 
 
+@pytest.mark.slow
 def test_the_reader_and_single_flipped_bits():
     """Every bit of a packet, and the good one behind it comes; what is lost is answered."""
     packet = Packet(Type.FRAME, 9, b"\x00~ab\xff")
@@ -179,6 +180,7 @@ def test_the_reader_and_single_flipped_bits():
         Code.DAMAGED}
 
 
+@pytest.mark.slow
 def test_a_stop_bit_that_is_missing():
     text = GOOD.to_bytes()
     for at in range(1, len(text) - 1):
@@ -190,6 +192,7 @@ def test_a_stop_bit_that_is_missing():
     assert read([[-1, -1], text]) == [GOOD]  # between packets it is noise
 
 
+@pytest.mark.slow
 def test_half_a_packet():
     """The silence that is too long, to the cycle; what comes after it, up to a flag, is noise."""
     text = GOOD.to_bytes()
@@ -204,6 +207,7 @@ def test_half_a_packet():
     assert read([text[:4] + b"\x7d", 100, text]) == [(Code.SHORT, 77), GOOD]
 
 
+@pytest.mark.slow
 def test_packets_that_are_none():
     for body in (b"x", b"xy", b"\0\0\0\0", b"\x7d", b"F\x01\x7d", b"F\x7d\x7d\x5e1234"):
         found = read([b"~" + body + b"~", 5, GOOD.to_bytes()])
@@ -215,6 +219,7 @@ def test_packets_that_are_none():
     assert read([b"~F" + crc + b"~", GOOD.to_bytes()]) == [(Code.DAMAGED, crc[0]), GOOD]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", [1, 2, 3, 4, 5, 30, 1000])
 def test_packets_that_are_too_long(extra):
     packet = Packet(Type.FRAME, 3, bytes(CAPACITY + extra))
@@ -224,6 +229,7 @@ def test_packets_that_are_too_long(extra):
         (Code.REQUEST, 3), GOOD, (Code.DAMAGED, 3), GOOD]
 
 
+@pytest.mark.slow
 def test_the_packet_before_still_waits():
     """What comes meanwhile, wholly or partly, is refused; what waits is unharmed."""
     first, second = Packet(Type.FRAME, 1, b"first" * 5), Packet(Type.FRAME, 2, b"other" * 5)

@@ -49,6 +49,7 @@ SLOW = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SLOW)
 def test_the_last_operation_waits_for_the_result_before(name):
     config = SLOW[name]
@@ -72,6 +73,7 @@ def test_the_last_operation_waits_for_the_result_before(name):
         assert run.cycles[1:] == [[cycles[0] + left]] * 2
 
 
+@pytest.mark.slow
 def test_a_result_that_waits_is_left_alone():
     """By the next frame's first operation, of more channel tiles than have left by then."""
     config = ends(conv("a", 32, 2, 1, kernel=1), {**MAP, "channels": 16}, height=2, width=3,
@@ -168,6 +170,7 @@ def config_of(height, width, channels, fold, kernel, array):
                 channels=channels, fold=fold)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", INPUTS)
 def test_pixels_come_into_an_engine(shape):
     config = config_of(*shape)

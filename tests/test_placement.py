@@ -145,7 +145,7 @@ def test_a_chain_needs_no_more_than_its_largest_two_neighbours(seed):
     rows, columns = rng.choice(ARRAYS)
     layers = [conv(f"c{k}", rng.randint(1, 30), rng.randint(1, 3), rng.randint(1, 3),
                    pool=rng.random() < 0.2) for k in range(rng.randint(1, 9))]
-    program = Program(design(layers, (rows, columns, rng.randint(1, 3)), height=64, width=65))
+    program = Program(design(layers, (rows, columns, rng.randint(1, 3)), height=32, width=33))
     first = program.layers[0]
     pixels = first.digits * first.digit_words * first.slots
     sizes = [-(-op.channel_tiles * columns // operands(op.out_mode, program.array.words))

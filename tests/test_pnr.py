@@ -289,6 +289,7 @@ def test_devices():
 # --- The netlist is mapped once ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_netlist_is_mapped_once(folder, monkeypatch):
     device, runs = DEVICES["iCE40UP5K"], []
     run = synth.run_yosys
@@ -352,6 +353,7 @@ def test_missing_engine_is_one_line(folder, capsys):
     assert "engine.json: cannot be read: is no description" in refused(capsys)
 
 
+@pytest.mark.slow
 def test_engine_that_does_not_fit_is_not_placed(folder, capsys, monkeypatch):
     monkeypatch.setitem(DEVICES["iCE40UP5K"].sites, "logic", 121)
     monkeypatch.setattr(pnr, "run_nextpnr", None)
@@ -361,6 +363,7 @@ def test_engine_that_does_not_fit_is_not_placed(folder, capsys, monkeypatch):
     assert (found["fits"], found["fmax_mhz"], found["clock_mhz"]) == (False, None, 50)
 
 
+@pytest.mark.slow
 def test_what_takes_too_long_is_left_out(folder, capsys, monkeypatch):
     def run(folder, device, options, seed, limit):
         assert limit == 2.5
@@ -377,6 +380,7 @@ def test_what_takes_too_long_is_left_out(folder, capsys, monkeypatch):
     assert read(folder)["fmax_mhz"] is None
 
 
+@pytest.mark.slow
 def test_a_seed_is_run_once_and_kept(folder, capsys, monkeypatch):
     ran = []
 

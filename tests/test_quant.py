@@ -154,18 +154,20 @@ def test_moments():
 
 @pytest.mark.parametrize("bits", [1, 2, 3])
 @pytest.mark.parametrize("rounded", [True, False])
-def test_normalization_and_its_gradient(bits, rounded):
+@pytest.mark.parametrize("own", [True, False])
+def test_normalization_and_its_gradient(bits, rounded, own):
     """Against autograd's gradient of a clipped line with the same window."""
     acc, beta = sums().requires_grad_(), gaussian(8, seed=5).requires_grad_()
     scale, upstream = torch.tensor(2.0**-4), gaussian(6, 8, 4, 6, seed=6)
     mean, _ = quant.moments(acc.detach())
-    y = (acc - acc.mean((0, 2, 3), keepdim=True)) * scale + beta[:, None, None]
+    centre = acc.mean((0, 2, 3), keepdim=True)
+    y = (acc - (centre if own else centre.detach())) * scale + beta[:, None, None]
     edge = 0 if rounded else 0.5
     y.clamp(edge, 2**bits - edge).backward(upstream)
     wanted = acc.grad, beta.grad
     acc.grad = beta.grad = None
 
-    out = quant.Normalize.apply(acc, mean, beta, scale, bits, rounded)
+    out = quant.Normalize.apply(acc, mean, beta, scale, bits, rounded, own)
     y = torch.floor(y) if rounded else y - 0.5
     torch.testing.assert_close(out, y.clamp(0, 2**bits - 1))
     out.backward(upstream)

@@ -159,6 +159,7 @@ class Loaded(wiring.Component):
         return m
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_records_are_rewritten_while_frames_begin(seed):
     """A frame has one record from its first pixel on: all of the one that was there, and valid."""

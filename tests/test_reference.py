@@ -56,7 +56,7 @@ def copy(part, layer):
 @pytest.fixture(autouse=True)
 def integers_stay(monkeypatch):
     """The weights are integers already; quantizing them again would move them."""
-    monkeypatch.setattr(model, "standardize", lambda weight: weight)
+    monkeypatch.setattr(model, "standardize", lambda weight, centred=True: weight)
     monkeypatch.setattr(model, "quantize_weight", lambda weight, bits, step: weight)
 
 

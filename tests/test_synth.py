@@ -44,6 +44,7 @@ def synthesise(folder, config="cifar10"):
     return stop.value.code
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config, device", [("cifar10", "LFE5U-85F"), ("tiny", "iCE40UP5K")])
 def test_report_has_sizes_and_what_the_engine_says(folder, capsys, config, device):
     assert run(folder, config) == 0
@@ -61,6 +62,7 @@ def test_report_has_sizes_and_what_the_engine_says(folder, capsys, config, devic
     assert report["accuracy_note"] == "not measured for these weights; `hexlane evaluate` does"
 
 
+@pytest.mark.slow
 def test_engine_that_does_not_fit_is_an_error(folder, capsys, monkeypatch):
     monkeypatch.setitem(DEVICES["LFE5U-85F"].sites, "logic", 10)
     assert run(folder) == 1
@@ -80,6 +82,7 @@ def test_accuracy_is_of_the_same_network(tmp_path):
     assert synth.accuracy_fields(path, other | shipped)["accuracy"] == 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["", "[]", "{}", "[" * 10**5])
 def test_damaged_accuracy_is_one_line(folder, capsys, text):
     (folder / "accuracy.json").write_text(text)
@@ -113,6 +116,7 @@ def test_engine_of_another_design_is_refused(folder, capsys):
     assert not (folder / "report.json").exists()
 
 
+@pytest.mark.slow
 def test_an_engine_of_several_networks(tmp_path, monkeypatch):
     """Its area is that of the whole machine; all of its networks count."""
     monkeypatch.chdir(tmp_path)
@@ -151,6 +155,7 @@ def test_a_yosys_that_fails_is_told_in_one_line(folder, capsys):
     assert "syntax error" in (folder / "synth.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_table_of_reports(folder, capsys):
     assert run(folder) == 0
     found = json.loads((folder / "report.json").read_text())

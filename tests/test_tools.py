@@ -100,6 +100,7 @@ def test_memory_files_of_an_earlier_design_go(folder, toy):
     assert sorted(contents(folder)) == ["notes.mem", "table.mem", "toy.v"]
 
 
+@pytest.mark.slow
 def test_only_memory_files_beside_the_verilog_are_removed(folder, toy):
     kept = ["../victim.mem", "victim.txt", "sub/victim.mem", str(folder.parent / "absolute.mem")]
     (folder / "sub").mkdir()
@@ -169,6 +170,7 @@ def test_folder_in_the_place_of_a_file_is_an_error(folder, toy):
     assert (folder / "table.mem").is_dir()
 
 
+@pytest.mark.slow
 def test_what_a_killed_write_left_goes(folder, tmp_path, toy):
     before = contents(folder)
     script = f"""
@@ -210,6 +212,7 @@ def test_name_that_cannot_be_a_module_is_refused(toy, tmp_path, name):
     assert sorted(path.name for path in tmp_path.rglob("*")) in ([], ["toy"])
 
 
+@pytest.mark.slow
 def test_no_name_looks_like_a_bit_select(folder, small, tmp_path):
     generate(*small, tmp_path / "small")
     for text in ((folder / "toy.v").read_text(), (tmp_path / "small" / "engine.v").read_text()):
@@ -218,6 +221,7 @@ def test_no_name_looks_like_a_bit_select(folder, small, tmp_path):
         assert [name for name in names if "[" in name] == []
 
 
+@pytest.mark.slow
 def test_two_engines_go_into_one_design(small, tmp_path):
     generate(*small, tmp_path)
     plain = contents(tmp_path)
@@ -238,6 +242,7 @@ def test_two_engines_go_into_one_design(small, tmp_path):
     run_yosys("read_verilog engine.v left.v", tmp_path)  # fails where a module comes twice
 
 
+@pytest.mark.slow
 def test_failing_generate_loses_nothing(small, tmp_path, monkeypatch):
     generate(*small, tmp_path)
     before = contents(tmp_path)

@@ -121,6 +121,7 @@ def table(images, tmp_path):
     return tmp_path / "views.npz"
 
 
+@pytest.mark.slow
 def test_each_image_comes_in_a_view_with_its_logits(images, table, tmp_path):
     pixels = torch.from_numpy(images[0][:400].transpose(0, 3, 1, 2).copy())
     logits = torch.from_numpy(views.load_table(table).logits)  # not yet alike in mirrored views

@@ -45,6 +45,7 @@ def test_bytes_at_a_rate_that_is_about_right(divider, rate):
     assert received(divider, levels(content, rate * divider)) == [(byte, 0) for byte in content]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("divider", [4, 16])
 def test_a_start_bit_is_looked_at_in_its_middle(divider):
     for cycles in range(1, divider + 1):

@@ -45,6 +45,7 @@ def tiny(tmp_path_factory):
     return config, network, folder
 
 
+@pytest.mark.slow
 def test_same_design_gives_the_same_bytes(tiny, tmp_path):
     config, network, folder = tiny
     generate(config, network, tmp_path)

@@ -1,0 +1,96 @@
+"""A trained decoder on disk: one `.npz` file, without pickles, as networks are.
+
+Its member `header` is JSON: format, version, sizes, the digest of the encoder that it belongs to,
+a free-form record. The others are its parameters, float16. Their shapes are known from the sizes
+before an array is read.
+"""
+
+import io
+import json
+import math
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from export.checked import ConfigError, Frozen, count, parse
+from export.codec import DecoderConfig, Patches
+from export.file import DAMAGE, HEADER_LIMIT, member, read_member, write_whole
+
+VERSION = 1
+PARAMETERS = 2**24  # at most
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+class Header(Frozen):
+    """What a decoder's file says of itself."""
+
+    format: Literal["hexlane decoder"] = "hexlane decoder"
+    version: Literal[1] = VERSION
+    side: count(1024)  # of the patches, in pixels
+    channels: count(1024)  # of their codes
+    decoder: DecoderConfig
+    encoder: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]  # digest of the network
+    record: dict[str, Any]
+
+    @property
+    def patches(self) -> Patches:
+        return Patches(self.side, self.channels)
+
+
+def save_decoder(header: Header, arrays: dict[str, np.ndarray], path: Path):
+    """Writes one file, whole or not at all; equal decoders give equal bytes."""
+    text = json.dumps(header.model_dump(), sort_keys=True, indent=1, allow_nan=False)
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(*member("header", np.frombuffer(text.encode(), np.uint8)))
+        for name, values in arrays.items():
+            archive.writestr(*member(name, values.astype(np.float16)))
+    write_whole(path, file.getvalue())
+
+
+def load_decoder(path: Path, shapes_of: Callable[[Header], Shapes]
+                 ) -> tuple[Header, dict[str, np.ndarray]]:
+    """Reads and checks one file; `shapes_of` says what a decoder of these sizes is made of.
+
+    Raises
+    ------
+    ConfigError
+        One line that names the file, what was wanted and what came.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _assemble(archive, shapes_of)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file") from error
+    except DAMAGE as error:
+        said = str(error) or type(error).__name__
+        raise ConfigError(f"{path}: not a decoder's file, or a damaged one: {said}") from error
+
+
+def _assemble(archive: zipfile.ZipFile, shapes_of) -> tuple[Header, dict[str, np.ndarray]]:
+    if "header.npy" not in archive.namelist():
+        raise ConfigError("not a decoder's file: it has no header")
+    header = parse(json.loads(read_member(archive, "header", HEADER_LIMIT).tobytes()), "header",
+                   Header)
+    shapes = shapes_of(header)
+    if (total := sum(map(math.prod, shapes.values()))) > PARAMETERS:
+        raise ConfigError(f"must have at most {PARAMETERS} parameters, not {total}")
+    came = sorted(name.removesuffix(".npy") for name in archive.namelist())
+    if came != sorted([*shapes, "header"]):
+        strange = sorted(set(came) ^ {*shapes, "header"}) or came
+        raise ConfigError(f"must have each array of the decoder once, and no others: {strange[0]}")
+    arrays = {}
+    for name, shape in shapes.items():
+        values = read_member(archive, name, 2 * math.prod(shape))
+        if values.dtype != np.float16 or values.shape != shape or not np.isfinite(values).all():
+            raise ConfigError(f"{name} must be finite float16 {list(shape)}, "
+                              f"not {values.dtype} {list(values.shape)}")
+        arrays[name] = values
+    return header, arrays

@@ -1,0 +1,288 @@
+"""Trains the encoder of a network that gives codes, and its decoder with it.
+
+The codes that leave are rounded from the start, with straight-through gradients. The rest of the
+encoder begins with real numbers; then its codes are rounded, then its weights. The loss is the
+logarithm of the squared error and 1 - MS-SSIM (Wang et al. 2003), in the shares of the recipe.
+Some crops are decoded from their first channels of codes alone, so that these learn what matters
+most.
+
+Writes under `build/NAME/train/`: `checkpoint.pt` every few minutes (a killed run resumes from it),
+and whenever it validates `final.pt` (calibrated encoder, decoder and record), `record.json` and
+TensorBoard logs.
+"""
+
+import copy
+import json
+import math
+import platform
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pytorch_msssim import ms_ssim
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from export.artifact import Network
+from export.checked import ConfigError
+from export.codec import Patches, patches_of
+from export.config import Config
+from export.decoder_file import Header
+from export.file import write_whole
+from model import decoder as decoders
+from model.convert import load_state
+from model.decoder import Decoder, decode, only
+from model.network import MOMENTUM, Encoder, calibrate
+from model.pictures import crops, load_pictures
+from model.quant import Fused
+from model.train import atomic_save, learning_rate, resuming
+
+SAVE = 120  # seconds between checkpoints
+SLOWEST = 0.002  # momentum of the statistics, at the end
+FIRST = 32  # crops for the statistics that training begins with
+LEAST = 161  # pixels each way, that MS-SSIM has its five scales
+
+
+def cut(pictures: Tensor, side: int) -> Tensor:
+    """Pictures (n, 3, h, w), multiples of `side`, as patches (n h w / side^2, 3, side, side)."""
+    n, channels, height, width = pictures.shape
+    blocks = pictures.view(n, channels, height // side, side, width // side, side)
+    return blocks.permute(0, 2, 4, 1, 3, 5).reshape(-1, channels, side, side)
+
+
+def join(codes: Tensor, n: int, columns: int) -> Tensor:
+    """Codes of the patches of `n` pictures, `columns` patches wide, as maps (n, channels, h, w)."""
+    _, channels, grid, _ = codes.shape
+    blocks = codes.view(n, -1, columns, channels, grid, grid).permute(0, 3, 1, 4, 2, 5)
+    return blocks.reshape(n, channels, -1, columns * grid)
+
+
+class Run:
+    """One training run: models, optimizers, position; everything that a resume needs."""
+
+    def __init__(self, config: Config, folder: Path):
+        recipe = config.codec
+        self.patches = patches_of(config.network, config.name)
+        if recipe.crop % self.patches.side or recipe.crop < LEAST:
+            raise ConfigError(f"codec.crop must be a multiple of {self.patches.side}, and "
+                              f"{LEAST} at least, not {recipe.crop}")
+        torch.manual_seed(recipe.seed)
+        self.recipe, self.folder = recipe, folder
+        self.encoder = Encoder(config.network).to(memory_format=torch.channels_last)
+        self.decoder = Decoder(self.patches, recipe.decoder).to(memory_format=torch.channels_last)
+        # As train.Run has them, but that the decoder's weights have a scale, which Muon would lose.
+        matrices = [p for p in self.encoder.parameters() if p.ndim > 1]
+        vectors = [p for p in self.encoder.parameters() if p.ndim < 2]
+        self.optimizers = [
+            torch.optim.Muon(matrices, weight_decay=recipe.weight_decay,
+                             adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(vectors, weight_decay=0.0),
+            torch.optim.AdamW(self.decoder.parameters(), weight_decay=0.0)]
+        self.step, self.curve, self.seconds = 0, [], 0.0
+
+    @property
+    def parts(self) -> dict:
+        """What has a state."""
+        return {"encoder": self.encoder, "decoder": self.decoder,
+                **{f"optimizer{k}": each for k, each in enumerate(self.optimizers)}}
+
+    def save(self):
+        atomic_save({**{name: part.state_dict() for name, part in self.parts.items()},
+                     "step": self.step, "curve": self.curve, "seconds": self.seconds},
+                    self.folder / "checkpoint.pt")
+
+    def resume(self):
+        path = self.folder / "checkpoint.pt"
+        if not path.exists():
+            return
+        state = load_state(path)
+        with resuming(path):
+            for name, part in self.parts.items():
+                part.load_state_dict(state[name])
+            self.step, self.seconds = int(state["step"]), float(state["seconds"])
+            self.curve = [list(map(float, each)) for each in state["curve"]]
+
+    def rate(self) -> float:
+        """The learning rate at this step, in shares of its peak."""
+        return learning_rate(self.step / self.recipe.steps, 1.0)
+
+    def kept(self, generator: torch.Generator) -> Tensor:
+        """For each crop of a batch, how many channels the decoder sees."""
+        n, channels = self.recipe.batch, self.patches.channels
+        cut_off = torch.rand(n, generator=generator) < self.recipe.truncation
+        fewer = torch.randint(channels // 2, channels, (n,), generator=generator)
+        return torch.where(cut_off, fewer, channels)
+
+    def loss(self, pixels: Tensor, channels: Tensor) -> Tensor:
+        """`pixels` uint8 (n, 3, h, w); `channels` (n,) as of :meth:`kept`."""
+        x = pixels.to(torch.bfloat16)
+        patches = cut(x, self.patches.side).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            codes = join(self.encoder(patches), len(x), x.shape[3] // self.patches.side)
+            codes = only(codes, channels).contiguous(memory_format=torch.channels_last)
+            decoded = self.decoder(codes)
+        wanted = pixels.float() / 255
+        error = (decoded.float() - wanted).square().mean((1, 2, 3))
+        loss = (1 - self.recipe.ms_ssim) * error.clamp_min(1e-6).log().mean()
+        if self.recipe.ms_ssim:
+            likeness = ms_ssim(decoded.clamp(0, 1), wanted, data_range=1.0)
+            loss = loss + self.recipe.ms_ssim * 10 * (1 - likeness)
+        return loss
+
+    def train_step(self, pictures: list[Tensor]) -> float:
+        """One batch; what it is depends on seed and step only."""
+        recipe = self.recipe
+        generator = torch.Generator().manual_seed(recipe.seed * 10**9 + self.step)
+        self.encoder.quantize(codes=self.step >= recipe.float_steps,
+                              weights=self.step >= recipe.float_steps + recipe.code_steps)
+        pixels = crops(pictures, recipe.batch, recipe.crop, generator)
+        if self.step == 0:
+            first = crops(pictures, FIRST, recipe.crop, generator)
+            calibrate(self.encoder, cut(first, self.patches.side))
+        self.encoder.train()
+        for conv in self.encoder.convs:  # statistics are as quick as what they are of
+            conv.momentum = max(MOMENTUM * self.rate(), SLOWEST)
+        loss = self.loss(pixels, self.kept(generator))
+        peaks = recipe.learning_rate, recipe.learning_rate, recipe.decoder_learning_rate
+        for optimizer, peak in zip(self.optimizers, peaks, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = peak * self.rate()
+            optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.decoder.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.step += 1
+        return loss.item()
+
+    def validate(self, encoder: Encoder, pictures: list[Tensor]) -> dict:
+        """What :func:`measure` finds with all channels of codes, and with half of them."""
+        channels = self.patches.channels
+        return {name: measure(encoder, self.decoder, pictures, self.patches, n) for name, n in
+                (("all channels", channels), ("half of them", max(channels // 2, 1)))}
+
+    def exact(self) -> Encoder:
+        """The encoder as it is exported; the statistics are those that it was trained with."""
+        return copy.deepcopy(self.encoder).eval()
+
+
+@torch.no_grad()
+def encode(encoder: Encoder, picture: Tensor, patches: Patches) -> Tensor:
+    """Codes (1, channels, h / 8, w / 8), 0 or 1, of a picture uint8 (3, h, w); exact float32.
+
+    The picture is continued to whole patches with the pixels at its edges.
+    """
+    height, width = picture.shape[1:]
+    more = (0, -width % patches.side, 0, -height % patches.side)
+    x = F.pad(picture[None].float(), more, mode="replicate")
+    return join(encoder(cut(x, patches.side)), 1, x.shape[3] // patches.side)
+
+
+def measure(encoder: Encoder, decoder: Decoder, pictures: list[Tensor], patches: Patches,
+            channels: int) -> dict:
+    """Means over the pictures: PSNR in dB, of RGB, and MS-SSIM; and the bits' mean entropy."""
+    encoder.eval()
+    psnr, likeness, ones, places = [], [], 0.0, 0
+    for picture in pictures:
+        codes = encode(encoder, picture, patches)
+        ones, places = ones + codes.sum((0, 2, 3)), places + codes[0, 0].numel()
+        decoded = decode(decoder, codes, *picture.shape[1:], channels)[None].float()
+        each = quality(decoded, picture[None].float())
+        psnr.append(each[0])
+        likeness.append(each[1])
+    return {"psnr": sum(psnr) / len(psnr), "ms_ssim": sum(likeness) / len(likeness),
+            "entropy": entropy(ones[:channels] / places).mean().item()}
+
+
+def quality(found: Tensor, wanted: Tensor) -> tuple[float, float]:
+    """PSNR in dB and MS-SSIM of one picture (1, 3, h, w), 0 ... 255."""
+    error = (found - wanted).square().mean().item()
+    return 10 * math.log10(255**2 / max(error, 1e-9)), ms_ssim(found, wanted, data_range=255).item()
+
+
+def quality_of(found: np.ndarray, wanted: np.ndarray) -> tuple[float, float]:
+    """The same of pictures uint8 [H, W, 3]."""
+    return quality(*(torch.from_numpy(each.transpose(2, 0, 1).astype(np.float32))[None]
+                     for each in (found, wanted)))
+
+
+def entropy(share: Tensor) -> Tensor:
+    """Of bits, `share` of which are ones."""
+    share = share.double().clamp(1e-9, 1 - 1e-9)
+    return -(share * share.log2() + (1 - share) * (1 - share).log2())
+
+
+def train(config: Config, folder: Path, *, compiled: bool = True,
+          limit: int | None = None) -> dict:
+    """Trains to the end (or from where a killed run was) and returns the record.
+
+    `limit` takes only that many training pictures, for trying a recipe out.
+
+    Raises
+    ------
+    ConfigError
+        If the network does not compress, there are no pictures, a checkpoint cannot be resumed, or
+        the loss is no number.
+    """
+    recipe = config.codec
+    Fused.enabled = compiled
+    run = Run(config, folder)
+    pictures = load_pictures("train", recipe.crop)[:limit]
+    held = load_pictures("validation", LEAST)
+    folder.mkdir(parents=True, exist_ok=True)
+    run.resume()
+    writer = SummaryWriter(folder / "logs")
+    saved, losses = time.perf_counter(), []
+    while run.step < recipe.steps:
+        start = time.perf_counter()
+        losses.append(run.train_step(pictures))
+        run.seconds += time.perf_counter() - start
+        if not math.isfinite(losses[-1]):
+            raise ConfigError(f"{folder}: the loss of step {run.step} is {losses[-1]}, wanted a "
+                              f"number to learn from; checkpoint.pt is of some steps before")
+        last = run.step == recipe.steps
+        if last or run.step % recipe.validate_every == 0:
+            encoder = run.exact()
+            found = run.validate(encoder, held)
+            mean, losses = sum(losses) / len(losses), []
+            run.curve.append([run.step, mean, *found["all channels"].values()])
+            record = {"command": f"hexlane train configs/{config.name}.toml",
+                      "config": config.model_dump(), "python": platform.python_version(),
+                      "torch": torch.__version__, "machine": platform.machine(),
+                      "seconds": round(run.seconds), "steps": run.step,
+                      "train_images": len(pictures), "validation_images": len(held),
+                      "curve": run.curve, "validation": found}
+            text = json.dumps(record, indent=1) + "\n"
+            atomic_save({"encoder": encoder.state_dict(), "decoder": run.decoder.state_dict(),
+                         "record": json.loads(text)}, folder / "final.pt")
+            write_whole(folder / "record.json", text.encode())
+            for name, value in {"loss": mean, **found["all channels"]}.items():
+                writer.add_scalar(name, value, run.step)
+            print(f"step {run.step}/{recipe.steps}: loss {mean:.4f}, "
+                  f"{shown(found['all channels'])}; half {shown(found['half of them'])}; "
+                  f"{run.seconds / run.step:.2f} s per step", flush=True)
+        if last or run.step % recipe.validate_every == 0 or time.perf_counter() > saved + SAVE:
+            run.save()
+            saved = time.perf_counter()
+    return json.loads((folder / "record.json").read_bytes())
+
+
+def shown(found: dict) -> str:
+    """What :func:`measure` found, in words."""
+    return (f"{found['psnr']:.2f} dB, MS-SSIM {found['ms_ssim']:.4f}, "
+            f"{found['entropy']:.3f} bits per bit")
+
+
+def convert_decoder(config: Config, checkpoint: Path, network: Network, path: Path) -> str:
+    """Writes the decoder of a checkpoint beside its encoder's artifact; returns what to print."""
+    state = load_state(checkpoint)
+    header = Header(side=config.network.width, channels=config.network.classes,
+                    decoder=config.codec.decoder, encoder=network.digest, record=network.record)
+    decoder = decoders.build(header)
+    with resuming(checkpoint):
+        decoder.load_state_dict(state["decoder"], assign=True)
+    path = path.with_suffix(".decoder.npz")
+    decoders.save(decoder, header, path)
+    return f"{path}: {sum(p.numel() for p in decoder.parameters())} parameters"

@@ -1,0 +1,127 @@
+"""The decoder of compressed pictures: codes of all patches as one map in, the whole frame out.
+
+Which place in its patch a code has says what it means, so first a matrix makes features from all
+bits of each patch. Everything behind it are convolutions across the patches' borders, most of them
+at an eighth of the resolution, the rest at a quarter; the last one gives blocks of 4x4 pixels.
+Layers and sizes are our choice; the source paper's decoder is not known to us.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from export.checked import ConfigError
+from export.codec import DecoderConfig, Patches
+from export.decoder_file import Header, load_decoder, save_decoder
+from export.picture import Picture
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions beside the features, which they are added to."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.second.weight)  # a block begins as none
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(F.relu(self.first(x)))
+
+
+class Decoder(nn.Module):
+    """Codes (n, channels, h, w), each -1, 1, or 0 if it was cut off, to pixels (n, 3, 8 h, 8 w).
+
+    h and w are multiples of a patch's grid. Pixels are meant to be 0 ... 1, and not clipped.
+    """
+
+    def __init__(self, patches: Patches, config: DecoderConfig):
+        super().__init__()
+        self.grid, width, fine = patches.grid, config.width, config.fine_width
+        self.alone = config.alone
+        self.patch = nn.Conv2d(patches.bits, width * self.grid**2, 1)
+        self.coarse = nn.Sequential(*(Block(width) for _ in range(config.blocks)))
+        self.enlarge = nn.Conv2d(width, 4 * fine, 1)
+        self.fine = nn.Sequential(*(Block(fine) for _ in range(config.fine_blocks)))
+        self.pixels = nn.Conv2d(fine, 3 * 16, 3, padding=1)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        x = self.patch(F.pixel_unshuffle(codes, self.grid))
+        if self.alone:
+            n, channels, rows, columns = x.shape
+            pixels = self._enlarged(x.permute(0, 2, 3, 1).reshape(-1, channels, 1, 1))
+            side = pixels.shape[2]
+            pixels = pixels.view(n, rows, columns, 3, side, side).permute(0, 3, 1, 4, 2, 5)
+            return pixels.reshape(n, 3, rows * side, columns * side)
+        return self._enlarged(x)
+
+    def _enlarged(self, x: Tensor) -> Tensor:
+        """Pixels of the features (n, channels, rows, columns) of patches."""
+        x = self.coarse(F.pixel_shuffle(x, self.grid))
+        x = self.fine(F.pixel_shuffle(self.enlarge(x), 2))
+        return F.pixel_shuffle(self.pixels(x), 4).float() + 0.5
+
+
+def only(codes: Tensor, channels: Tensor | int) -> Tensor:
+    """Codes (n, channels, h, w), 0 or 1, as -1 or 1, and as 0 behind the first `channels`.
+
+    `channels` is one number, or one for each of the n.
+    """
+    number = torch.arange(codes.shape[1], device=codes.device)
+    kept = number < torch.as_tensor(channels, device=codes.device).reshape(-1, 1)
+    return (2 * codes - 1) * kept[:, :, None, None]
+
+
+def build(header: Header) -> Decoder:
+    """A decoder of these sizes, without memory for its parameters."""
+    with torch.device("meta"):
+        return Decoder(header.patches, header.decoder)
+
+
+def save(decoder: Decoder, header: Header, path: Path):
+    """Writes a decoder's file."""
+    save_decoder(header, {name: values.numpy() for name, values in decoder.state_dict().items()},
+                 path)
+
+
+def load(path: Path) -> tuple[Header, Decoder]:
+    """A decoder's file; ConfigError if it is none."""
+    header, arrays = load_decoder(path, lambda header: {
+        name: tuple(values.shape) for name, values in build(header).state_dict().items()})
+    decoder = build(header)
+    state = {name: torch.from_numpy(values).float() for name, values in arrays.items()}
+    decoder.load_state_dict(state, assign=True)
+    return header, decoder.eval()
+
+
+@torch.no_grad()
+def decode(decoder: Decoder, codes: Tensor, height: int, width: int, channels: int) -> Tensor:
+    """Pixels uint8 (3, height, width) of codes (1, channels, h, w), the first `channels` of them.
+
+    Codes are 0 or 1; what lies behind the picture's edges is cut off.
+    """
+    x = decoder(only(codes, channels))[0, :, :height, :width]
+    return (x.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def decompress(picture: Picture, header: Header, decoder: Decoder) -> np.ndarray:
+    """Pixels uint8 [H, W, 3] of a compressed picture.
+
+    Raises
+    ------
+    ConfigError
+        If the decoder belongs to another encoder.
+    """
+    patches = header.patches
+    if picture.encoder[:16] != header.encoder[:16] or picture.patches.side != patches.side \
+            or picture.patches.channels > patches.channels:
+        raise ConfigError(f"the picture was compressed by network {picture.encoder[:16]}, but the "
+                          f"decoder is that of {header.encoder[:16]}")
+    codes = torch.from_numpy(picture.map).float()[None]
+    codes = F.pad(codes, (0, 0, 0, 0, 0, patches.channels - codes.shape[1]))
+    pixels = decode(decoder, codes, picture.height, picture.width, picture.patches.channels)
+    return pixels.permute(1, 2, 0).numpy()

@@ -1,0 +1,60 @@
+"""Pictures to train compression on: any folder of them, which `HEXLANE_IMAGES` names.
+
+If it has the folders `train` and `validation`, these are the two splits; if not, every tenth file
+validates. Subfolders are searched; files are PNG, JPEG or WebP, in color or gray.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from export.checked import ConfigError
+from model.data import PICTURE_FORMATS, read_picture
+
+
+def load_pictures(split: str, least: int) -> list[Tensor]:
+    """Pictures uint8 (3, height, width) of `train` or `validation`, in the order of their names.
+
+    Raises
+    ------
+    ConfigError
+        If there are none with sides of at least `least` pixels, or a file is damaged.
+    """
+    named = os.environ.get("HEXLANE_IMAGES")
+    if not named:
+        raise ConfigError("HEXLANE_IMAGES must name a folder of images to train on, not nothing")
+    folder = Path(named)
+    split_folders = all((folder / name).is_dir() for name in ("train", "validation"))
+    place = folder / split if split_folders else folder
+    files = sorted(path for path in place.rglob("*") if path.suffix.lower() in PICTURE_FORMATS)
+    if not split_folders:
+        files = [path for k, path in enumerate(files) if (k % 10 == 9) == (split == "validation")]
+    pictures = [torch.from_numpy(read_picture(path).transpose(2, 0, 1).copy()) for path in files]
+    pictures = [each for each in pictures if min(each.shape[1:]) >= least]
+    if not pictures:
+        raise ConfigError(f"{place}: must hold images of at least {least} pixels each way for "
+                          f"{split}, not {len(files)} smaller ones")
+    return pictures
+
+
+def crops(pictures: list[Tensor], count: int, side: int, generator: torch.Generator) -> Tensor:
+    """Squares uint8 (count, 3, side, side) from anywhere, half of them mirrored, half turned."""
+    made = []
+    for pick in torch.randint(0, len(pictures), (count,), generator=generator).tolist():
+        picture = pictures[pick]
+        top, left = (int(torch.randint(0, full - side + 1, (), generator=generator))
+                     for full in picture.shape[1:])
+        crop = picture[:, top:top + side, left:left + side]
+        flip, turn = torch.randint(0, 2, (2,), generator=generator).tolist()
+        crop = crop.flip(2) if flip else crop
+        made.append(crop.transpose(1, 2) if turn else crop)
+    return torch.stack(made)
+
+
+def random_patches(count: int, side: int, seed: int = 1) -> np.ndarray:
+    """Squares uint8 [count, side, side, 3] of the training pictures."""
+    generator = torch.Generator().manual_seed(seed)
+    return crops(load_pictures("train", side), count, side, generator).permute(0, 2, 3, 1).numpy()
