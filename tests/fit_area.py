@@ -1,21 +1,68 @@
 """Fits `export/area.py` to the engines and elements in `engines.json` and prints its tables.
 
+    python -m tests.fit_area            # the tables
+    python -m tests.fit_area measure    # synthesises all of them anew first, two at a time
+
 `engines.json` holds what Yosys 0.70 made of single elements and of whole engines with random
 weights: `{"elements": [[precisions, words, acc_bits, family, cells], ...], "engines": [[design,
 family, cells], ...]}`; `lut4` is LUT4 and two per carry cell, on iCE40 logic cells.
 """
 
 import json
+import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from export.area import _around
 from export.config import parse_config
 from export.cost import Cost
+from hw.devices import DEVICES
+from hw.generate import generate
+from hw.pe import ProcessingElement
+from hw.synth import map_netlist, sizes
+from hw.verilog import write_verilog
+from sim.samples import random_network
 
 DATA = Path(__file__).with_name("engines.json")
 KINDS = "lut4", "ff"
+
+
+def measure(data: dict) -> dict:
+    """The same elements and engines, as Yosys maps them now."""
+    with ProcessPoolExecutor(2) as pool:
+        inner = [pool.submit(element, *each[:4]) for each in data["elements"]]
+        outer = [pool.submit(engine, *each[:2]) for each in data["engines"]]
+        return {"elements": [[*each[:4], found.result()]
+                             for each, found in zip(data["elements"], inner, strict=True)],
+                "engines": [[*each[:2], found.result()]
+                            for each, found in zip(data["engines"], outer, strict=True)]}
+
+
+def cells_of(folder: Path, family: str, top: str) -> dict:
+    """`lut4`, `ff` and `block_ram` of a mapped module."""
+    device = DEVICES[{"ecp5": "LFE5U-85F", "ice40": "iCE40UP5K"}[family]]
+    found = sizes(map_netlist(folder, device, top), device)
+    lut4 = found["logic"] if family == "ice40" else found["lut4"] + 2 * found["carry"]
+    return {"lut4": lut4, "ff": found["ff"], "block_ram": found["block_ram"]}
+
+
+def element(precisions: list[int], words: int, acc_bits: int, family: str) -> dict:
+    """A processing element that takes pixels too."""
+    with TemporaryDirectory() as folder:
+        write_verilog(ProcessingElement(words=words, precisions=tuple(precisions),
+                                        acc_bits=acc_bits, horner=True), Path(folder), "pe")
+        return cells_of(Path(folder), family, "pe")
+
+
+def engine(design: dict, family: str) -> dict:
+    """An engine with random weights."""
+    config = parse_config(design)
+    with TemporaryDirectory() as folder:
+        generate(config, random_network(config.network, 1), Path(folder))
+        return cells_of(Path(folder), family, "engine")
 
 
 def elements(data: dict) -> dict:
@@ -69,6 +116,9 @@ def around(data: dict, family: str, kind: str, each_element: dict) -> tuple[list
 
 if __name__ == "__main__":
     found = json.loads(DATA.read_text())
+    if sys.argv[1:] == ["measure"]:
+        found = measure(found)
+        DATA.write_text(json.dumps(found) + "\n")
     for (family, kind), table in elements(found).items():
         print(family, kind, table)
         weights, errors = around(found, family, kind, table)
