@@ -23,7 +23,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from export.checked import ConfigError
 from export.config import Config
-from export.detect import CODES, OCTAVE, UNIT, Boxes, Decoding, cell_of, decode
+from export.detect import OCTAVE, UNIT, Boxes, Decoding, cell_of, decode
 from export.file import write_whole
 from model.boxes import Sample, augmented, load_samples, whole
 from model.convert import load_state
