@@ -8,16 +8,19 @@ export CONFIG
 BOARD ?= ulx3s-85f
 override BOARD := $(value BOARD)
 export BOARD
+IMAGES ?= pictures
+override IMAGES := $(value IMAGES)
+export IMAGES
 
 RUN := .venv/bin/hexlane
 TEST := .venv/bin/python -m pytest -q
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo quick test regress verilog simulate estimate synth pnr bitstream eval train plots lint bench clean
+.PHONY: help demo quick test regress verilog simulate estimate synth pnr bitstream eval train plots lint bench codec-bench clean
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  CONFIG=configs/NAME.toml chooses the design; '.venv/bin/hexlane --help' has more"
 
 demo: .venv/.base  ## classify photographs with the generated Verilog, in Verilator
@@ -63,6 +66,9 @@ plots: .venv/.train  ## draw the training curve and the weights' levels into doc
 lint: .venv/.lint  ## check Python and Verilog
 	@.venv/bin/ruff check
 	@$(RUN) lint configs/tiny.toml "$$CONFIG"
+
+codec-bench: .venv/.train  ## compare compression with other codecs: IMAGES=folder, HEXLANE_IMAGES=folder
+	@$(RUN) codec-bench "$$IMAGES"
 
 bench: .venv/.base  ## compare arrays and precisions
 	@$(RUN) bench "$$CONFIG"

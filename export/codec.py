@@ -26,6 +26,7 @@ class DecoderConfig(Frozen):
     blocks: count(64) = 4  # pairs of convolutions there
     fine_width: count(1024) = 48  # ... and at a quarter
     fine_blocks: count(64) = 2
+    alone: bool = False  # for comparison: each patch is decoded as if there were no others
 
 
 class CodecConfig(Frozen):

@@ -6,6 +6,7 @@ from functools import cached_property
 from export.config import Config
 from export.descriptor import layer_fields, tile_fields
 from export.hardware import (
+    CLUSTER,
     DRAIN_CYCLES,
     EPILOGUE_CYCLES,
     FEEDER_CYCLES,
@@ -43,7 +44,7 @@ class Cost:
         """Cycles from the start of an operation to the start of the next one, exactly."""
         array = self.hardware.array
         fill = array.rows  # border flags of the first tile
-        skew = DRAIN_CYCLES + array.columns
+        skew = DRAIN_CYCLES - (-array.columns // CLUSTER)  # columns begin cluster by cluster
         drain = array.rows * array.units
         end = TOTALS_CYCLES + array.columns if layer.summed else EPILOGUE_CYCLES + WRITE_CYCLES
         tiles = layer.pixel_tiles * layer.channel_tiles

@@ -1,14 +1,13 @@
 """Output-stationary systolic array: rows are pixels, columns are output channels."""
 
-from itertools import pairwise
-
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from export.hardware import DECODER_CYCLES, DRAIN_CYCLES, Hardware
+from export.hardware import CLUSTER, DECODER_CYCLES, DRAIN_CYCLES, Hardware
 from hw.decoder import WeightDecoder
 from hw.drain import Drain
+from hw.pe import CONTROL as ELEMENT_CONTROL
 from hw.pe import ProcessingElement
 from hw.pipeline import delay
 from hw.verilog import shared
@@ -21,7 +20,7 @@ class SystolicArray(wiring.Component):
     """R x C processing elements with their skew registers; no flow control.
 
     Words of one step enter all columns in one cycle and, :attr:`AHEAD` cycles later, all rows, and
-    are skewed inside. `first`
+    are skewed inside, each cluster of rows and of columns a cycle behind the one before. `first`
     marks the first step of a tile, `horner` the first of each further digit, `capture` comes in
     the cycle after a tile's last step. :attr:`latency` cycles after `capture`, `start` is high and
     `sums` holds pixel 0 of the tile, then each `units` cycles the next of the R pixels. Tiles may
@@ -62,7 +61,7 @@ class SystolicArray(wiring.Component):
     def latency(self) -> int:
         """Cycles from `capture` to `start`."""
         array = self.hardware.array
-        return ProcessingElement.LATENCY + DRAIN_CYCLES + array.columns - 1
+        return ProcessingElement.LATENCY + DRAIN_CYCLES + (array.columns - 1) // CLUSTER
 
     def elaborate(self, platform):
         m = Module()
@@ -74,54 +73,55 @@ class SystolicArray(wiring.Component):
         pe = [[ProcessingElement(words=array.words, precisions=array.precisions,
                                  acc_bits=self.hardware.acc_bits, horner=horner)
                for _ in range(C)] for _ in range(R)]
-        mode = head_mode = delay(m, self.mode, 1, "mode")
-        for i in range(R):  # a register per row: no net goes to all elements
+        for i in range(R):
             for c in range(C):
                 grid.submodules[f"r{i}_c{c}"] = shared(pe[i][c], platform, "pe")
-                m.d.comb += pe[i][c].mode.eq(mode)
-            mode = delay(m, mode, 1, f"mode_row{i}")
 
-        # Row edges: skewed activations and control.
+        # Rows: activations and control, skewed; a register before each further cluster.
         early = delay(m, self.control, ProcessingElement.LATENCY, "control_pe")
         first_row = data.View(CONTROL, early)
         select = self._select(m, first_row.capture, R, K)
+        mode = head_mode = delay(m, self.mode, 1, "mode")
         for i in range(R):
-            edge, control = pe[i][0], data.View(CONTROL, early)
+            if i and i % CLUSTER == 0:
+                early = delay(m, early, 1, f"control_row{i}")
+                mode = delay(m, mode, 1, f"mode_row{i}")
+            control = data.View(CONTROL, early)
+            now = Signal(ELEMENT_CONTROL, name=f"element_control_row{i}")
             m.d.comb += [
-                edge.act_i.eq(delay(m, self.acts[i], i, f"act_row{i}")),
-                edge.control_i.first.eq(control.first),
-                edge.control_i.horner.eq(control.horner),
-                edge.control_i.fresh.eq(control.first | control.horner),
-                edge.control_i.plain.eq(~control.horner),
-                edge.control_i.capture.eq(control.capture),
-                edge.control_i.select.eq(select[i]),
+                now.first.eq(control.first), now.horner.eq(control.horner),
+                now.fresh.eq(control.first | control.horner), now.plain.eq(~control.horner),
+                now.capture.eq(control.capture), now.hide.eq(~select[i]),
             ]
-            early = delay(m, early, 1, f"control_row{i}")
-            for left, right in pairwise(pe[i]):
-                m.d.comb += right.act_i.eq(left.act_o), right.control_i.eq(left.control_o)
+            act = delay(m, self.acts[i], i // CLUSTER, f"act_row{i}")
+            for c, element in enumerate(pe[i]):
+                if c and c % CLUSTER == 0:
+                    act = delay(m, act, 1, f"act_row{i}_c{c}")
+                    now = data.View(ELEMENT_CONTROL, delay(m, now, 1, f"control_row{i}_c{c}"))
+                m.d.comb += [element.act.eq(act), element.control.eq(now), element.mode.eq(mode)]
 
-        # Column heads: skewed weight rows, decoded once; sums leave at the other end.
+        # Columns: skewed weight rows, decoded once; sums leave at the other end.
         tail = Signal(self.bits)
         m.d.sync += tail.eq(Cat(self.tail > k for k in range(self.bits)))
         for c in range(C):
             m.submodules[f"decoder_c{c}"] = decoder = WeightDecoder(
                 words=array.words, precisions=array.precisions)
             m.submodules[f"drain_c{c}"] = drain = Drain(R, self.hardware.acc_bits)
-            control = data.View(WEIGHT_CONTROL, delay(m, self.weight_control, c, f"weight_c{c}"))
+            skew, last = c // CLUSTER, (C - 1) // CLUSTER
+            control = data.View(WEIGHT_CONTROL, delay(m, self.weight_control, skew, f"weight_c{c}"))
             m.d.comb += [
                 decoder.mode.eq(head_mode),
-                decoder.row.eq(delay(m, self.rows[c], c, f"row_c{c}")),
+                decoder.row.eq(delay(m, self.rows[c], skew, f"row_c{c}")),
                 decoder.valid_operands.eq(Mux(control.word_last, tail, ~0)),
                 decoder.top.eq(control.top),
-                self.sums[c].eq(delay(m, drain.sum, C - 1 - c, f"sum_c{c}")),
+                self.sums[c].eq(delay(m, drain.sum, last - skew, f"sum_c{c}")),
             ]
-            weight = Signal.like(decoder.weight.as_value(), name=f"weight_{c}", reset_less=True)
-            m.d.sync += weight.eq(decoder.weight)
-            m.d.comb += pe[0][c].weight_i.eq(weight)
-            m.d.comb += [part.eq(row[c].sum) for part, row in zip(drain.parts, pe, strict=True)]
-            for above, below in pairwise(pe):
-                m.d.comb += below[c].weight_i.eq(above[c].weight_o)
-        m.d.comb += self.start.eq(delay(m, first_row.capture, DRAIN_CYCLES + C - 1, "start"))
+            weight = decoder.weight
+            for i in range(R):
+                if i % CLUSTER == 0:
+                    weight = delay(m, weight, 1, f"weight_c{c}_row{i}")
+                m.d.comb += [pe[i][c].weight.eq(weight), drain.parts[i].eq(pe[i][c].sum)]
+        m.d.comb += self.start.eq(delay(m, first_row.capture, DRAIN_CYCLES + last, "start"))
         return m
 
     @staticmethod

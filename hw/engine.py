@@ -1,6 +1,6 @@
 """The engine: pixels in, results out, any program that fits the machine in between."""
 
-from amaranth import Module, Mux
+from amaranth import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -74,6 +74,9 @@ class Engine(wiring.Component):
         m.submodules.epilogue = epilogue = Epilogue(hardware, images.biases)
         m.submodules.output = output = Output(hardware)
         layer = sequencer.layer
+        # What is far from the sequencer has the descriptor, and word of it, from registers nearby.
+        late_layer, late_fetch = Signal.like(layer), Signal()
+        m.d.sync += [late_layer.eq(layer), late_fetch.eq(sequencer.fetch)]
 
         self._take_pixels(m, records, pixels)
         if hardware.memory == "ram":
@@ -90,17 +93,17 @@ class Engine(wiring.Component):
 
             feeder.layer.eq(layer), feeder.step.eq(sequencer.step),
             memory.address.eq(feeder.address), feeder.data.eq(memory.data),
-            weights.layer.eq(layer), weights.step.eq(sequencer.step),
+            weights.layer.eq(late_layer), weights.step.eq(sequencer.step),
             weights.restart.eq(sequencer.restart), weights.record.eq(records.record),
-            weights.fetch.eq(sequencer.fetch),
+            weights.fetch.eq(late_fetch),
 
             array.tail.eq(layer.tail),
             array.acts.eq(feeder.acts), array.control.eq(feeder.control),
             array.rows.eq(weights.rows), array.weight_control.eq(weights.control),
 
             epilogue.restart.eq(sequencer.restart), epilogue.record.eq(records.record),
-            epilogue.fetch.eq(sequencer.fetch),
-            epilogue.layer.eq(layer), epilogue.index.eq(sequencer.index),
+            epilogue.fetch.eq(late_fetch),
+            epilogue.layer.eq(late_layer), epilogue.index.eq(sequencer.index),
             epilogue.start.eq(array.start), epilogue.sums.eq(array.sums),
             sequencer.done.eq(epilogue.done),
 

@@ -109,7 +109,7 @@ class Feeder(wiring.Component):
         digit = delay(m, digit, stages, "pad_digit")
         planes = {3: (0, 0, 1, 1, 2, 2), 2: (0, 0, 1, 1, 0, 1), 1: (0,) * 6}[precision]
         pad_word = Cat(digit[plane].replicate(half) for plane in planes)
-        swap = layer.mode == 2  # memory order to PE order, see export.words
+        swap = delay(m, layer.mode == 2, 1, "swap")  # memory order to PE order, see export.words
         # Where all weights are binary, lanes behind a tap's last operand are zero: see hw.decoder.
         valid = Signal(len(pad_word), init=-1)
         if array.precisions == (1,):

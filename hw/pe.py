@@ -16,7 +16,7 @@ CONTROL = data.StructLayout({
     "fresh": 1,  # `first` or `horner`
     "plain": 1,  # not `horner`
     "capture": 1,  # in the cycle after a tile's last step: the sum is kept
-    "select": 1,  # the kept sum leaves
+    "hide": 1,  # zero leaves in the next cycle, not the kept sum
 })
 
 
@@ -48,17 +48,16 @@ class ProcessingElement(wiring.Component):
     unsigned, and exact as long as a tile's total fits `acc_bits`.
 
     There is no flow control. Tiles may follow each other at once or after any pause, but between
-    the first and the last step of a tile no cycle may be idle. Everything passes on to the
-    neighbours after one cycle; `control_i` belongs to the activations `LATENCY` cycles before.
+    the first and the last step of a tile no cycle may be idle. `control` belongs to the
+    activations `LATENCY` cycles before.
 
     Members
     -------
     mode : one bit per precision, one-hot; static while steps are under way
-    act_i, act_o : 6 * words bits, along the row; zero in lanes that are not in use if all weights
-        are binary
-    weight_i, weight_o : weight_layout(words, precisions), down the column
-    control_i, control_o : CONTROL, along the row
-    sum : acc_bits, the kept sum while it is selected, else zero
+    act : 6 * words bits, of the row; zero in lanes that are not in use if all weights are binary
+    weight : weight_layout(words, precisions), of the column
+    control : CONTROL, of the row
+    sum : acc_bits, the kept sum as it was a cycle ago, zero if it was to hide
 
     Pixels come in digits of `max(precisions)` bits, most significant digit first, if `horner`.
     """
@@ -73,22 +72,14 @@ class ProcessingElement(wiring.Component):
         weights = weight_layout(words, precisions)
         super().__init__({
             "mode": In(len(precisions)),
-            "act_i": In(6 * words),
-            "act_o": Out(6 * words),
-            "weight_i": In(weights),
-            "weight_o": Out(weights),
-            "control_i": In(CONTROL),
-            "control_o": Out(CONTROL),
+            "act": In(6 * words),
+            "weight": In(weights),
+            "control": In(CONTROL),
             "sum": Out(acc_bits),
         })
 
     def elaborate(self, platform):
         m = Module()
-        act = Signal.like(self.act_i, reset_less=True)
-        weight = Signal.like(self.weight_i.as_value(), reset_less=True)
-        m.d.sync += [act.eq(self.act_i), weight.eq(self.weight_i),
-                     self.control_o.eq(self.control_i)]
-        m.d.comb += [self.act_o.eq(act), self.weight_o.eq(weight)]
 
         # Cycle 1: products. Cycle 2: a first level of additions. Cycle 3: further ones, until there
         # are two bits of a weight; bits that weigh more or less by mode are summed apart and moved.
@@ -103,16 +94,19 @@ class ProcessingElement(wiring.Component):
             peak += most << shift
             columns = [[*bits, *bit] for bits, bit in zip_longest(columns, moved, fillvalue=())]
 
-        # Cycle 4: their sum. Cycle 5: accumulate. `control_i` comes a cycle before, so `first` and `horner` act on what
-        # the accumulator holds afterwards, and `capture` takes the sum from the adder.
+        # Cycle 4: their sum. Cycle 5: accumulate. `control` comes a cycle before, so `first` and
+        # `horner` act on what the accumulator holds afterwards, and `capture` takes the sum from
+        # the adder.
         step = Signal(range(peak + 1), reset_less=True)
         m.d.sync += step.eq(add_up(m, columns, peak, "step_sum"))
         total = Signal(self.acc_bits)
         kept = Signal(self.acc_bits, reset_less=True)
         self._accumulate(m, step, total)
-        with m.If(self.control_i.capture):
+        with m.If(self.control.capture):
             m.d.sync += kept.eq(total)
-        m.d.comb += self.sum.eq(Mux(self.control_i.select, kept, 0))
+        m.d.sync += self.sum.eq(kept)
+        with m.If(self.control.hide):  # a register's reset; a mask in front of it would take a LUT
+            m.d.sync += self.sum.eq(0)
         return m
 
     def _planes(self):
@@ -147,7 +141,7 @@ class ProcessingElement(wiring.Component):
         another way: the accumulator starts from zero, and `carried`, which is zero at all other
         times, brings the shifted sum in at the adder's free inputs.
         """
-        control, shift = self.control_i, max(self.precisions)
+        control, shift = self.control, max(self.precisions)
         acc = Signal(self.acc_bits, reset_less=True)
         if not self.horner:
             m.d.comb += total.eq(acc + step)
@@ -174,10 +168,10 @@ class ProcessingElement(wiring.Component):
 
         In mode 2 the second group counts 2, in modes 1 and 2 the third counts 1 and the fourth 2.
         """
-        words, weight = self.words, self.weight_i
+        words, weight = self.words, self.weight
         plane = 2 * words
         if 3 not in self.precisions:
-            product = self.act_i ^ weight.sign
+            product = self.act ^ weight.sign
             if self.precisions == (1,):
                 return product, Const(0, 0), Const(0, 0), Const(0, 0)
             product &= weight.enable
@@ -185,8 +179,8 @@ class ProcessingElement(wiring.Component):
             return (Cat(halves[0], halves[1], halves[4]), Cat(halves[2], halves[3], halves[5]),
                     Const(0, 0), Const(0, 0))
         double = weight.double.replicate(2)
-        act = Cat(self.act_i[:plane],
-                  self.act_i[:2 * plane] & double | self.act_i[plane:] & ~double)
+        act = Cat(self.act[:plane],
+                  self.act[:2 * plane] & double | self.act[plane:] & ~double)
         product = (act ^ weight.sign) & weight.enable
-        top = (self.act_i[2 * plane:] ^ weight.sign[2 * plane:]) & weight.high
+        top = (self.act[2 * plane:] ^ weight.sign[2 * plane:]) & weight.high
         return product[:plane], product[plane:2 * plane], product[2 * plane:], top

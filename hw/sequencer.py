@@ -111,19 +111,20 @@ class Sequencer(wiring.Component):
 
         dx_last = word.at_end & dx_end
         pass_last = dx_last & dy_end
-        tile_last = pass_last & digit.at_end
         # A tile takes four cycles at least, so what holds for all of it may come a cycle late.
-        layer_last, may_end = Signal(), Signal()
-        m.d.sync += layer_last.eq(pixel_tile.at_end & channel_tile.at_end)
-        tile_over = may_end & (~issuing | tile_last)  # the next one begins
+        layer_last, may_end, begins = Signal(), Signal(), Signal()
+        offset = Signal.like(tile.offset)  # of the next tile
+        m.d.sync += [layer_last.eq(pixel_tile.at_end & channel_tile.at_end),
+                     offset.eq(Mux(pixel_tile.at_end, tile_next.offset, tile.offset))]
+        next_begins = may_end & (~issuing | (pass_last & digit.at_end))
 
         m.d.comb += [
             step.valid.eq(issuing),
             step.first.eq(issuing & first),
             step.horner.eq(issuing & pass_first & ~first),
-            step.last.eq(issuing & tile_last),
+            step.last.eq(issuing & pass_last & digit.at_end),
             step.pass_last.eq(pass_last),
-            step.tile_done.eq(tile_last & pixel_tile.at_end),
+            step.tile_done.eq(pass_last & digit.at_end & pixel_tile.at_end),
             step.word_last.eq(word.at_end),
             step.digit.eq(digit.now),
             step.dy.eq(dy), step.dx.eq(dx),
@@ -131,23 +132,23 @@ class Sequencer(wiring.Component):
             step.slot.eq(pixel_tile.now),
             step.mask.eq(border.inside),
             border.dy.eq(dy), border.dx.eq(dx),
+            border.advance.eq(next_begins),
         ]
 
         def first_column():
             return [dx.eq(Mux(layer.left, -1, 0)), dx_end.eq(~layer.left & ~layer.right)]
 
-        def rewind(offset):
+        def rewind(first_word):
             """Back to the first word of the first tap of a pass."""
-            return [word.zero(), first_column(), word_address.eq(offset), pass_first.eq(1),
-                    dy.eq(Mux(layer.both_rows, -1, 0)), dy_end.eq(~layer.both_rows)]
+            return [word.zero(), first_column(), word_address.eq(first_word), pass_first.eq(1),
+                    dy.eq(Mux(layer.both_rows, -1, 0)), dy_end.eq(~layer.both_rows),
+                    pass_word.eq(first_word)]
 
         with m.If(issuing):
-            m.d.sync += [first.eq(0), pass_first.eq(0)]
-            with m.If(tile_last):
-                m.d.sync += issuing.eq(0)
-            with m.Elif(pass_last):
-                m.d.sync += [rewind(pass_word + layer.digit_stride), digit.step(),
-                             pass_word.eq(pass_word + layer.digit_stride)]
+            m.d.sync += [first.eq(0), pass_first.eq(0),
+                         issuing.eq(~(pass_last & digit.at_end))]
+            with m.If(pass_last):
+                m.d.sync += [rewind(pass_word + layer.digit_stride), digit.step()]
             with m.Elif(word.at_end):
                 m.d.sync += [word.zero(), word_address.eq(pass_word)]
                 with m.If(dx_end):
@@ -159,16 +160,17 @@ class Sequencer(wiring.Component):
         with m.If(~cycle_last):
             m.d.sync += [cycle.eq(cycle + 1), cycle_last.eq(cycle == period - 2),
                          may_end.eq((cycle == period - 2) & ~layer_last)]
+        with m.If(next_begins):
+            m.d.sync += [rewind(offset), digit.zero(), cycle.eq(0), cycle_last.eq(0),
+                         may_end.eq(0), begins.eq(0), first.eq(1), issuing.eq(1)]
+            with m.If(pixel_tile.at_end):
+                m.d.sync += [tile.eq(tile_next), next_tile.eq(next_tile + 1), pixel_tile.zero()]
+                with m.If(~begins):
+                    m.d.sync += channel_tile.step()
+            with m.Else():
+                m.d.sync += pixel_tile.step()
 
-        def begin_tile(offset):
-            return [rewind(offset), pass_word.eq(offset), digit.zero(), cycle.eq(0),
-                    cycle_last.eq(0), may_end.eq(0), first.eq(1), issuing.eq(1)]
-
-        def next_channels():
-            return [tile.eq(tile_next), next_tile.eq(next_tile + 1), pixel_tile.zero()]
-
-        fill, begin = Signal(range(rows)), Signal()
-        m.d.comb += border.advance.eq(begin | tile_over)
+        fill = Signal(range(rows))
         with m.FSM() as fsm:
             with m.State("START"):
                 m.d.sync += [index.eq(0), next_tile.eq(self.record.tiles_base)]
@@ -184,24 +186,16 @@ class Sequencer(wiring.Component):
                     m.next = "CLEAR"
             with m.State("CLEAR"):
                 m.d.comb += border.clear.eq(1)
+                # As behind the last pixel tile of a channel tile before the first one.
+                m.d.sync += [channel_tile.zero(), pixel_tile.at_end.eq(1), begins.eq(1)]
                 m.next = "FILL"
             with m.State("FILL"):
                 m.d.sync += fill.eq(fill - 1)
                 with m.If(fill == 0):
-                    m.next = "FIRST"
-            with m.State("FIRST"):
-                m.d.comb += begin.eq(1)
-                m.d.sync += [next_channels(), channel_tile.zero(),
-                             begin_tile(tile_next.offset)]
-                m.next = "RUN"
+                    m.d.sync += may_end.eq(1)
+                    m.next = "RUN"
             with m.State("RUN"):
-                with m.If(tile_over):
-                    with m.If(pixel_tile.at_end):
-                        m.d.sync += [next_channels(), channel_tile.step(),
-                                     begin_tile(tile_next.offset)]
-                    with m.Else():
-                        m.d.sync += [pixel_tile.step(), begin_tile(tile.offset)]
-                with m.Elif(layer_last & cycle_last & ~issuing):
+                with m.If(layer_last & cycle_last & ~issuing & ~may_end):
                     m.next = "DRAIN"
             with m.State("DRAIN"):
                 with m.If(self.done):

@@ -18,6 +18,7 @@ import platform
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pytorch_msssim import ms_ssim
@@ -188,11 +189,23 @@ def measure(encoder: Encoder, decoder: Decoder, pictures: list[Tensor], patches:
         codes = encode(encoder, picture, patches)
         ones, places = ones + codes.sum((0, 2, 3)), places + codes[0, 0].numel()
         decoded = decode(decoder, codes, *picture.shape[1:], channels)[None].float()
-        wanted = picture[None].float()
-        psnr.append(10 * math.log10(255**2 / max((decoded - wanted).square().mean().item(), 1e-9)))
-        likeness.append(ms_ssim(decoded, wanted, data_range=255).item())
+        each = quality(decoded, picture[None].float())
+        psnr.append(each[0])
+        likeness.append(each[1])
     return {"psnr": sum(psnr) / len(psnr), "ms_ssim": sum(likeness) / len(likeness),
             "entropy": entropy(ones[:channels] / places).mean().item()}
+
+
+def quality(found: Tensor, wanted: Tensor) -> tuple[float, float]:
+    """PSNR in dB and MS-SSIM of one picture (1, 3, h, w), 0 ... 255."""
+    error = (found - wanted).square().mean().item()
+    return 10 * math.log10(255**2 / max(error, 1e-9)), ms_ssim(found, wanted, data_range=255).item()
+
+
+def quality_of(found: np.ndarray, wanted: np.ndarray) -> tuple[float, float]:
+    """The same of pictures uint8 [H, W, 3]."""
+    return quality(*(torch.from_numpy(each.transpose(2, 0, 1).astype(np.float32))[None]
+                     for each in (found, wanted)))
 
 
 def entropy(share: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ class Decoder(nn.Module):
     def __init__(self, patches: Patches, config: DecoderConfig):
         super().__init__()
         self.grid, width, fine = patches.grid, config.width, config.fine_width
+        self.alone = config.alone
         self.patch = nn.Conv2d(patches.bits, width * self.grid**2, 1)
         self.coarse = nn.Sequential(*(Block(width) for _ in range(config.blocks)))
         self.enlarge = nn.Conv2d(width, 4 * fine, 1)
@@ -50,6 +51,16 @@ class Decoder(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         x = self.patch(F.pixel_unshuffle(codes, self.grid))
+        if self.alone:
+            n, channels, rows, columns = x.shape
+            pixels = self._enlarged(x.permute(0, 2, 3, 1).reshape(-1, channels, 1, 1))
+            side = pixels.shape[2]
+            pixels = pixels.view(n, rows, columns, 3, side, side).permute(0, 3, 1, 4, 2, 5)
+            return pixels.reshape(n, 3, rows * side, columns * side)
+        return self._enlarged(x)
+
+    def _enlarged(self, x: Tensor) -> Tensor:
+        """Pixels of the features (n, channels, rows, columns) of patches."""
         x = self.coarse(F.pixel_shuffle(x, self.grid))
         x = self.fine(F.pixel_shuffle(self.enlarge(x), 2))
         return F.pixel_shuffle(self.pixels(x), 4).float() + 0.5

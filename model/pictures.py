@@ -7,6 +7,7 @@ validates. Subfolders are searched; files are PNG, JPEG or WebP, in color or gra
 import os
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,3 +52,9 @@ def crops(pictures: list[Tensor], count: int, side: int, generator: torch.Genera
         crop = crop.flip(2) if flip else crop
         made.append(crop.transpose(1, 2) if turn else crop)
     return torch.stack(made)
+
+
+def random_patches(count: int, side: int, seed: int = 1) -> np.ndarray:
+    """Squares uint8 [count, side, side, 3] of the training pictures."""
+    generator = torch.Generator().manual_seed(seed)
+    return crops(load_pictures("train", side), count, side, generator).permute(0, 2, 3, 1).numpy()

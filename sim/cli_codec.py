@@ -14,11 +14,20 @@ PatchDesign = Annotated[Path | None, typer.Option(
     "-c", "--config", help="design of the encoder; default: configs/patch.toml",
     show_default=False)]
 
+DecoderFile = Annotated[Path | None, typer.Option(
+    help="default: weights/NAME.decoder.npz, found as the encoder's weights are")]
+
 
 def _design(config: Path | None) -> Path:
     """The design that is named, or the one that is shipped."""
     name = Path("configs/patch.toml")
     return config or (name if name.is_file() else HERE / name)
+
+
+def _decoder(path: Path | None, design: Path) -> Path:
+    """The decoder's file that is named, or that of the design."""
+    from export.config import load_config
+    return path or find_weights(design, f"{load_config(design).name}.decoder.npz")
 
 
 @app.command()
@@ -50,27 +59,40 @@ def compress(image: Annotated[Path, typer.Argument(help="picture", show_default=
 
 
 @app.command()
+def codec_bench(folder: Annotated[Path, typer.Argument(help="of pictures to test with",
+                                                       show_default=False)],
+                config: PatchDesign = None, weights: Weights = None, decoder: DecoderFile = None):
+    """Compares the codec with others on the same pictures.
+
+    The others that learn do so from the training pictures in the folder HEXLANE_IMAGES.
+    """
+    from rich.console import Console
+
+    from model.decoder import load
+    from sim.codec_bench import bench
+    design = _design(config)
+    _, network, _ = load_design(design, weights)
+    if network is None:
+        raise ConfigError("codec-bench: wanted weights, got --weights none")
+    Console().print(bench(network, *load(_decoder(decoder, design)), folder))
+
+
+@app.command()
 def decompress(file: Annotated[Path, typer.Argument(help="NAME.hxl", show_default=False)],
                output: Annotated[Path, typer.Option("-o", "--output", help="picture, NAME.png")],
                config: PatchDesign = None,
-               decoder: Annotated[Path | None, typer.Option(
-                   help="default: weights/NAME.decoder.npz, as the encoder's weights are found")]
-               = None):
+               decoder: DecoderFile = None):
     """Decodes a compressed picture to a PNG file; this needs torch."""
     from io import BytesIO
 
     from PIL import Image
 
-    from export.config import load_config
     from export.file import write_whole
     from export.picture import Picture
     from model.decoder import decompress as run
     from model.decoder import load
     picture = Picture.load(file)
-    if decoder is None:
-        design = _design(config)
-        decoder = find_weights(design, f"{load_config(design).name}.decoder.npz")
-    pixels = run(picture, *load(decoder))
+    pixels = run(picture, *load(_decoder(decoder, _design(config))))
     content = BytesIO()
     Image.fromarray(pixels).save(content, "PNG")
     write_whole(output, content.getvalue())

@@ -119,6 +119,21 @@ def test_the_decoder_sees_across_patches():
     assert changed[:32, 88:].any()  # two blocks at an eighth reach 32 pixels far
 
 
+def test_a_decoder_that_sees_one_patch_only():
+    """For comparison: what it makes of a picture is what it makes of each patch."""
+    decoder, _ = tiny_decoder()
+    codes = torch.randint(-1, 2, (2, 4, 8, 12)).float()
+    decoder.alone = True
+    whole = decoder(codes)
+    decoder.alone = False
+    for row in range(2):
+        for column in range(3):
+            patch = codes[:, :, 4 * row:4 * row + 4, 4 * column:4 * column + 4]
+            torch.testing.assert_close(whole[:, :, 32 * row:32 * row + 32,
+                                             32 * column:32 * column + 32], decoder(patch))
+    assert decoders.Decoder(Patches(32, 4), DecoderConfig(alone=True)).alone
+
+
 def test_codes_that_are_cut_off_do_not_count():
     codes = torch.randint(0, 2, (2, 4, 4, 4)).float()
     other = codes.clone()
@@ -378,7 +393,7 @@ def test_what_cannot_be_trained_is_refused(here):
 
 
 @pytest.mark.slow
-def test_from_training_to_a_picture_by_commands(here, capsys):
+def test_from_training_to_a_picture_by_commands(here, capsys, monkeypatch):
     def run(*arguments) -> int:
         with pytest.raises(SystemExit) as stop:
             main(list(arguments))
@@ -399,12 +414,27 @@ def test_from_training_to_a_picture_by_commands(here, capsys):
     found = codec.measure(encoder, decoder, held, Patches(32, 4), 4)
     assert found["psnr"] == pytest.approx(record["validation"]["all channels"]["psnr"], abs=0.05)
     capsys.readouterr()
+    monkeypatch.setattr("sim.codec_bench.LEARNED", 600)
+    monkeypatch.setattr("model.baselines.ROUNDS", 1)
+    Path("two").mkdir()
+    for k in range(2):
+        with Image.open("images/0.png" if k else "images/more/1.png") as image:
+            image.crop((0, 0, 180, 170)).save(f"two/{k}.png")  # no whole patches
+    assert run("codec-bench", "two", "-c", "mine.toml") == 0
+    table = capsys.readouterr().out
+    assert "2 pictures" in table and table.count("published") == 5 and "nan" not in table
+    assert run("codec-bench", "build", "-c", "mine.toml") == 2
+    assert "build: must hold images of at least 161 pixels each way" in capsys.readouterr().err
     content = Path("a.hxl").read_bytes()
     for made in (b"", content[:20], content[:-1], content + b"a", b"PNG" + content):
         Path("b.hxl").write_bytes(made)
         assert run("decompress", "b.hxl", "-o", "b.png", "-c", "mine.toml") == 2
         err = capsys.readouterr().err
         assert err.startswith("error: b.hxl: ") and err.count("\n") == 1
+    Path("mine.toml").write_text(DESIGN.replace("weight_bits = 2", "weight_bits = 1"))
+    assert run("convert", "mine.toml") == 2
+    assert "training was of another network" in capsys.readouterr().err
+    Path("mine.toml").write_text(DESIGN)
     layer = network.layers[0]
     save_network(dataclasses.replace(network, layers=(dataclasses.replace(
         layer, bias=layer.bias + 1), *network.layers[1:])), "other.npz")

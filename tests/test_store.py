@@ -48,7 +48,7 @@ class Deep(wiring.Component):
         return m
 
 
-@pytest.mark.parametrize("rows", [6, 13, 16, 27, 31])
+@pytest.mark.parametrize("rows", [6, 13, 16, 27, 31, 83])
 @pytest.mark.parametrize("ram", [False, True])
 def test_any_row_comes_so_many_cycles_later(monkeypatch, rows, ram):
     """Blocks of 16, 8 and 4 rows; in RAM, rows are written between the reads."""
