@@ -232,9 +232,7 @@ def augmented(sample: Sample, size: tuple[int, int], recipe: DetectConfig, pad: 
     image = resize(_cut(sample.image, low, cut, pad), size)
     scale = torch.tensor([size[1] / cut[1], size[0] / cut[0]] * 2)
     corners = (sample.corners - torch.tensor([low[1], low[0]] * 2)) * scale
-    limit = torch.tensor([size[1], size[0]] * 2, dtype=torch.float32)
-    seen = corners.clamp_min(0).minimum(limit)
-    keep = area(seen) >= LEAST_VISIBLE * area(corners)
+    seen, keep = visible(corners, size)
     seen, classes = seen[keep], sample.classes[keep]
     if draw(0, 1) < 0.5:
         image = image.flip(2)
@@ -246,6 +244,13 @@ def augmented(sample: Sample, size: tuple[int, int], recipe: DetectConfig, pad: 
     mean = image.float().mean()
     image = (image.float() - mean) * contrast + mean * (1 + bright)
     return Sample(image.round().clamp(0, 255).to(torch.uint8), seen, classes)
+
+
+def visible(corners: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Boxes (n, 4), cut off at the edges of `size` (height, width), and which of them stay."""
+    limit = torch.tensor([size[1], size[0]] * 2, dtype=torch.float32)
+    seen = corners.clamp_min(0).minimum(limit)
+    return seen, area(seen) >= LEAST_VISIBLE * area(corners)
 
 
 def area(corners: Tensor) -> Tensor:
