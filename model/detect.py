@@ -33,9 +33,12 @@ from model.quant import Fused
 from model.train import atomic_save, learning_rate, resuming
 
 SAVE = 120  # seconds between checkpoints
-SLOWEST = 0.002  # momentum of the statistics, at the end
+SLOWEST = 0.002  # momentum of the head's statistics, at the end
 FIRST = 32  # images for the statistics that training begins with
+QUICK, FINAL = 64, 256  # ... for those of each validation, of the last one
+AT_ONCE = 8
 RARE = -4.0  # logit of a score, to begin with: most cells are no centre
+GAINS = 0.5, 0.06  # of scores and of box codes, to begin with
 SPREAD, NARROWEST = 0.09, 0.5  # of a centre, in shares of the box's sides; in cells, at least
 NEAR = 0.3  # of the height of a centre: cells from there on learn the box
 SPANS = 4.0, 3.0  # of a centre in cells, of a size in octaves: what box codes are limited to
@@ -135,7 +138,8 @@ class Run:
         self.encoder = Encoder(network).to(memory_format=torch.channels_last)
         with torch.no_grad():
             self.encoder.head.beta[:self.classes] = RARE
-            self.encoder.head.log_gain[self.classes:] = math.log(0.25)
+            self.encoder.head.log_gain[:self.classes] = math.log(GAINS[0])
+            self.encoder.head.log_gain[self.classes:] = math.log(GAINS[1])
         matrices = [p for p in self.encoder.parameters() if p.ndim > 1]
         vectors = [p for p in self.encoder.parameters() if p.ndim < 2]
         self.optimizers = [torch.optim.Muon(matrices, weight_decay=recipe.weight_decay,
@@ -189,11 +193,10 @@ class Run:
         batch = self.batch(samples, recipe.batch, generator)
         if self.step == 0:
             first = self.batch(samples, FIRST, generator)
-            calibrate(self.encoder, torch.stack([each.image for each in first]), batch=8)
+            calibrate(self.encoder, torch.stack([each.image for each in first]), AT_ONCE)
         rate = learning_rate(self.step / recipe.steps, 1.0)
         self.encoder.train()
-        for part in (*self.encoder.convs, self.encoder.head):
-            part.momentum = max(MOMENTUM * rate, SLOWEST)
+        self.encoder.head.momentum = max(MOMENTUM * rate, SLOWEST)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * rate
@@ -205,9 +208,13 @@ class Run:
         self.step += 1
         return loss.item()
 
-    def exact(self) -> Encoder:
-        """The encoder as it is exported; the statistics are those that it was trained with."""
-        return copy.deepcopy(self.encoder).eval()
+    def exact(self, samples: list[Sample]) -> Encoder:
+        """The encoder as it is exported, with the exact statistics of some of these images."""
+        encoder = copy.deepcopy(self.encoder)
+        count = FINAL if self.step == self.recipe.steps else QUICK
+        images = [whole(each, self.size).image for each in samples[:count]]
+        calibrate(encoder, torch.stack(images), AT_ONCE)
+        return encoder
 
     def decoding(self) -> Decoding:
         """How boxes are made of what :meth:`exact` gives."""
@@ -266,7 +273,7 @@ def train(config: Config, folder: Path, *, compiled: bool = True,
                               f"number to learn from; checkpoint.pt is of some steps before")
         last = run.step == recipe.steps
         if last or run.step % recipe.validate_every == 0:
-            encoder, decoding = run.exact(), run.decoding()
+            encoder, decoding = run.exact(samples), run.decoding()
             found = measure(boxes_of(encoder, [each.image for each in held], decoding, run.cell),
                             [(each.corners, each.classes) for each in held], recipe.classes)
             mean, losses = sum(losses) / len(losses), []

@@ -313,9 +313,9 @@ class Encoder(nn.Module):
                                     for each in network.operations
                                     if not self.adds or not _selects(each)})
         if network.output == "codes":
-            # The first filters have to say how bright the pixels are.
+            # The first filters have to say how bright the pixels are. If all batches had the same
+            # mean, nobody could.
             self.parts[network.operations[0].name].centred = False
-        if network.output != "class":  # If all batches had the same mean, nobody could say it.
             for conv in self.convs:
                 conv.steady = True
         self.quantize(weights=True, codes=True)

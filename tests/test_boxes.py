@@ -1,4 +1,4 @@
-"""Folders of images with boxes: what is read, what is refused, and boxes that stay on their things."""
+"""Folders of images with boxes: what is read, what is refused; boxes stay on their things."""
 
 from pathlib import Path
 

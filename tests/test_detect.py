@@ -45,7 +45,8 @@ def by_loops(values: np.ndarray, how: Decoding) -> list[tuple]:
                     octaves = min(max(octaves, -128), 127)
                     size = max(length * round(4096 * 2 ** (octaves / 32)) // 4096, 1)
                     low = at * 8 * 16 + 64 + code - size // 2
-                    corners.append([min(max(edge, 0), sides * 8 * 16) for edge in (low, low + size)])
+                    corners.append([min(max(edge, 0), sides * 8 * 16)
+                                    for edge in (low, low + size)])
                 (left, right), (top, bottom) = corners
                 boxes.append((-scores[y][x], y, x, (left, top, right, bottom)))
         kept = []
