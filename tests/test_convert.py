@@ -152,7 +152,7 @@ def test_a_map_trains_on_what_its_values_are_worth():
     torch.manual_seed(1)
     layer = MapConfig(name="m", inputs=("a",), channels=6, weight_bits=3)
     head = network.MapHead(layer, 240, TrainConfig())
-    x = 16.0 * torch.randint(0, 8, (50, 240, 4, 4))  # so that there is a shift
+    x = torch.randint(0, 128, (50, 240, 4, 4)).float()  # so that there is a shift
     with torch.no_grad():
         head.beta.normal_()
         head.log_gain.normal_()
