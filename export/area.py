@@ -127,32 +127,36 @@ def _memories(hardware: Hardware, family: str) -> tuple[int, int]:
     written = [(hardware.skip_words, 3 * array.unit), (hardware.select_words, array.columns),
                 (hardware.pool_width * array.units, 3 * array.unit),
                 (hardware.output_words, hardware.value_bits * array.unit)]
-    blocks, distributed = array.rows * _activations(hardware, family), 0
+    blocks = distributed = 0
     for depth, width in read_only:
         if depth > SMALL_ROM:
             blocks += _blocks(depth, width, family)
-    for depth, width in written:
+    wanted = [(depth, width, _blocks(depth, width, family)) for depth, width in written]
+    wanted += _activations(hardware, family) * array.rows
+    for depth, width, most in wanted:
         cells = ceil(width / 4) * ceil(depth / 16)
-        if family == "ecp5" and depth <= DISTRIBUTED and cells <= 32 * _blocks(depth, width,
-                                                                                family):
+        if family == "ecp5" and depth <= DISTRIBUTED and cells <= 32 * most:
             distributed += cells
         elif depth * width > 128:
-            blocks += _blocks(depth, width, family)
+            blocks += most
     return blocks, distributed
 
 
-def _activations(hardware: Hardware, family: str) -> int:
-    """Block RAMs of a bank; a part of a lane that is written alone fills whole bytes of nine."""
+def _activations(hardware: Hardware, family: str) -> list[tuple[int, int, int]]:
+    """Depth, width and block RAMs of each memory of a bank.
+
+    A part of a lane that is written alone fills whole bytes of nine bits there.
+    """
     depth, lane = hardware.activation_words, 2 * hardware.array.words
     part = min(hardware.array.unit, lane)
-    blocks = 0
+    found = []
     for lanes in (1, 2) if hardware.carries else (3,):
         parts = lanes * lane // part
-        blocks += min(ceil(depth / words) * (
+        found.append((depth, lanes * lane, min(ceil(depth / words) * (
             ceil(parts * ceil(part / 9) / (bits // 9)) if family == "ecp5" and bits >= 9 else
             ceil(parts * part / bits) if bits == 16 else parts * ceil(part / bits))
-            for words, bits in BLOCKS[family])
-    return blocks
+            for words, bits in BLOCKS[family])))
+    return found
 
 
 def _blocks(depth: int, width: int, family: str) -> int:

@@ -14,6 +14,21 @@ def count(most: int, least: int = 1):
     return Annotated[int, Field(ge=least, le=most)]
 
 
+# What pydantic says of Python's types, as a TOML or JSON file knows them.
+WANTED = {
+    "missing": "is missing", "extra_forbidden": "is not known",
+    "tuple_type": "must be a list", "model_type": "must be a table", "dict_type": "must be a table",
+    "int_type": "must be an integer", "bool_type": "must be true or false",
+    "string_type": "must be a string", "float_type": "must be a number",
+    "finite_number": "must be finite",
+    "too_short": "must have at least {min_length} items",
+    "too_long": "must have at most {max_length} items",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_pattern_mismatch": "must match {pattern}",
+}
+
+
 class ConfigError(ValueError):
     """A configuration, artifact or image that cannot be used; the message is one short line."""
 
@@ -42,9 +57,11 @@ def parse(values, where: str, kind: type[BaseModel]):
         first = error.errors()[0]
     except TypeError as error:  # a key that is no string
         raise ConfigError(f"{where}: {error}") from error
-    said = first["msg"].removeprefix("Value error, ")
-    own = first["type"] == "value_error"  # our own checks say what came
-    came = "" if own or isinstance(first["input"], dict) else f", not {shown(first['input'])}"
+    said = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    if first["type"] in WANTED:
+        said = WANTED[first["type"]].format(**first.get("ctx", {}))
+    complete = first["type"] in ("value_error", "extra_forbidden")  # our own say what came
+    came = "" if complete or isinstance(first["input"], dict) else f", not {shown(first['input'])}"
     field = ".".join(str(part) for part in first["loc"] if part not in ("conv", "sum", "map"))
     raise ConfigError(": ".join(filter(None, (where, field, said))) + came)
 

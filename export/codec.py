@@ -5,7 +5,7 @@ of all patches, side by side, are one map again, an eighth as high and wide as t
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -33,6 +33,8 @@ class CodecConfig(Frozen):
     """The recipe of an encoder and its decoder; :mod:`model.codec` says what it does with it."""
 
     decoder: DecoderConfig = DecoderConfig()
+    # For comparison, which cannot be exported: bits are the signs of linear functions of the patch.
+    encoder: Literal["network", "linear"] = "network"
     steps: count(2**31) = 20000  # batches, in all
     float_steps: Steps = 2000  # of these, at first, only the codes that leave are rounded
     code_steps: Steps = 2000  # behind them, with the other codes too, but not the weights

@@ -18,12 +18,12 @@ from export.words import operands
 # Cycles of the blocks of `hw/`, which take them from here: a program's cycles are known without it.
 SEQUENCER_CYCLES = 4  # fetch, load, clear, first channel tile
 MEMORY_CYCLES = 2  # block RAM and its output register
-FEEDER_CYCLES = 7 + MEMORY_CYCLES  # addresses, memory, relay, rotation, border
+FEEDER_CYCLES = 6 + MEMORY_CYCLES  # addresses, memory, border, rotation
 DECODER_CYCLES = 1  # of weights, which enter the array so much earlier
 PE_CYCLES = 3  # activations before their control
 DRAIN_CYCLES = 3  # sum kept, shown, of the column
 CLUSTER = 2  # rows and columns of processing elements that share a register of what they read
-EPILOGUE_CYCLES = 5  # select, bias, shift, clip, gate and pool
+EPILOGUE_CYCLES = 6  # select, bias, shift, clip, gate and first pair of a pool, pool
 WRITE_CYCLES = 2  # of the memory, and until all is known to be in it
 TOTALS_CYCLES = 3  # sums complete, taken to be compared, last comparison done
 

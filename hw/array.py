@@ -93,7 +93,8 @@ class SystolicArray(wiring.Component):
                 now.fresh.eq(control.first | control.horner), now.plain.eq(~control.horner),
                 now.capture.eq(control.capture), now.hide.eq(~select[i]),
             ]
-            act = delay(m, self.acts[i], i // CLUSTER, f"act_row{i}")
+            act = Signal(self.bits, name=f"act_row{i}")  # a name for the Verilog
+            grid.d.comb += act.eq(delay(m, self.acts[i], i // CLUSTER, f"act_row{i}"))
             for c, element in enumerate(pe[i]):
                 if c and c % CLUSTER == 0:
                     act = delay(m, act, 1, f"act_row{i}_c{c}")

@@ -75,8 +75,9 @@ class Engine(wiring.Component):
         m.submodules.output = output = Output(hardware)
         layer = sequencer.layer
         # What is far from the sequencer has the descriptor, and word of it, from registers nearby.
-        late_layer, late_fetch = Signal.like(layer), Signal()
-        m.d.sync += [late_layer.eq(layer), late_fetch.eq(sequencer.fetch)]
+        late_layer, late_fetch, late_restart = Signal.like(layer), Signal(), Signal()
+        m.d.sync += [late_layer.eq(layer), late_fetch.eq(sequencer.fetch),
+                     late_restart.eq(sequencer.restart)]
 
         self._take_pixels(m, records, pixels)
         if hardware.memory == "ram":
@@ -94,14 +95,14 @@ class Engine(wiring.Component):
             feeder.layer.eq(layer), feeder.step.eq(sequencer.step),
             memory.address.eq(feeder.address), feeder.data.eq(memory.data),
             weights.layer.eq(late_layer), weights.step.eq(sequencer.step),
-            weights.restart.eq(sequencer.restart), weights.record.eq(records.record),
+            weights.restart.eq(late_restart), weights.record.eq(records.record),
             weights.fetch.eq(late_fetch),
 
             array.tail.eq(layer.tail),
             array.acts.eq(feeder.acts), array.control.eq(feeder.control),
             array.rows.eq(weights.rows), array.weight_control.eq(weights.control),
 
-            epilogue.restart.eq(sequencer.restart), epilogue.record.eq(records.record),
+            epilogue.restart.eq(late_restart), epilogue.record.eq(records.record),
             epilogue.fetch.eq(late_fetch),
             epilogue.layer.eq(late_layer), epilogue.index.eq(sequencer.index),
             epilogue.start.eq(array.start), epilogue.sums.eq(array.sums),

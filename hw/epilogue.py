@@ -111,8 +111,8 @@ class Epilogue(wiring.Component):
             m.d.sync += codes[u].eq(
                 Mux(shifted[u] < 0, 0, Mux(shifted[u] > peak, peak, shifted[u])))
 
-        # Stage 5: gate, pooling.
-        five = self._stage(m, four, "five")
+        # Stages 5 and 6: gate, pooling.
+        six = self._stage(m, self._stage(m, four, "five"), "six")
         if hardware.gated:
             m.submodules.gate = gate = Gate(hardware)
             m.d.comb += [gate.restart.eq(self.restart), gate.fetch.eq(self.fetch),
@@ -120,27 +120,26 @@ class Epilogue(wiring.Component):
                          gate.codes.eq(codes)]
             codes = gate.gated
         m.submodules.pool = pool = Pool(hardware)
-        m.d.comb += [pool.layer.eq(layer), pool.ahead.eq(three), pool.walk.eq(four),
-                     pool.codes.eq(codes)]
+        m.d.comb += [pool.layer.eq(layer), pool.walk.eq(four), pool.codes.eq(codes)]
         if hardware.gated:
             m.d.comb += [gate.keep.eq(pool.keep), gate.kept.eq(pool.kept)]
 
-        # Stage 6: place and write.
+        # Stage 7: place and write.
         m.submodules.writer = writer = Writer(hardware)
         last = layer.last if hardware.output_words else 0
         m.d.comb += [
-            writer.fetch.eq(self.fetch), writer.layer.eq(layer), writer.walk.eq(five),
+            writer.fetch.eq(self.fetch), writer.layer.eq(layer), writer.walk.eq(six),
             writer.emit.eq(pool.emit & ~last), writer.codes.eq(pool.pooled),
             self.write.eq(writer.write),
             self.probe.valid.eq(pool.emit), self.probe.layer.eq(self.index),
             self.probe.codes.eq(Mux(pool.emit, pool.pooled, 0)),
         ]
         if hardware.output_words:
-            self._leave(m, shifted, four, five, pool, last)
+            self._leave(m, shifted, four, six, pool, last)
 
         # The memory registers the write once more before it is done.
         written = Signal(2)
-        m.d.sync += written.eq(Cat(five.valid & five.layer_last, written))
+        m.d.sync += written.eq(Cat(six.valid & six.layer_last, written))
         m.d.comb += self.done.eq(written[-1])
         if hardware.summing:
             m.submodules.head = head = Head(hardware)
@@ -153,10 +152,10 @@ class Epilogue(wiring.Component):
                 m.d.comb += [gate.signs.eq(head.signs), gate.select.eq(head.select)]
         return m
 
-    def _leave(self, m: Module, shifted: list, four, five, pool, last):
-        """Codes behind stage 5, and values, which are clipped at stage 4 and pass by the pool."""
+    def _leave(self, m: Module, shifted: list, four, six, pool, last):
+        """Codes behind stage 6, and values, which are clipped at stage 4 and pass by the pool."""
         layer, leaving = self.layer, self.leaving
-        m.d.comb += [leaving.walk.eq(five), leaving.valid.eq(pool.emit & last)]
+        m.d.comb += [leaving.walk.eq(six), leaving.valid.eq(pool.emit & last)]
         for u, code in enumerate(pool.pooled):
             m.d.comb += leaving["values"][u].eq(code)
         if "map" not in self.hardware.outputs:
@@ -164,14 +163,12 @@ class Epilogue(wiring.Component):
         peak = Signal(8)  # the largest value
         m.d.sync += peak.eq((1 << layer.out_bits) - 1)
         values = [Signal(signed(8), name=f"value_{u}") for u in range(len(shifted))]
-        later = [Signal(signed(8), name=f"value_{u}_later") for u in range(len(shifted))]
-        mapped, emit = layer.result == RESULTS.index("map"), Signal()
-        for u, each in enumerate(shifted):
-            m.d.sync += [
-                values[u].eq(Mux(each > peak, peak, Mux(each < ~peak.as_signed(), ~peak, each))),
-                later[u].eq(values[u])]
-        m.d.sync += emit.eq(four.valid & four.inside)
-        with m.If(mapped):
+        for value, each in zip(values, shifted, strict=True):
+            m.d.sync += value.eq(
+                Mux(each > peak, peak, Mux(each < ~peak.as_signed(), ~peak, each)))
+        emit = delay(m, four.valid & four.inside, 2, "emit")
+        later = [delay(m, value, 2, f"value_{u}") for u, value in enumerate(values)]
+        with m.If(layer.result == RESULTS.index("map")):
             m.d.comb += leaving.valid.eq(emit)
             m.d.comb += [leaving["values"][u].eq(each) for u, each in enumerate(later)]
 

@@ -12,6 +12,15 @@ from hw.pipeline import delay
 from hw.sequencer import step_layout
 
 
+def _turn(items, turns, by: int) -> list:
+    """Item (k + n) mod R at place k, where n is `turns` times `by`."""
+    items = list(items)
+    for turn in turns:
+        items = [Mux(turn, items[(k + by) % len(items)], item) for k, item in enumerate(items)]
+        by *= 2
+    return items
+
+
 class Feeder(wiring.Component):
     """Reads the R pixels of a tile at one kernel tap and one input word, per cycle.
 
@@ -65,8 +74,9 @@ class Feeder(wiring.Component):
         for bank in range(rows):
             m.d.sync += self.address[bank].eq(Mux(bank < rot_dx, next_slot, slot_dx))
 
-        rotated = self._rotate(m, delay(m, rot_dx, 2 + ActivationMemory.LATENCY, "rot"))
-        self._mask(m, rotated)
+        banks = self._banks(m, rot_dx)
+        rotated = self._rotate(m, banks, delay(m, rot_dx, 2 + ActivationMemory.LATENCY, "rot"))
+        self._pad(m, rotated)
 
         m.d.comb += [
             self.control.first.eq(delay(m, step.first, self.LATENCY, "first")),
@@ -75,29 +85,43 @@ class Feeder(wiring.Component):
         ]
         return m
 
-    def _rotate(self, m: Module, rot):
-        """Pixel r of the tile comes from bank (rot + r) mod R; three registers behind.
+    def _banks(self, m: Module, rot):
+        """The banks' words, zero if the tap lies outside the image, at two bits in PE order.
 
-        The first is on the way from the banks, which lie far apart.
+        One register behind, on the way from the banks, which lie far apart. Its reset masks a word
+        without a LUT; the rows' flags, a bit each, are rotated to their banks before.
         """
-        rows, half = self.hardware.array.rows, (len(rot) + 1) // 2
-        words = [delay(m, self.data[bank], 1, f"bank{bank}") for bank in range(rows)]
-        for first, bits in ((0, rot[:half]), (half, delay(m, rot[half:], 1, "rot_high"))):
-            for bit, turns in enumerate(bits, first):
-                turn = 1 << bit
-                words = [Mux(turns, words[(r + turn) % rows], words[r]) for r in range(rows)]
-            turned = [Signal(6 * self.hardware.array.words, name=f"turned{first}_{r}")
-                      for r in range(rows)]
-            m.d.sync += [word.eq(value) for word, value in zip(turned, words, strict=True)]
-            words = turned
-        return words
+        array, layer, half = self.hardware.array, self.layer, self.hardware.array.words
+        cut = (len(rot) + 1) // 2
+        outside = _turn(delay(m, ~self.step.mask[::-1], 2, "outside"), rot[:cut], -1)
+        outside = _turn(delay(m, Cat(outside), 1, "outside_turned"),
+                        delay(m, rot[cut:], 1, "rot_outside"), -1 << cut)
+        void = delay(m, Cat(outside), ActivationMemory.LATENCY, "void")
+        swap = delay(m, layer.mode == 2, 1, "swap")  # memory order to PE order: export.words
+        banks = [Signal(6 * half, name=f"bank_{bank}") for bank in range(array.rows)]
+        for bank, word in enumerate(banks):
+            ordered = self.data[bank]
+            if 2 in array.precisions:
+                h = [ordered[k * half:(k + 1) * half] for k in range(6)]
+                ordered = Cat(h[0], Mux(swap, h[2], h[1]), Mux(swap, h[1], h[2]), *h[3:])
+            m.d.sync += word.eq(ordered)
+            with m.If(void[bank]):
+                m.d.sync += word.eq(0)
+        return banks
 
-    def _mask(self, m: Module, rotated):
-        """Border rows and, at two bits, the order of the halves; one register behind."""
+    def _rotate(self, m: Module, words, rot):
+        """Pixel r of the tile comes from bank (rot + r) mod R; one register behind."""
+        cut = (len(rot) + 1) // 2
+        words = _turn(words, rot[:cut], 1)
+        words = [delay(m, word, 1, f"turned_{r}") for r, word in enumerate(words)]
+        return _turn(words, delay(m, rot[cut:], 1, "rot_high"), 1 << cut)
+
+    def _pad(self, m: Module, rotated):
+        """The pad pixel's digit where the tap lies outside; one register behind."""
         array, layer = self.hardware.array, self.layer
         rows, half, precision = array.rows, array.words, array.digit_bits
-        stages = self.LATENCY - 1
-        inside = delay(m, self.step.mask, stages, "inside")
+        stages = self.LATENCY - 2
+        outside = delay(m, ~self.step.mask, stages, "outside")
         # The pad pixel's current digit, most significant first; each of its bits is the value of
         # that bit of all operands.
         last = self.hardware.digits - 1
@@ -108,17 +132,16 @@ class Feeder(wiring.Component):
                     m.d.comb += digit.eq(layer.pad >> precision * (last - k))
         digit = delay(m, digit, stages, "pad_digit")
         planes = {3: (0, 0, 1, 1, 2, 2), 2: (0, 0, 1, 1, 0, 1), 1: (0,) * 6}[precision]
-        pad_word = Cat(digit[plane].replicate(half) for plane in planes)
-        swap = delay(m, layer.mode == 2, 1, "swap")  # memory order to PE order, see export.words
         # Where all weights are binary, lanes behind a tap's last operand are zero: see hw.decoder.
-        valid = Signal(len(pad_word), init=-1)
+        void = Signal(6 * half)
         if array.precisions == (1,):
-            last_word = delay(m, self.step.word_last, stages - 1, "word_last")
-            m.d.sync += valid.eq(Mux(last_word, Cat(layer.tail > k for k in range(len(valid))), -1))
-        for r in range(rows):
-            word = rotated[r]
-            h = [word[k * half:(k + 1) * half] for k in range(6)]
-            ordered = word
-            if 2 in array.precisions:
-                ordered = Cat(h[0], Mux(swap, h[2], h[1]), Mux(swap, h[1], h[2]), *h[3:])
-            m.d.sync += self.acts[r].eq(Mux(inside[rows - 1 - r], ordered, pad_word) & valid)
+            last_word = delay(m, self.step.word_last, self.LATENCY - 2, "word_last")
+            m.d.sync += void.eq(Mux(last_word, Cat(layer.tail <= k for k in range(6 * half)), 0))
+        for r, word in enumerate(rotated):
+            pads = Signal(precision, name=f"pads_{r}")
+            m.d.sync += pads.eq(Mux(outside[rows - 1 - r], digit, 0))
+            padded = word | Cat(pads[plane].replicate(half) for plane in planes)
+            for k, bit in enumerate(self.acts[r]):
+                m.d.sync += bit.eq(padded[k])
+                with m.If(void[k]):
+                    m.d.sync += bit.eq(0)

@@ -64,16 +64,16 @@ class Head(wiring.Component):
         load, last = Signal(), Signal()
         m.d.sync += [load.eq(active & walk.channels_last), last.eq(walk.layer_last)]
         waiting = [Signal(score, name=f"score_{c}") for c in range(columns)]
-        left = Signal(range(columns + 1))
+        left, comparing = Signal(range(columns + 1)), Signal()
         number = Signal(range(-(-hardware.classes // columns) * columns))
         final, scored, fetched = Signal(), Signal(), Signal()
         m.d.sync += scored.eq(final & (left == 1))
         with m.If(load):
             m.d.sync += [w.eq(total) for w, total in zip(waiting, totals, strict=True)]
-            m.d.sync += [left.eq(columns), final.eq(last)]
-        with m.Elif(left != 0):
+            m.d.sync += [left.eq(columns), comparing.eq(1), final.eq(last)]
+        with m.If(comparing):  # all are, before the next tile's come
             m.d.sync += [w.eq(other) for w, other in pairwise(waiting)]
-            m.d.sync += [left.eq(left - 1), number.eq(number + 1)]
+            m.d.sync += [left.eq(left - 1), comparing.eq(left != 1), number.eq(number + 1)]
             with m.If(waiting[0] > result.score):
                 m.d.sync += [result.score.eq(waiting[0]), result["class"].eq(number)]
         m.d.sync += fetched.eq(self.fetch)  # now the descriptor is there

@@ -104,9 +104,11 @@ class ProcessingElement(wiring.Component):
         self._accumulate(m, step, total)
         with m.If(self.control.capture):
             m.d.sync += kept.eq(total)
-        m.d.sync += self.sum.eq(kept)
+        shown = Signal(self.acc_bits, reset_less=True)  # by nothing else but `hide`
+        m.d.sync += shown.eq(kept)
         with m.If(self.control.hide):  # a register's reset; a mask in front of it would take a LUT
-            m.d.sync += self.sum.eq(0)
+            m.d.sync += shown.eq(0)
+        m.d.comb += self.sum.eq(shown)
         return m
 
     def _planes(self):

@@ -68,6 +68,9 @@ class PixelInput(wiring.Component):
                     ]
 
         outside = extra & (x == record.last_x + 1)
+        # Neither changes between a position's first word and its last one, of three at least.
+        row_end, frame_end = Signal(), Signal()
+        m.d.sync += [row_end.eq(x == record.last_x + 1 + extra), frame_end.eq(y == record.last_y)]
         m.d.comb += [
             self.write.bank.eq(bank),
             self.write.address.eq(address),
@@ -101,9 +104,9 @@ class PixelInput(wiring.Component):
                         m.d.sync += [word.eq(0), bank.eq(bank + 1), address.eq(slot)]
                         with m.If(bank == rows - 1):
                             m.d.sync += [bank.eq(0), slot.eq(slot + 1), address.eq(slot + 1)]
-                        with m.If(x == record.last_x + 1 + extra):
+                        with m.If(row_end):
                             m.d.sync += [x.eq(0), y.eq(y + 1)]
-                            with m.If(y == record.last_y):
+                            with m.If(frame_end):
                                 m.d.sync += begin
                                 m.next = "FULL"
                 with m.If(self.drop):

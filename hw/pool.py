@@ -14,12 +14,13 @@ from hw.walk import CODE_BITS, walk_layout
 class Pool(wiring.Component):
     """Maximum of a pixel with its left, upper and upper left ones; one buffered row, half as wide.
 
-    Results come a cycle after the codes: pixel by pixel or, pooled, with the last one of each 2x2.
+    Results come two cycles after the codes: pixel by pixel or, pooled, with the last one of each
+    2x2.
 
     Members
     -------
     layer : In(layer_layout)
-    ahead, walk : In(walk_layout)       the unit after this one, and this one
+    walk : In(walk_layout)      the unit
     codes : In(ArrayLayout(3, unit))
     pooled : Out(ArrayLayout(3, unit)), emit : Out(1)   of the operation, pooled if it pools
     kept : Out(ArrayLayout(3, unit)), keep : Out(1)     for the skip memory
@@ -30,17 +31,18 @@ class Pool(wiring.Component):
         unit = data.ArrayLayout(CODE_BITS, hardware.array.unit)
         super().__init__({
             "layer": In(layer_layout(hardware)),
-            "ahead": In(walk_layout(hardware)), "walk": In(walk_layout(hardware)),
+            "walk": In(walk_layout(hardware)),
             "codes": In(unit),
             "pooled": Out(unit), "emit": Out(1), "kept": Out(unit), "keep": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
-        hardware, layer, walk = self.hardware, self.layer, self.walk
-        now = self.codes.as_value()
+        hardware, layer = self.hardware, self.layer
+        now, walk = Signal.like(self.codes.as_value(), reset_less=True), Signal.like(self.walk)
+        m.d.sync += [now.eq(self.codes), walk.eq(self.walk)]
         inside = walk.valid & walk.inside & (layer.result == RESULTS.index("codes"))
-        block = self._block(m, now) if hardware.pool_width else now
+        block = self._block(m, walk) if hardware.pool_width else now
         corner = walk.x[0] & walk.y[0]
         m.d.sync += [self.emit.eq(inside & (~layer.pool | corner)),
                      self.pooled.eq(Mux(layer.pool, block, now))]
@@ -50,9 +52,9 @@ class Pool(wiring.Component):
                          self.kept.eq(Mux(pools, block, now))]
         return m
 
-    def _block(self, m: Module, now):
-        """The maximum of 2x2, at its last pixel."""
-        hardware, layer, walk = self.hardware, self.layer, self.walk
+    def _block(self, m: Module, walk):
+        """The maximum of 2x2, at its last pixel, with the unit that was there a cycle ago."""
+        hardware, layer, now = self.hardware, self.layer, self.codes.as_value()
         U, K = hardware.array.unit, hardware.array.units
         pools = layer.pool | layer.keep_pooled if hardware.gated else layer.pool
         m.submodules.line = line = Memory(
@@ -67,13 +69,13 @@ class Pool(wiring.Component):
             return Cat(Mux(p > q, p, q) for p, q in pairs)
 
         left = Array(Signal(CODE_BITS * U, name=f"left_{k}") for k in range(K))
-        pair, block = Signal(CODE_BITS * U), Signal(CODE_BITS * U)
+        pair, block = Signal(CODE_BITS * U, reset_less=True), Signal(CODE_BITS * U)
+        m.d.sync += pair.eq(maximum(left[self.walk.unit], now))
         m.d.comb += [
-            read.addr.eq(entry(self.ahead)),
-            pair.eq(maximum(left[walk.unit], now)), block.eq(maximum(pair, read.data)),
+            read.addr.eq(entry(self.walk)), block.eq(maximum(pair, read.data)),
             write.addr.eq(entry(walk)), write.data.eq(pair),
             write.en.eq(walk.valid & walk.inside & pools & walk.x[0] & ~walk.y[0]),
         ]
-        with m.If(walk.valid & ~walk.x[0]):
-            m.d.sync += left[walk.unit].eq(now)
+        with m.If(self.walk.valid & ~self.walk.x[0]):
+            m.d.sync += left[self.walk.unit].eq(now)
         return block

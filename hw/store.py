@@ -1,5 +1,7 @@
 """The memories that hold programs: ROM, or RAM that the loader writes."""
 
+from collections.abc import Iterable
+
 from amaranth import Array, Module, Signal
 from amaranth.lib import data
 from amaranth.lib.memory import Memory
@@ -13,7 +15,6 @@ from hw.verilog import KEEP_ZEROS
 # Of a memory that is not read where it is being written, or not so that it matters: what is read
 # then is void, and Yosys adds no logic that would make it the old word.
 FREE_READS = {"no_rw_check": 1}
-DEEP_CYCLES = 5  # address, memory, its output register, choice of a piece in two steps
 
 
 def fill_layout(hardware: Hardware) -> data.StructLayout:
@@ -39,17 +40,33 @@ def store(m: Module, unit, name: str, init: list[int]):
     return section(m, unit, name, rows, width, init).read_port()
 
 
-def deep_store(m: Module, unit, name: str, init: list[int], row):
-    """Row `row` of such a memory, as it was :attr:`DEEP_CYCLES` cycles ago.
+def choices(rows: int) -> list[int]:
+    """Of how many pieces of a memory one is chosen in each step.
+
+    Blocks lie far apart, so the first step is as short as can be. There are three at most.
+    """
+    left, found = len(pieces(rows)), []
+    while left > 1:
+        found.append((2, 4, 1 << (left - 1).bit_length())[len(found)])
+        left = -(-left // found[-1])
+    return found
+
+
+def deep_cycles(depths: Iterable[int]) -> int:
+    """Cycles of :func:`deep_store`: address, memory, its output register, choice of a piece."""
+    return 3 + max((len(choices(rows)) for rows in depths), default=0)
+
+
+def deep_store(m: Module, unit, name: str, init: list[int], row, cycles: int):
+    """Row `row` of such a memory, as it was so many cycles ago, see :func:`deep_cycles`.
 
     A memory that is deeper than a block RAM is cut into pieces, NAME_0, NAME_1 and so on. Each
     fills whole blocks and has a register right behind it, which is the block's own; which piece it
-    is to be is chosen a cycle later.
+    is to be is chosen in steps of a cycle.
     """
     rows, width = memories(unit.hardware)[name]
-    found = pieces(rows)
-    choices = (len(found) > 1) + (len(found) > 4)
-    row = delay(m, row, DEEP_CYCLES - 2 - choices, f"{name}_row")
+    found, steps = pieces(rows), choices(rows)
+    row = delay(m, row, cycles - 2 - len(steps), f"{name}_row")
     words, number = [], Signal(range(len(found)), name=f"{name}_number")
     for k, (start, stop, size) in enumerate(found):
         piece = section(m, unit, name, stop - start, width, init[start:stop],
@@ -61,14 +78,13 @@ def deep_store(m: Module, unit, name: str, init: list[int], row):
         words.append(word)
         with m.If(row >= start):
             m.d.comb += number.eq(k)
-    number, step = delay(m, number, 2, f"{name}_number"), 0
-    while len(words) > 1:
-        most = 4 if len(words) > 4 and not step else len(words)
-        bits, chosen = number[:2] if most == 4 else number, []
+    number = delay(m, number, 2, f"{name}_number")
+    for step, most in enumerate(steps):
+        bits, chosen = most.bit_length() - 1, []
         for k in range(0, len(words), most):
             chosen.append(Signal(width, name=f"{name}_chosen{step}_{k}", reset_less=True))
-            m.d.sync += chosen[-1].eq(Array(words[k:k + most])[bits])
-        words, number, step = chosen, delay(m, number[2:], 1, f"{name}_group"), step + 1
+            m.d.sync += chosen[-1].eq(Array(words[k:k + most])[number[:bits]])
+        words, number = chosen, delay(m, number[bits:], 1, f"{name}_number{step}")
     return words[0]
 
 

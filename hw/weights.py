@@ -11,7 +11,7 @@ from hw.descriptor import layer_layout
 from hw.pipeline import delay
 from hw.records import record_layout
 from hw.sequencer import step_layout
-from hw.store import DEEP_CYCLES, deep_store, fill_member, store
+from hw.store import deep_cycles, deep_store, fill_member, store
 from hw.unpacker import WeightUnpacker
 from hw.verilog import shared
 
@@ -35,10 +35,10 @@ class WeightFeeder(wiring.Component):
     fill : In(fill_layout)      of RAM only
     """
 
-    LATENCY = DEEP_CYCLES + 1  # memory, unpacking
-
     def __init__(self, hardware: Hardware, roms: list[list[int]], seeds: list[int]):
         self.hardware, self.roms, self.seeds = hardware, roms, seeds
+        self.memory_latency = deep_cycles(depth for _, depth in hardware.weights)
+        self.latency = self.memory_latency + 1  # unpacking
         array = hardware.array
         super().__init__({
             "restart": In(1),
@@ -54,13 +54,14 @@ class WeightFeeder(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         hardware, layer, array = self.hardware, self.layer, self.hardware.array
+        assert self.latency <= FEEDER_CYCLES - DECODER_CYCLES
         late = data.View(step_layout(hardware), delay(
-            m, self.step, FEEDER_CYCLES - DECODER_CYCLES - self.LATENCY, "step"))
+            m, self.step, FEEDER_CYCLES - DECODER_CYCLES - self.latency, "step"))
         segments = [self._segment(m, late, k) for k in range(len(hardware.weights))]
 
         tail = Signal(6 * array.words)
         m.d.sync += tail.eq(Cat(layer.tail > k for k in range(6 * array.words)))
-        word_last = delay(m, late.word_last, self.LATENCY - 1, "stored_last")
+        word_last = delay(m, late.word_last, self.latency - 1, "stored_last")
         formats = tuple(sorted(hardware.formats))
         generated = self._automata(m, late)
         for c in range(array.columns):
@@ -81,7 +82,7 @@ class WeightFeeder(wiring.Component):
         m.d.comb += control.word_last.eq(late.word_last)
         if array.digit_bits == 3:  # 2 + 3 + 3 bits: the first digit is short
             m.d.comb += control.top.eq((layer.last_digit != 0) & (late.digit == 0))
-        m.d.comb += self.control.eq(delay(m, control, self.LATENCY, "weight_control"))
+        m.d.comb += self.control.eq(delay(m, control, self.latency, "weight_control"))
         return m
 
     def _automata(self, m: Module, late) -> dict[int, list]:
@@ -93,7 +94,7 @@ class WeightFeeder(wiring.Component):
         base = Signal(range(hardware.seeds + 1), name="seed_base")
         with m.If(self.restart):
             m.d.sync += base.eq(self.record.seeds_base)
-        now = data.View(late.shape(), delay(m, late, self.LATENCY - 1, "generated_step"))
+        now = data.View(late.shape(), delay(m, late, self.latency - 1, "generated_step"))
         valid = Mux(now.word_last, Cat(layer.tail > k for k in range(6 * array.words)), ~0)
         # The descriptor comes a cycle after `fetch`, its seed one more.
         m.d.sync += fetched.eq(Cat(self.fetch, fetched))
@@ -113,7 +114,7 @@ class WeightFeeder(wiring.Component):
         return rows
 
     def _segment(self, m: Module, late, k: int):
-        """Segment `k` of every column's word, :attr:`DEEP_CYCLES` behind the step `late`."""
+        """Segment `k` of every column's word, `memory_latency` cycles behind the step `late`."""
         edges, columns = self.hardware.weight_edges, self.hardware.array.columns
         width, (_, depth) = edges[k + 1] - edges[k], self.hardware.weights[k]
         row = Signal(range(depth), name=f"row{k}")
@@ -128,5 +129,5 @@ class WeightFeeder(wiring.Component):
                 m.d.sync += row.eq(base)
             with m.Else():
                 m.d.sync += row.eq(row + 1)
-        stored = deep_store(m, self, f"weights{k}", self.roms[k], row)
+        stored = deep_store(m, self, f"weights{k}", self.roms[k], row, self.memory_latency)
         return data.View(data.ArrayLayout(width, columns), stored)

@@ -16,32 +16,33 @@ import json
 import math
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from pytorch_msssim import ms_ssim
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from export.artifact import Network
 from export.checked import ConfigError
 from export.codec import Patches, patches_of
-from export.config import Config
+from export.config import Config, parse_config
 from export.decoder_file import Header
 from export.file import write_whole
+from export.network import ConvConfig
 from model import decoder as decoders
 from model.convert import load_state
 from model.decoder import Decoder, decode, only
-from model.network import MOMENTUM, Encoder, calibrate
+from model.network import DEFAULT_RECIPE, MOMENTUM, Encoder, QuantConv
 from model.pictures import crops, load_pictures
 from model.quant import Fused
 from model.train import atomic_save, learning_rate, resuming
 
 SAVE = 120  # seconds between checkpoints
 SLOWEST = 0.002  # momentum of the statistics, at the end
-FIRST = 32  # crops for the statistics that training begins with
 LEAST = 161  # pixels each way, that MS-SSIM has its five scales
 
 
@@ -59,6 +60,60 @@ def join(codes: Tensor, n: int, columns: int) -> Tensor:
     return blocks.reshape(n, channels, -1, columns * grid)
 
 
+class Linear(nn.Module):
+    """In place of an encoder, for comparison: one-bit compressed sensing, learned measurements.
+
+    Bits are the signs of linear functions, in real numbers, of all pixels of a patch.
+    """
+
+    def __init__(self, patches: Patches):
+        super().__init__()
+        layer = ConvConfig(name="codes", channels=patches.bits, kernel=1, weight_bits=3,
+                           code_bits=1)
+        part = QuantConv(layer, 3 * patches.side**2, 0, DEFAULT_RECIPE)
+        part.steady, part.centred, part.round_weights = True, False, False
+        self.patches, self.convs = patches, nn.ModuleList([part])
+
+    def quantize(self, **_):
+        """Weights stay real numbers; codes are rounded."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        codes = self.convs[0](F.pixel_unshuffle(x, self.patches.side))
+        grid = self.patches.grid
+        return codes.reshape(-1, self.patches.channels, grid, grid)
+
+
+def models(config: Config, patches: Patches) -> tuple[Encoder | Linear, Decoder]:
+    """An encoder and a decoder, untrained."""
+    linear = config.codec.encoder == "linear"
+    encoder = Linear(patches) if linear else Encoder(config.network)
+    return encoder, Decoder(patches, config.codec.decoder)
+
+
+def load_trained(path: Path) -> tuple[str, Patches, Callable[[np.ndarray], np.ndarray]]:
+    """Of a `final.pt`: its design's name, patches, and what pictures uint8 [H, W, 3] become by it.
+
+    Raises
+    ------
+    ConfigError
+        If it is none.
+    """
+    state = load_state(path)
+    with resuming(path):
+        config = parse_config(state["record"]["config"], str(path))
+        patches = patches_of(config.network, config.name)
+        encoder, decoder = models(config, patches)
+        encoder.load_state_dict(state["encoder"])
+        decoder.load_state_dict(state["decoder"])
+    encoder.eval()
+
+    def run(picture: np.ndarray) -> np.ndarray:
+        codes = encode(encoder, torch.from_numpy(picture.transpose(2, 0, 1).copy()), patches)
+        return decode(decoder, codes, *picture.shape[:2], patches.channels).permute(1, 2, 0).numpy()
+
+    return config.name, patches, run
+
+
 class Run:
     """One training run: models, optimizers, position; everything that a resume needs."""
 
@@ -70,8 +125,8 @@ class Run:
                               f"{LEAST} at least, not {recipe.crop}")
         torch.manual_seed(recipe.seed)
         self.recipe, self.folder = recipe, folder
-        self.encoder = Encoder(config.network).to(memory_format=torch.channels_last)
-        self.decoder = Decoder(self.patches, recipe.decoder).to(memory_format=torch.channels_last)
+        self.encoder, self.decoder = (each.to(memory_format=torch.channels_last)
+                                      for each in models(config, self.patches))
         # As train.Run has them, but that the decoder's weights have a scale, which Muon would lose.
         matrices = [p for p in self.encoder.parameters() if p.ndim > 1]
         vectors = [p for p in self.encoder.parameters() if p.ndim < 2]
@@ -138,12 +193,9 @@ class Run:
         self.encoder.quantize(codes=self.step >= recipe.float_steps,
                               weights=self.step >= recipe.float_steps + recipe.code_steps)
         pixels = crops(pictures, recipe.batch, recipe.crop, generator)
-        if self.step == 0:
-            first = crops(pictures, FIRST, recipe.crop, generator)
-            calibrate(self.encoder, cut(first, self.patches.side))
         self.encoder.train()
         for conv in self.encoder.convs:  # statistics are as quick as what they are of
-            conv.momentum = max(MOMENTUM * self.rate(), SLOWEST)
+            conv.momentum = max(MOMENTUM * self.rate(), SLOWEST) if self.step else 1
         loss = self.loss(pixels, self.kept(generator))
         peaks = recipe.learning_rate, recipe.learning_rate, recipe.decoder_learning_rate
         for optimizer, peak in zip(self.optimizers, peaks, strict=True):

@@ -14,9 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from export.checked import ConfigError
-from export.codec import DecoderConfig, Patches
+from export.codec import STEP, DecoderConfig, Patches
 from export.decoder_file import Header, load_decoder, save_decoder
 from export.picture import Picture
+
+TILE = 32  # patches each way that are decoded at once
 
 
 class Block(nn.Module):
@@ -43,6 +45,8 @@ class Decoder(nn.Module):
         super().__init__()
         self.grid, width, fine = patches.grid, config.width, config.fine_width
         self.alone = config.alone
+        # How far the convolutions see, in patches.
+        self.reach = -(-(16 * config.blocks + 8 * config.fine_blocks + 4) // patches.side)
         self.patch = nn.Conv2d(patches.bits, width * self.grid**2, 1)
         self.coarse = nn.Sequential(*(Block(width) for _ in range(config.blocks)))
         self.enlarge = nn.Conv2d(width, 4 * fine, 1)
@@ -102,10 +106,21 @@ def load(path: Path) -> tuple[Header, Decoder]:
 def decode(decoder: Decoder, codes: Tensor, height: int, width: int, channels: int) -> Tensor:
     """Pixels uint8 (3, height, width) of codes (1, channels, h, w), the first `channels` of them.
 
-    Codes are 0 or 1; what lies behind the picture's edges is cut off.
+    Codes are 0 or 1; what lies behind the picture's edges is cut off. Large pictures are decoded in
+    tiles, with as much around each as can matter, so that memory stays small.
     """
-    x = decoder(only(codes, channels))[0, :, :height, :width]
-    return (x.clamp(0, 1) * 255).round().to(torch.uint8)
+    codes, tile, more = only(codes, channels), TILE * decoder.grid, decoder.reach * decoder.grid
+    rows, columns = codes.shape[2:]
+    out = torch.empty(3, STEP * rows, STEP * columns, dtype=torch.uint8)
+    for top in range(0, rows, tile):
+        for left in range(0, columns, tile):
+            above, before = min(top, more), min(left, more)
+            x = decoder(codes[:, :, top - above:top + tile + more,
+                              left - before:left + tile + more])[0]
+            x = x[:, STEP * above:STEP * (above + tile), STEP * before:STEP * (before + tile)]
+            out[:, STEP * top:STEP * (top + tile), STEP * left:STEP * (left + tile)] = (
+                x.clamp(0, 1) * 255).round().to(torch.uint8)
+    return out[:, :height, :width]
 
 
 def decompress(picture: Picture, header: Header, decoder: Decoder) -> np.ndarray:

@@ -61,7 +61,10 @@ def compress(image: Annotated[Path, typer.Argument(help="picture", show_default=
 @app.command()
 def codec_bench(folder: Annotated[Path, typer.Argument(help="of pictures to test with",
                                                        show_default=False)],
-                config: PatchDesign = None, weights: Weights = None, decoder: DecoderFile = None):
+                config: PatchDesign = None, weights: Weights = None, decoder: DecoderFile = None,
+                trained: Annotated[list[Path] | None, typer.Option(
+                    help="final.pt of another training, to compare with; may be repeated")]
+                = None):
     """Compares the codec with others on the same pictures.
 
     The others that learn do so from the training pictures in the folder HEXLANE_IMAGES.
@@ -74,7 +77,7 @@ def codec_bench(folder: Annotated[Path, typer.Argument(help="of pictures to test
     _, network, _ = load_design(design, weights)
     if network is None:
         raise ConfigError("codec-bench: wanted weights, got --weights none")
-    Console().print(bench(network, *load(_decoder(decoder, design)), folder))
+    Console().print(bench(network, *load(_decoder(decoder, design)), folder, trained or ()))
 
 
 @app.command()

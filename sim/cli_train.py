@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from export.checked import ConfigError
 from sim.options import Design, Device, Seed, Weights, load_design
 
 app = typer.Typer()
@@ -30,6 +31,8 @@ def train(config: Design,
     design = load_config(config)
     folder = output or Path("build") / design.name / "train"
     if design.network.output == "codes":
+        if device not in ("", "cpu"):
+            raise ConfigError(f"device must be cpu for a network that compresses, not {device}")
         from model.codec import shown
         from model.codec import train as train_codec
         record = train_codec(design, folder, compiled=compiled, limit=limit)

@@ -1,6 +1,6 @@
 """Compression beside other codecs on the same pictures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from export.artifact import Network
 from export.checked import ConfigError
 from export.codec import Patches, patches_of
 from model import baselines
-from model.codec import LEAST, quality_of
+from model.codec import LEAST, load_trained, quality_of
 from model.data import PICTURE_FORMATS, read_picture
 from model.decoder import Decoder, Header, decompress
 from model.pictures import random_patches
@@ -61,8 +61,11 @@ def codecs(patches: Patches) -> dict[str, Callable]:
                                                         patches)}
 
 
-def bench(network: Network, header: Header, decoder: Decoder, folder: Path) -> Table:
+def bench(network: Network, header: Header, decoder: Decoder, folder: Path,
+          trained: Sequence[Path] = ()) -> Table:
     """A table of all codecs, means over the pictures in a folder.
+
+    `trained` are results of other trainings, `final.pt`, of patches of the same size.
 
     Raises
     ------
@@ -74,7 +77,14 @@ def bench(network: Network, header: Header, decoder: Decoder, folder: Path) -> T
     pictures = [read_picture(path) for path in files]
     if not pictures or min(min(each.shape[:2]) for each in pictures) < LEAST:
         raise ConfigError(f"{folder}: must hold images of at least {LEAST} pixels each way")
-    others, rows = codecs(patches), {}
+    others, rows = {}, {}
+    for path in trained:
+        name, its, run = load_trained(path)
+        if its != patches:
+            raise ConfigError(f"{path}: must have patches of {patches.side} pixels with "
+                              f"{patches.channels} channels, not {its.side} and {its.channels}")
+        others[name] = run
+    others |= codecs(patches)
 
     def note(name: str, found: np.ndarray, wanted: np.ndarray, rate: float):
         rows.setdefault(name, []).append(

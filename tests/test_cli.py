@@ -244,7 +244,7 @@ def test_simulate_names_the_first_difference(here, capsys):
     (lambda: Path("bad.toml").write_bytes(b"\xff"), "cannot be read as TOML"),
     (lambda: Path("bad.toml").mkdir(), "cannot be read as TOML"),
     (lambda: Path("bad.toml").write_text(DESIGN.replace("rows = 4", "rows = 1000")),
-     "array.rows: Input should be less than or equal to 128, not 1000"),
+     "array.rows: must be less than or equal to 128, not 1000"),
 ])
 @pytest.mark.parametrize("command", ["generate", "estimate", "train"])
 def test_bad_designs_are_one_line(here, capsys, make, message, command):

@@ -119,6 +119,24 @@ def test_the_decoder_sees_across_patches():
     assert changed[:32, 88:].any()  # two blocks at an eighth reach 32 pixels far
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_tiles_of_a_picture_are_those_of_the_whole(alone, monkeypatch):
+    decoder, _ = tiny_decoder()
+    decoder.alone = alone
+    assert decoder.reach == 2  # two blocks of 16 pixels, one of 8, and 4
+    codes = torch.randint(0, 2, (1, 4, 28, 32)).float()
+    whole = decoders.decode(decoder, codes, 210, 250, 3).int()
+    sizes, forward = [], decoder.forward
+    monkeypatch.setattr(decoder, "forward", lambda x: sizes.append(x.shape[2:]) or forward(x))
+    for tile in (1, 3):
+        monkeypatch.setattr(decoders, "TILE", tile)
+        found = decoders.decode(decoder, codes, 210, 250, 3).int()
+        assert found.shape == (3, 210, 250) and (found - whole).abs().max() <= 1
+        assert (found == whole).float().mean() > 0.999
+    assert max(sizes) == (24, 28) and min(sizes) == (12, 12)
+    assert len(sizes) == 7 * 8 + 3 * 3
+
+
 def test_a_decoder_that_sees_one_patch_only():
     """For comparison: what it makes of a picture is what it makes of each patch."""
     decoder, _ = tiny_decoder()
@@ -327,6 +345,31 @@ def test_the_roundings_come_one_after_the_other_and_the_codes_are_always_bits(he
     assert seen == [(False, False, True)] * 3 + [(True, False, True)] * 3 + [(True, True, True)] * 2
 
 
+@pytest.mark.slow
+def test_signs_of_linear_functions_in_place_of_an_encoder(here):
+    config = design(encoder="linear", steps=40, float_steps=10, code_steps=10, validate_every=20)
+    record = codec.train(config, here / "run", compiled=False)
+    assert record["curve"][1][2] > record["curve"][0][2] > 8
+    assert record["curve"][1][4] > 0.9  # bits of entropy
+    with pytest.raises(ConfigError, match="does not match the configuration"):
+        convert.load_checkpoint(here / "run/final.pt", config)
+    name, patches, run = codec.load_trained(here / "run/final.pt")
+    held = pictures.load_pictures("validation", 161)
+    found = [codec.quality_of(run(each), each) for each in
+             (each.numpy().transpose(1, 2, 0) for each in held)]
+    assert name == "mine" and patches == Patches(32, 4)
+    assert found[0][0] == pytest.approx(record["validation"]["all channels"]["psnr"], abs=1e-3)
+    encoder, _ = codec.models(config, patches)
+    encoder.load_state_dict(torch.load(here / "run/final.pt", weights_only=True)["encoder"])
+    x = codec.cut(held[0][None, :, :192, :192].float(), 32)
+    part = encoder.eval().convs[0]
+    sums = x.flatten(1) @ part.levels().flatten(1).T  # channels, rows, columns, as unshuffled
+    assert part.levels().shape == (64, 3072, 1, 1)
+    assert (part.levels() != part.levels().round()).any()
+    assert (encoder(x).flatten(1) == (sums - part.mean + (part.beta - 1) / part.scale(part.square)
+                                      >= 0)).float().mean() > 0.999
+
+
 def test_truncation_takes_the_share_of_crops_that_the_recipe_says(here):
     run = codec.Run(design(batch=4000, truncation=0.25), here)
     kept = run.kept(torch.Generator().manual_seed(1))
@@ -399,6 +442,8 @@ def test_from_training_to_a_picture_by_commands(here, capsys, monkeypatch):
             main(list(arguments))
         return stop.value.code
 
+    assert run("train", "mine.toml", "--device", "cuda") == 2
+    assert "device must be cpu for a network that compresses, not cuda" in capsys.readouterr().err
     assert run("train", "mine.toml", "--no-compiled") == 0
     assert run("convert", "mine.toml") == 0
     assert run("compress", "images/0.png", "-o", "a.hxl", "-c", "mine.toml") == 0
@@ -420,9 +465,16 @@ def test_from_training_to_a_picture_by_commands(here, capsys, monkeypatch):
     for k in range(2):
         with Image.open("images/0.png" if k else "images/more/1.png") as image:
             image.crop((0, 0, 180, 170)).save(f"two/{k}.png")  # no whole patches
-    assert run("codec-bench", "two", "-c", "mine.toml") == 0
+    final = "build/mine/train/final.pt"
+    assert run("codec-bench", "two", "-c", "mine.toml", "--trained", final) == 0
     table = capsys.readouterr().out
+    rows = {line.split("│")[1].strip(): [each.strip() for each in line.split("│")[2:5]]
+            for line in table.splitlines() if line.startswith("│")}
+    for came, wanted in zip(rows["mine"][1:], rows["this codec"][1:], strict=True):
+        assert float(came) == pytest.approx(float(wanted), abs=0.02)  # of the same training
     assert "2 pictures" in table and table.count("published") == 5 and "nan" not in table
+    assert run("codec-bench", "two", "-c", "mine.toml", "--trained", "mine.npz") == 2
+    assert "mine.npz: no such file" in capsys.readouterr().err
     assert run("codec-bench", "build", "-c", "mine.toml") == 2
     assert "build: must hold images of at least 161 pixels each way" in capsys.readouterr().err
     content = Path("a.hxl").read_bytes()

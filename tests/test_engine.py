@@ -281,7 +281,7 @@ def test_full_accumulators(value, mode):
     check(config, network, images)
 
 
-@pytest.mark.parametrize("out_bits", [2, 8])
+@pytest.mark.parametrize("out_bits", [2, pytest.param(8, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_values_clip_at_both_ends(out_bits, sign):
     """Sums and biases that only just, and by far, leave the range; the largest that there are."""

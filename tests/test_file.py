@@ -175,7 +175,7 @@ def test_npz_of_something_else(tmp_path):
     ({"version": None}, "version must be 2, not None"),
     ({"network": None}, "header: network must be a JSON dict, not None"),
     ({"network": 3}, "header: network must be a JSON dict, not 3"),
-    ({"network": {}}, "header: height: Field required"),
+    ({"network": {}}, "header: height: is missing"),
     ({"shifts": "012"}, "header: shifts must be a JSON list, not '012'"),
     ({"shifts": [1, 2]}, "header: shifts must be 6, one per operation, not 2"),
     ({"shifts": [1, 2, 0, 16, 0, 0]}, "c: shift must be an integer from 0 to 15, not 16"),

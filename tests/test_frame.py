@@ -151,6 +151,7 @@ def test_frames_are_folded(shapes, gaps, framed):
         assert cycles == [len(each) for _, each in frames]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gaps", [(0, 0, 0), (2, 3, 9)])
 @pytest.mark.parametrize("shapes", [*ALONE, MIXED], ids=[*map(str, range(len(ALONE))), "mixed"])
 def test_frames_of_another_length_are_dropped(shapes, gaps):
@@ -234,8 +235,8 @@ def through_engine(config, lengths: list[int], pauses):
 
 
 @pytest.mark.parametrize("channels, fold, pause", [
-    (1, 1, 0), (2, 2, 1), pytest.param(3, 1, 2, marks=pytest.mark.slow),
-    pytest.param(1, 4, 1, marks=pytest.mark.slow)])
+    (1, 1, 0), *(pytest.param(*each, marks=pytest.mark.slow)
+                 for each in ((2, 2, 1), (3, 1, 2), (1, 4, 1)))])
 def test_engine_drops_frames(channels, fold, pause):
     """What has come of one is forgotten, in the middle of a pixel's words too."""
     config = design([], (2, 3, 2), height=2 * fold, width=3 * fold, channels=channels, fold=fold,

@@ -124,7 +124,8 @@ def extreme_tiles(mode, words, binary):
         yield Tile(codes, weights)
 
 
-@pytest.mark.parametrize("words", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("words", [
+    1, 2, 5, *(pytest.param(words, marks=pytest.mark.slow) for words in (3, 4))])
 @pytest.mark.parametrize("precisions, mode, binary", CASES)
 def test_sums(precisions, mode, binary, words):
     rng = np.random.default_rng([words, mode])
@@ -166,7 +167,8 @@ def test_accumulator_exactly_full(precisions, mode, acc_bits, words):
         acc_bits=acc_bits)
 
 
-@pytest.mark.parametrize("words", [1, 2, 4, 5])
+@pytest.mark.parametrize("words", [
+    1, 2, *(pytest.param(words, marks=pytest.mark.slow) for words in (4, 5))])
 @pytest.mark.parametrize("precisions", SETS)
 def test_pixels_in_digits(precisions, words):
     rng, mode = np.random.default_rng(words), max(precisions)

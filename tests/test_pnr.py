@@ -265,7 +265,7 @@ def test_clock_that_is_wanted_and_that_is_measured():
     ({"family": "ice40", "device": "LFE5U-85F"}, "device must be iCE40UP5K or iCE40HX8K for "
                                                  "ice40, not 'LFE5U-85F'"),
     ({"family": "ice40", "speed": 6}, "speed is a grade of ecp5, there is none for ice40, not 6"),
-    ({"speed": 5}, "speed: Input should be 6, 7 or 8, not 5"),
+    ({"speed": 5}, "speed: must be 6, 7 or 8, not 5"),
 ])
 def test_device_of_another_family_is_refused(target, message):
     values = load_config("configs/tiny.toml").model_dump() | {"target": target}

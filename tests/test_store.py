@@ -39,17 +39,19 @@ class Deep(wiring.Component):
 
     def __init__(self, rows: int, init: list[int], hardware):
         self.rows, self.init, self.hardware = rows, init, hardware
+        self.cycles = store.deep_cycles([rows])
         super().__init__({"row": In(range(rows)), "word": Out(16),
                           **store.fill_member(hardware)})
 
     def elaborate(self, platform):
         m = Module()
-        m.d.comb += self.word.eq(store.deep_store(m, self, "weights0", self.init, self.row))
+        m.d.comb += self.word.eq(store.deep_store(
+            m, self, "weights0", self.init, self.row, self.cycles))
         return m
 
 
-@pytest.mark.parametrize("rows", [6, 13, 16, 27, 31, 83])
-@pytest.mark.parametrize("ram", [False, True])
+@pytest.mark.parametrize("rows, ram", [(rows, ram) for rows in (3, 6, 13, 16, 27, 31, 83, 150)
+                                       for ram in (False, True)] + [(700, False)])
 def test_any_row_comes_so_many_cycles_later(monkeypatch, rows, ram):
     """Blocks of 16, 8 and 4 rows; in RAM, rows are written between the reads."""
     monkeypatch.setattr(sections, "PIECES", (16, 8, 4))
@@ -68,7 +70,7 @@ def test_any_row_comes_so_many_cycles_later(monkeypatch, rows, ram):
             row = rng.randrange(rows)
             ctx.set(dut.row, row)
             if ram and cycle % 8 == 0:  # nothing is read that is on its way
-                await ctx.tick().repeat(store.DEEP_CYCLES)
+                await ctx.tick().repeat(dut.cycles)
                 written, name = rng.randrange(rows), rng.choice(["weights0", "tiles"])
                 word = rng.getrandbits(16)
                 ctx.set(dut.fill, {"valid": 1, "section": names.index(name), "row": written,
@@ -77,11 +79,11 @@ def test_any_row_comes_so_many_cycles_later(monkeypatch, rows, ram):
                 ctx.set(dut.fill.valid, 0)
                 if name == "weights0":
                     held[written] = word
-                await ctx.tick().repeat(store.DEEP_CYCLES)
+                await ctx.tick().repeat(dut.cycles)
                 wanted.clear()
             wanted.append(held[row])
             await ctx.tick()
-            if len(wanted) == store.DEEP_CYCLES:
+            if len(wanted) == dut.cycles:
                 assert ctx.get(dut.word) == wanted.pop(0)
 
     simulator = Simulator(dut)

@@ -1,0 +1,98 @@
+"""Random designs as the Verilog writer and as the mapping leave them: in four states, as gates."""
+
+import re
+from importlib.resources import files
+from itertools import islice
+
+import pytest
+
+from export.config import load_config
+from export.file import load_network
+from hw.devices import DEVICES
+from hw.generate import generate
+from hw.synth import map_netlist
+from hw.yosys import run_yosys
+from sim.demo import PHOTOS, load_photos
+from sim.runner import missing
+from sim.samples import random_images, random_network
+from tests.test_engine import conv, design, leaving, packable, random_design, random_output
+from tests.test_verilog import check
+
+# What the arrays of the other random designs do not reach.
+LARGE = [
+    design([conv(9, 3, 2), conv(20, 2, 3, pool=True)], (17, 2, 3), height=6, width=7, classes=11),
+    design([conv(40, 1, 3), conv(7, 3, 1, kernel=1)], (33, 1, 1, (1, 3)), height=5, width=9,
+           classes=2),
+    design([conv(33, 2, 3), conv(18, 3, 2, groups=3)], (3, 16, 5), height=3, width=5, classes=20),
+    design([conv(24, 3, 3), conv(12, 1, 3)], (2, 12, 7, (3,), True), height=4, width=4,
+           classes=30)]
+
+
+def run(config, seed, folder, simulator, **how):
+    if reason := missing(simulator):
+        pytest.skip(reason)
+    network = random_network(config.network, seed)
+    generate(config, network, folder)
+    return check(config, network, folder, random_images(config.network, 2, seed),
+                 simulator=simulator, gaps=seed % 3, seed=seed, **how)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed, make", [
+    *((seed, random_design) for seed in islice(packable(range(48, 90)), 8)),
+    *((seed, random_output) for seed in islice(leaving(range(180, 220)), 8))])
+def test_random_designs_in_four_states(tmp_path, seed, make):
+    run(make(seed), seed, tmp_path, "icarus", strict=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(len(LARGE)))
+def test_large_arrays(tmp_path, number):
+    run(LARGE[number], number, tmp_path, "icarus", strict=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [*islice(packable(range(60, 90)), 2)])
+def test_random_designs_in_verilator(tmp_path, seed):
+    run(random_design(seed), seed, tmp_path, "verilator")
+
+
+def gates(folder, device):
+    """Replaces `folder/engine.v` by its mapped netlist and the cells that it is made of."""
+    module = map_netlist(folder, device)
+    share = files("pyosys") / "share" / device.family
+    cells = (share / "cells_sim.v").read_text()
+    while found := re.search(r'`include "(.*)"', cells):  # each once
+        cells = cells.replace(found[0], (share / found[1]).read_text(), 1).replace(found[0], "")
+    # Icarus knows neither $error outside of a process nor defaults of ports.
+    cells = "`define NO_ICE40_DEFAULT_ASSIGNMENTS\n" + cells.replace("$error(", "initial $display(")
+    run_yosys("read_json netlist.json\nwrite_verilog -noattr gates.v", folder)
+    (folder / "engine.v").write_text((folder / "gates.v").read_text() + cells)
+    return module
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", ["iCE40UP5K", "LFE5U-85F"])
+def test_mapped_netlists(tmp_path, device):
+    """What Yosys makes of the Verilog, on images."""
+    if reason := missing("icarus"):
+        pytest.skip(reason)
+    config = design([conv(6, 3, 2, pool=True), conv(5, 2, 3)], (3, 4, 1), height=4, width=5)
+    network = random_network(config.network, 1)
+    generate(config, network, tmp_path)
+    module = gates(tmp_path, DEVICES[device])
+    kinds = {cell["type"] for cell in module["cells"].values()}
+    assert not any(kind.startswith(("$", "DP16KD")) for kind in kinds - {"$scopeinfo"})
+    check(config, network, tmp_path, random_images(config.network, 2, 1), simulator="icarus",
+          build=tmp_path / "gates")
+
+
+@pytest.mark.long
+def test_mapped_tiny(tmp_path):
+    """The iCE40 netlist of `tiny` classifies a photograph."""
+    config, network = load_config("configs/tiny.toml"), load_network("weights/tiny.npz")
+    generate(config, network, tmp_path)
+    module = gates(tmp_path, DEVICES[config.target.part])
+    assert any(cell["type"] == "SB_RAM40_4K" for cell in module["cells"].values())
+    _, images = load_photos(PHOTOS, config)
+    check(config, network, tmp_path, images[:1], build=tmp_path / "gates")
