@@ -6,6 +6,7 @@ import pytest
 from export.checked import ConfigError
 from export.config import parse_config
 from export.detect import Boxes, Decoding, cell_of, decode, decoding_of
+from export.detect import _suppressed as suppressed
 from export.network import NetworkConfig
 
 GAINS = (300, 500, 64, 90)
@@ -184,3 +185,9 @@ def test_a_recipe_that_cannot_be_is_refused(recipe, said):
     assert parse_config(values | {"detect": {"classes": ["a", "b"]}}).detect.classes == ("a", "b")
     with pytest.raises(ConfigError, match=said):
         parse_config(values | {"detect": recipe})
+
+
+def test_boxes_that_have_exactly_the_percent_in_common_stay():
+    corners = np.array([[0, 0, 3, 1], [1, 0, 4, 1]])  # 2 of 4
+    assert suppressed(corners, 50).tolist() == [True, True]
+    assert suppressed(corners, 49).tolist() == [True, False]
