@@ -1,7 +1,7 @@
 """One design: a network, the engine that runs it, and the recipe that trains it.
 
 A design is one TOML file with the tables `network`, `array`, `machine`, `target` and `train`, or
-`codec` for a network that compresses.
+`codec` for a network that compresses, `detect` for one that finds boxes.
 `engine` (array, machine and target), `network` or `train` may also be the path of another TOML
 file, beside the design's: so several designs name the same engine. Reading it gives a frozen
 :class:`Config`; what follows from it is a property and is computed nowhere else.
@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 
 from export.checked import ConfigError, Frozen, Precision, count, parse, shown
 from export.codec import CodecConfig
+from export.detect import DetectConfig, cell_of
 from export.network import NetworkConfig
 
 # A pixel of eight bits enters the array as digits, most significant first: 2 + 3 + 3 bits, or
@@ -174,6 +175,7 @@ class Config(Frozen):
     target: TargetConfig = TargetConfig()
     train: TrainConfig = TrainConfig()
     codec: CodecConfig = CodecConfig()
+    detect: DetectConfig | None = None
 
     @model_validator(mode="after")
     def _crop_fits(self):
@@ -184,6 +186,12 @@ class Config(Frozen):
             raise ValueError(f"train.crop must be 0 or from {least} to {most} pixels, not {crop}")
         if crop % fold:
             raise ValueError(f"train.crop must be a multiple of fold = {fold}, not {crop}")
+        return self
+
+    @model_validator(mode="after")
+    def _boxes_fit(self):
+        if self.detect:
+            cell_of(self.network, len(self.detect.classes), "detect")
         return self
 
     @property

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from export.artifact import MAX_SHIFT
 from export.automaton import cells, generated
-from export.checked import ConfigError
 from export.config import TrainConfig
-from export.network import ConvConfig, NetworkConfig, Operation, SumConfig, walk
+from export.network import ConvConfig, MapConfig, NetworkConfig, Operation, SumConfig, walk
 from model.gates import Floor, Heaviside, gate, max_pool
 from model.quant import (
     Normalize,
@@ -31,6 +30,7 @@ from model.quant import (
 
 SPREAD = {1: 0.8, 2: 1.6, 3: 3.2}  # target standard deviation of y, in codes, by code precision
 CENTRED = 0.53  # of these, for codes that begin in the middle of their range
+OF_PEAK = 3 / 16  # target standard deviation of a map's values, in shares of the largest one
 MOMENTUM = 0.1
 DEFAULT_RECIPE = TrainConfig()
 STICKY = 0.6  # a shift moves only if its ideal value is further away than this, against flapping
@@ -65,7 +65,31 @@ class QuantWeight(nn.Module):
         return quantize(weight, self.bits, step).view(self.shape)
 
 
-class QuantConv(QuantWeight):
+class Shifted(QuantWeight):
+    """Base of what shifts sums of a map to the right.
+
+    The shift follows the running standard deviation of the sums around their channels' means, so
+    that what comes of them has about the standard deviation `spread`.
+    """
+
+    def __init__(self, weight: Tensor, bits: int, steps: str, spread: float):
+        super().__init__(weight, bits, steps)
+        self.spread, self.momentum = spread, MOMENTUM
+        self.register_buffer("mean", torch.zeros(len(weight)))
+        self.register_buffer("square", torch.ones(()))  # of acc - mean, all channels
+        self.register_buffer("shift", torch.zeros(()))
+
+    @torch.no_grad()
+    def observe(self, mean: Tensor, square: Tensor, momentum: float):
+        """Moves the running statistics and, from them, the shift."""
+        self.mean.lerp_(mean, momentum)
+        self.square.lerp_(square, momentum)
+        ideal = 0.5 * torch.log2(self.square) - math.log2(self.spread)
+        nearest = torch.round(ideal).clamp(0, MAX_SHIFT)
+        self.shift.copy_(torch.where((ideal - self.shift).abs() > STICKY, nearest, self.shift))
+
+
+class QuantConv(Shifted):
     """Convolution, 2x2 maximum if asked for, layer-shared bit-shift normalization, codes.
 
     `y = (acc + bias) / 2**shift`, `code = clip(floor(y))`. The shift follows the running standard
@@ -83,17 +107,17 @@ class QuantConv(QuantWeight):
         fan_in = in_channels // layer.groups * layer.kernel**2
         weight = torch.randn(layer.channels, in_channels // layer.groups, layer.kernel,
                              layer.kernel)
-        super().__init__(weight / math.sqrt(fan_in), layer.weight_bits, recipe.steps)
+        centred = recipe.centred_muxes and layer.gate == "mux"
+        super().__init__(weight / math.sqrt(fan_in), layer.weight_bits, recipe.steps,
+                         SPREAD[layer.code_bits] * (CENTRED if centred else 1))
         self.layer, self.pad = layer, pad
-        self.round_codes, self.steady, self.momentum = True, False, MOMENTUM
+        self.round_codes, self.steady = True, False
         if layer.generator is not None:  # weights that are not learned
             seed = torch.randint(0, 2, (cells(layer),), dtype=torch.uint8)
             made = generated(layer, seed.numpy(), in_channels)[:, :, None, None]
             del self.weight
             self.register_buffer("seed", seed)
             self.register_buffer("weight", torch.from_numpy(made).float())
-        centred = recipe.centred_muxes and layer.gate == "mux"
-        self.spread = SPREAD[layer.code_bits] * (CENTRED if centred else 1)
         self.norm = None
         if recipe.normalization == "batch":
             self.norm = nn.BatchNorm2d(layer.channels)
@@ -101,9 +125,6 @@ class QuantConv(QuantWeight):
             self.norm.bias.requires_grad_(False)
         begin = 2.0 ** (layer.code_bits - 1) if centred else 1.0
         self.beta = nn.Parameter(torch.full((layer.channels,), begin))
-        self.register_buffer("mean", torch.zeros(layer.channels))
-        self.register_buffer("square", torch.ones(()))  # of acc - mean, all channels
-        self.register_buffer("shift", torch.zeros(()))
 
     def levels(self) -> Tensor:
         return super().levels() if self.layer.generator is None else self.weight
@@ -122,15 +143,6 @@ class QuantConv(QuantWeight):
     def integer_bias(self) -> Tensor:
         """The hardware's bias, one integer per channel."""
         return torch.round(self.beta * 2**self.shift - self.mean)
-
-    @torch.no_grad()
-    def observe(self, mean: Tensor, square: Tensor, momentum: float):
-        """Moves the running statistics and, from them, the shift."""
-        self.mean.lerp_(mean, momentum)
-        self.square.lerp_(square, momentum)
-        ideal = 0.5 * torch.log2(self.square) - math.log2(self.spread)
-        nearest = torch.round(ideal).clamp(0, MAX_SHIFT)
-        self.shift.copy_(torch.where((ideal - self.shift).abs() > STICKY, nearest, self.shift))
 
     def scale(self, square: Tensor) -> Tensor:
         """What sums of variance `square` are multiplied by to give codes."""
@@ -233,6 +245,51 @@ class Head(QuantSum):
         return scores * (self.log_gain.exp() / self.scale)
 
 
+class MapHead(Shifted):
+    """The signed values of each position of a map; in training real numbers, in place of them.
+
+    A value is worth a `gain` of its channel, which is learned and which the hardware does not
+    know: standardized weights have no other way to say how much. Training subtracts the running
+    means of the sums, not those of the batch.
+    """
+
+    def __init__(self, layer: MapConfig, channels: int, recipe: TrainConfig):
+        weight = torch.randn(layer.channels, channels, 1, 1) / math.sqrt(channels)
+        peak = 2 ** (layer.out_bits - 1)
+        super().__init__(weight, layer.weight_bits, recipe.steps, OF_PEAK * peak)
+        self.layer, self.limits = layer, (-peak, peak - 1)
+        self.unit = math.sqrt(channels)  # a sum's, before it is learned
+        self.beta = nn.Parameter(torch.zeros(layer.channels))
+        self.log_gain = nn.Parameter(torch.zeros(layer.channels))
+
+    @property
+    def gain(self) -> Tensor:
+        """What a value of each channel is worth."""
+        return self.log_gain.exp() * 2**self.shift / self.unit
+
+    def accumulate(self, x: Tensor) -> Tensor:
+        """Sums (n, outputs, h, w) of (n, channels, h, w); exact in float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            return F.conv2d(x.float(), self.levels())
+
+    def integer_bias(self) -> Tensor:
+        """The hardware's bias, one integer per channel; half a value is for the rounding."""
+        offset = self.beta / self.gain + 0.5
+        return torch.round(offset * 2**self.shift - self.mean)
+
+    def forward(self, x: Tensor) -> Tensor:
+        acc = self.accumulate(x)
+        if not self.training:
+            bias = self.integer_bias()[:, None, None]
+            return torch.floor((acc + bias) * 2**-self.shift).clamp(*self.limits)
+        self.observe(*moments(acc.detach()), self.momentum)
+        gain = self.gain[:, None, None]
+        y = (acc - self.mean[:, None, None]) * 2**-self.shift + self.beta[:, None, None] / gain
+        if self.round_weights:
+            y = Floor.apply(y + 0.5)
+        return y.clamp(*self.limits) * gain
+
+
 def fold(x: Tensor, side: int) -> Tensor:
     """Pixels (n, c, h, w) as (n, side**2 c, h / side, w / side), channel (dy side + dx) c + k."""
     if side == 1:
@@ -246,14 +303,11 @@ class Encoder(nn.Module):
     """The network of a configuration: pixels (n, channels, h, w), 0 ... 255, to what it gives.
 
     That is a score for each class, in evaluation mode an integer, the sum over the last map; or a
-    map of codes. `parts` are its operations by name. Raises :class:`ConfigError` for a network
-    that gives values.
+    map of codes; or of values, see :class:`MapHead`. `parts` are its operations by name.
     """
 
     def __init__(self, network: NetworkConfig, recipe: TrainConfig = DEFAULT_RECIPE):
         super().__init__()
-        if network.output == "map":
-            raise ConfigError("a network to be trained must give a class or codes, not a map")
         self.network, self.adds = network, recipe.residuals == "add"
         self.parts = nn.ModuleDict({each.name: self._part(each, recipe)
                                     for each in network.operations
@@ -272,6 +326,8 @@ class Encoder(nn.Module):
             return QuantConv(operation, source.channels, network.pad_of(operation), recipe)
         if _selects(operation):
             return Select(operation, source.channels, recipe)
+        if operation.kind == "map":
+            return MapHead(operation, source.channels, recipe)
         spread = max(SPREAD[network.by_name[name].code_bits] for name in operation.inputs)
         return Head(operation, source.channels, source.pixels, spread, recipe)
 
@@ -280,7 +336,7 @@ class Encoder(nn.Module):
         return [part for part in self.parts.values() if isinstance(part, QuantConv)]
 
     @property
-    def head(self) -> Head | QuantConv:
+    def head(self) -> Head | QuantConv | MapHead:
         """What gives the result."""
         return self.parts[self.network.operations[-1].name]
 
@@ -309,7 +365,7 @@ class Encoder(nn.Module):
             return None
         part = self.parts[operation.name]
         x = part(self.read(inputs))
-        if operation.kind == "sum" or not operation.gate:
+        if operation.kind != "conv" or not operation.gate:
             return x
         skip_bits = self.network.by_name[operation.skip].code_bits
         x = gate(operation, x, skip, skip_bits, passed, part.round_codes, self.adds)
@@ -353,7 +409,7 @@ def calibrate(encoder: Encoder, images: Tensor, batch: int = 250):
     walk(encoder.network, list(folded.split(batch)), apply, keep=False)
 
 
-def _set_statistics(part: QuantConv | Select, batches):
+def _set_statistics(part: Shifted | Select, batches):
     """Mean of each channel, and the variance around it over all channels."""
     if isinstance(part, Select):
         sums = torch.cat(list(batches)).double()

@@ -26,6 +26,7 @@ app.add_typer(cli_load.app)
 app.add_typer(cli_codec.app)
 app.add_typer(cli_board.app, name="board")
 EXTRA = {"torch": "train", "pytorch_msssim": "train", "tensorboard": "train", "matplotlib": "train",
+         "pycocotools": "train",
          "serial": "board"}  # what pip installs with hexlane[...]
 
 
@@ -285,21 +286,22 @@ def evaluate(config: Design, weights: Weights = None, seed: Seed = 1,
              record: Annotated[bool, typer.Option(
                  "--record", help="keep the result with the weights; reports take it from "
                                   "there")] = False):
-    """Measures the accuracy of the integer network with the golden model."""
+    """Measures the integer network with the golden model: accuracy, or precision of boxes."""
     import json
     import time
     from dataclasses import replace
 
     from export.cost import Cost
     from export.file import save_network, save_record, write_whole
-    from sim.evaluate import accuracy
+    from sim.evaluate import accuracy, average_precision, shown
     if record and (limit or weights == "random"):
         raise ConfigError("--record keeps the result of all images with weights from a file: it "
                           "goes with neither --limit nor random weights")
     design, network, path = load_design(config, weights, seed)
     cost, start = Cost.of(design), time.perf_counter()
-    result = accuracy(network, split, limit)
-    typer.echo(f"{split}: {result['images']} images, accuracy {result['accuracy']:.2%}, "
+    measure = average_precision if design.network.output == "map" else accuracy
+    result = measure(network, split, limit)
+    typer.echo(f"{split}: {result['images']} images, {shown(result)}, "
                f"{cost.total_bits:,} bits stored, {time.perf_counter() - start:.1f} s")
     if limit is None and path:
         text = json.dumps(result | {"digest": network.digest}, indent=1) + "\n"

@@ -24,7 +24,8 @@ def train(config: Design,
           = Path("build/teacher/views.npz")):
     """Trains the design's network, resuming a run that was stopped.
 
-    If it gives codes, a decoder is trained with it, on the pictures in the folder HEXLANE_IMAGES.
+    If it gives codes, a decoder is trained with it, on the pictures in the folder HEXLANE_IMAGES;
+    if it gives values, they are those of boxes, as in the VOC folder HEXLANE_BOXES.
     """
     from export.config import load_config
     design = load_config(config)
@@ -37,6 +38,12 @@ def train(config: Design,
         record = train_codec(design, folder, compiled=compiled, limit=limit)
         for name, found in record["validation"].items():
             typer.echo(f"validation, {name}: {shown(found)}")
+        return
+    if design.network.output == "map":
+        from model.detect import train as train_detection
+        from model.precision import shown
+        record = train_detection(design, folder, compiled=compiled, limit=limit)
+        typer.echo(f"validation: {shown(record['validation'])}")
         return
     from model.train import train_alone_or_together
     record = train_alone_or_together(design, folder, device=device, compiled=compiled,
@@ -60,7 +67,13 @@ def convert(config: Design,
     path = output or Path("weights") / f"{design.name}.npz"
     checkpoint = checkpoint or Path("build") / design.name / "train" / "final.pt"
     encoder, record = model.load_checkpoint(checkpoint, design)
-    network = model.convert(encoder, {"training": record})
+    kept = {"training": record}
+    if "detection" in record:  # how boxes are made of the values
+        kept["detection"] = record.pop("detection")
+    network = model.convert(encoder, kept)
+    if design.network.output == "map":
+        from export.detect import decoding_of
+        decoding_of(network.record, design.network, str(checkpoint))
     save_network(network, path)
     save_record(network, path)
     if design.network.output == "codes":

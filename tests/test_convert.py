@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.config import Config, ConfigError, load_config, parse_config
+from export.config import Config, ConfigError, TrainConfig, load_config, parse_config
 from export.file import load_network
-from export.network import NetworkConfig, walk
+from export.network import MapConfig, NetworkConfig, walk
 from sim.cli import main
 from sim.golden import run
 from sim.samples import random_images
@@ -128,12 +128,50 @@ def test_codes_that_leave_are_those_of_the_golden_model(fold):
     assert len(np.unique(found)) > 1
 
 
-def test_a_map_of_values_is_not_trained():
-    layers = [*layers_of("single"), {"name": "m", "kind": "map", "channels": 2, "weight_bits": 2}]
-    config = NetworkConfig(height=4, width=4, channels=1, layers=layers)
-    with pytest.raises(ConfigError, match=r"^a network to be trained must give a class or codes, "
-                                          r"not a map$"):
-        network.Encoder(config)
+@pytest.mark.parametrize("fold, bits, out_bits", [(1, 3, 8), (2, 2, 4), (4, 1, 8)])
+def test_values_of_a_map_are_those_of_the_golden_model(fold, bits, out_bits):
+    layers = [*layers_of("concatenated"), {"name": "m", "kind": "map", "channels": 6,
+                                           "weight_bits": bits, "out_bits": out_bits}]
+    config = NetworkConfig(height=16, width=24, channels=3, pad=9, fold=fold, layers=layers)
+    encoder, images = encoder_of(config), random_images(config, 30, 7)
+    head = encoder.head
+    with torch.no_grad():
+        head.beta.normal_()
+        head.log_gain.normal_()
+        head.shift.fill_(2)
+    integers = convert.convert(encoder.eval())
+    found = run(integers, images).values
+    with torch.no_grad():
+        np.testing.assert_array_equal(found, encoder(tensor(images)).numpy())
+    assert integers.layers[-1].shift == 2
+    assert len(np.unique(found)) > 10
+
+
+def test_a_map_trains_on_what_its_values_are_worth():
+    """Training and evaluation differ by what half a value is worth at most, where none is cut."""
+    torch.manual_seed(1)
+    layer = MapConfig(name="m", inputs=("a",), channels=6, weight_bits=3)
+    head = network.MapHead(layer, 240, TrainConfig())
+    x = torch.randint(0, 128, (50, 240, 4, 4)).float()  # so that there is a shift
+    with torch.no_grad():
+        head.beta.normal_()
+        head.log_gain.normal_()
+        head.momentum = 1.0
+        head.train()(x)
+        worth = head.train()(x)
+        values = head.eval()(x)
+        assert 10 < values.std() < 50  # the shift fits
+        exact = values * head.gain[:, None, None]
+        off = (worth - exact) / head.gain[:, None, None]
+        assert (off.abs() <= 1.001).all()
+        # On average they differ by the rounding of the integer bias alone.
+        assert (off.mean((0, 2, 3)).abs() <= 2**-head.shift + 0.05).all()
+        with torch.enable_grad():
+            head.round_weights = False
+            real = head.train()(x)
+            slopes = torch.autograd.grad(real.sum(), head.log_gain)[0]
+        assert ((real - exact).abs() / head.gain[:, None, None]).mean() < 20
+        assert slopes.abs().min() > 0
 
 
 def test_record_is_kept():
