@@ -118,7 +118,9 @@ if __name__ == "__main__":
     found = json.loads(DATA.read_text())
     if sys.argv[1:] == ["measure"]:
         found = measure(found)
-        DATA.write_text(json.dumps(found) + "\n")
+        parts = (f'"{name}": [\n' + ",\n".join(map(json.dumps, rows)) + "]"
+                 for name, rows in found.items())
+        DATA.write_text("{" + ",\n".join(parts) + "}\n")
     for (family, kind), table in elements(found).items():
         print(family, kind, table)
         weights, errors = around(found, family, kind, table)

@@ -31,15 +31,15 @@ def test_the_tables_are_the_fit(data, family):
         assert np.abs(errors).max() <= (largest + 0.5) / 100
 
 
-@pytest.mark.parametrize("family, least", [("ecp5", 12), ("ice40", 6)])
-def test_estimates_are_near(data, family, least):
+@pytest.mark.parametrize("family, least, blocks", [("ecp5", 12, 2), ("ice40", 6, 3)])
+def test_estimates_are_near(data, family, least, blocks):
     found = engines(data, family)
     assert len(found) >= least
     for hardware, cells in found:
         area = estimate(hardware, family)
         assert area.cells["lut4"] == pytest.approx(cells["lut4"], rel=0.1)
         assert area.cells["ff"] == pytest.approx(cells["ff"], rel=0.12)
-        assert abs(area.cells["block_ram"] - cells["block_ram"]) <= 2
+        assert abs(area.cells["block_ram"] - cells["block_ram"]) <= blocks
 
 
 def test_a_full_size_engine_is_not_far_outside():
