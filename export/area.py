@@ -66,7 +66,7 @@ ERRORS = {
     "ecp5": "fitted to 16 engines; error of one that is left out: logic 5 % (rms), 14 % (most), "
             "registers 6 %, 12 %; block RAMs within 2 there",
     "ice40": "fitted to 7 engines; error of one that is left out: logic 7 % (rms), 13 % (most), "
-             "registers 8 %, 16 %; block RAMs within 3 there",
+             "registers 8 %, 16 %; block RAMs within 4 there",
 }
 BLOCKS = {  # words and bits of a block RAM
     "ecp5": ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1)),

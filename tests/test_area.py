@@ -31,7 +31,7 @@ def test_the_tables_are_the_fit(data, family):
         assert np.abs(errors).max() <= (largest + 0.5) / 100
 
 
-@pytest.mark.parametrize("family, least, blocks", [("ecp5", 12, 2), ("ice40", 6, 3)])
+@pytest.mark.parametrize("family, least, blocks", [("ecp5", 12, 2), ("ice40", 6, 4)])
 def test_estimates_are_near(data, family, least, blocks):
     found = engines(data, family)
     assert len(found) >= least
@@ -45,6 +45,6 @@ def test_estimates_are_near(data, family, least, blocks):
 def test_a_full_size_engine_is_not_far_outside():
     """As `make synth` measured it."""
     area = estimate(Cost.of(load_config("configs/megabit.toml")).hardware, "ecp5")
-    assert area.cells["lut4"] == pytest.approx(24_626, rel=0.1)
-    assert area.cells["ff"] == pytest.approx(22_781, rel=0.1)
-    assert area.cells["block_ram"] == pytest.approx(110, rel=0.1)
+    assert area.cells["lut4"] == pytest.approx(19_522, rel=0.1)
+    assert area.cells["ff"] == pytest.approx(25_582, rel=0.1)
+    assert area.cells["block_ram"] == pytest.approx(99, rel=0.1)
