@@ -127,7 +127,7 @@ def test_generate_from_any_folder(here, capsys):
     Path("build/tiny/tiles.mem").unlink()
     assert run("generate", CONFIGS / "tiny.toml") == 0
     assert Path("build/tiny/tiles.mem").exists()
-    assert "20,605 cycles per frame, 10,277 bits stored" in capsys.readouterr().out
+    assert "20,618 cycles per frame, 10,277 bits stored" in capsys.readouterr().out
 
 
 def test_weights_of_a_design_named_from_its_own_folder(here, capsys, monkeypatch):

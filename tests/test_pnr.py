@@ -419,7 +419,7 @@ def test_nextpnr_that_fails_is_told_in_one_line(folder, capsys, monkeypatch):
     monkeypatch.setitem(DEVICES["iCE40UP5K"].sites, "logic", 10000)
     assert hexlane("pnr", folder / "ice40.toml", "-o", folder, "--seeds", "3") == 1
     line = refused(capsys)
-    assert "nextpnr failed: " in line and f"all of it is in {folder / 'pnr-3.log'}" in line
+    assert "nextpnr_ice40 failed: " in line and f"all of it is in {folder / 'pnr-3.log'}" in line
     assert "BEL" in line or "place" in line
     assert not (folder / "pnr.json").exists()
 
