@@ -20,14 +20,13 @@ SILENCE = 0.1  # seconds; USB adapters pause for some hundredths
 
 @dataclass(frozen=True)
 class Board:
-    """Device and package, module and class in amaranth_boards, LEDs to use, the clock in MHz."""
+    """Device and package, module and class in amaranth_boards, LEDs to use."""
 
     device: str
     package: str
     module: str
     platform: str
     leds: int
-    mhz: float
     extra: str = ""  # resources that the class does not have by itself
 
     def load(self):
@@ -38,12 +37,17 @@ class Board:
             platform.add_resources(getattr(platform, self.extra))
         return platform
 
+    @property
+    def mhz(self) -> float:
+        """Its own clock."""
+        return self.load().default_clk_frequency / 1e6
+
 
 BOARDS = {
-    "ulx3s-85f": Board("LFE5U-85F", "CABGA381", "ulx3s", "ULX3S_85F_Platform", 8, 25),
-    "icepi-zero": Board("LFE5U-25F", "CABGA256", "icepi_zero", "IcepiZero1_3Platform", 5, 50),
+    "ulx3s-85f": Board("LFE5U-85F", "CABGA381", "ulx3s", "ULX3S_85F_Platform", 8),
+    "icepi-zero": Board("LFE5U-25F", "CABGA256", "icepi_zero", "IcepiZero1_3Platform", 5),
     # Two LEDs, and five on the part that can be broken off.
-    "icebreaker": Board("iCE40UP5K", "sg48", "icebreaker", "ICEBreakerPlatform", 7, 12,
+    "icebreaker": Board("iCE40UP5K", "sg48", "icebreaker", "ICEBreakerPlatform", 7,
                         "break_off_pmod"),
 }
 PLL = {"ecp5": ("clkin", "clkout0"), "ice40": ("clock_in", "clock_out")}  # as its tool names them

@@ -39,7 +39,8 @@ from model.decoder import Decoder, decode, only
 from model.network import DEFAULT_RECIPE, MOMENTUM, Encoder, QuantConv
 from model.pictures import crops, load_pictures
 from model.quant import Fused
-from model.train import atomic_save, learning_rate, resuming
+from model.steps import StepRun
+from model.train import atomic_save, learning_rate, optimizers_of, resuming
 
 SAVE = 120  # seconds between checkpoints
 SLOWEST = 0.002  # momentum of the statistics, at the end
@@ -114,7 +115,7 @@ def load_trained(path: Path) -> tuple[str, Patches, Callable[[np.ndarray], np.nd
     return config.name, patches, run
 
 
-class Run:
+class Run(StepRun):
     """One training run: models, optimizers, position; everything that a resume needs."""
 
     def __init__(self, config: Config, folder: Path):
@@ -123,41 +124,16 @@ class Run:
         if recipe.crop % self.patches.side or recipe.crop < LEAST:
             raise ConfigError(f"codec.crop must be a multiple of {self.patches.side}, and "
                               f"{LEAST} at least, not {recipe.crop}")
-        torch.manual_seed(recipe.seed)
-        self.recipe, self.folder = recipe, folder
+        super().__init__(recipe, folder)
         self.encoder, self.decoder = (each.to(memory_format=torch.channels_last)
                                       for each in models(config, self.patches))
-        # As train.Run has them, but that the decoder's weights have a scale, which Muon would lose.
-        matrices = [p for p in self.encoder.parameters() if p.ndim > 1]
-        vectors = [p for p in self.encoder.parameters() if p.ndim < 2]
-        self.optimizers = [
-            torch.optim.Muon(matrices, weight_decay=recipe.weight_decay,
-                             adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(vectors, weight_decay=0.0),
-            torch.optim.AdamW(self.decoder.parameters(), weight_decay=0.0)]
-        self.step, self.curve, self.seconds = 0, [], 0.0
+        # The decoder's weights have a scale, which Muon would lose.
+        self.optimizers = [*optimizers_of(self.encoder, recipe.weight_decay),
+                           torch.optim.AdamW(self.decoder.parameters(), weight_decay=0.0)]
 
     @property
-    def parts(self) -> dict:
-        """What has a state."""
-        return {"encoder": self.encoder, "decoder": self.decoder,
-                **{f"optimizer{k}": each for k, each in enumerate(self.optimizers)}}
-
-    def save(self):
-        atomic_save({**{name: part.state_dict() for name, part in self.parts.items()},
-                     "step": self.step, "curve": self.curve, "seconds": self.seconds},
-                    self.folder / "checkpoint.pt")
-
-    def resume(self):
-        path = self.folder / "checkpoint.pt"
-        if not path.exists():
-            return
-        state = load_state(path)
-        with resuming(path):
-            for name, part in self.parts.items():
-                part.load_state_dict(state[name])
-            self.step, self.seconds = int(state["step"]), float(state["seconds"])
-            self.curve = [list(map(float, each)) for each in state["curve"]]
+    def models(self) -> dict:
+        return {"encoder": self.encoder, "decoder": self.decoder}
 
     def rate(self) -> float:
         """The learning rate at this step, in shares of its peak."""

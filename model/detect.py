@@ -26,11 +26,11 @@ from export.config import Config
 from export.detect import OCTAVE, UNIT, Boxes, Decoding, cell_of, decode
 from export.file import write_whole
 from model.boxes import Sample, augmented, load_samples, whole
-from model.convert import load_state
 from model.network import MOMENTUM, Encoder, calibrate
 from model.precision import measure, shown
 from model.quant import Fused
-from model.train import atomic_save, learning_rate, resuming
+from model.steps import StepRun
+from model.train import atomic_save, learning_rate, optimizers_of
 
 SAVE = 120  # seconds between checkpoints
 SLOWEST = 0.002  # momentum of the head's statistics, at the end
@@ -124,13 +124,13 @@ def priors_of(samples: list[Sample], classes: tuple[str, ...]) -> Tensor:
     return torch.stack([logarithms[numbers == k].mean(0) for k in range(len(classes))]).exp2()
 
 
-class Run:
+class Run(StepRun):
     """One training run: model, optimizers, position; everything that a resume needs."""
 
     def __init__(self, config: Config, folder: Path, priors: Tensor):
         recipe, network = config.detect, config.network
-        torch.manual_seed(recipe.seed)
-        self.recipe, self.folder, self.network, self.priors = recipe, folder, network, priors
+        super().__init__(recipe, folder)
+        self.network, self.priors = network, priors
         self.classes = len(recipe.classes)
         self.cell = cell_of(network, self.classes, config.name)
         self.size = network.height, network.width
@@ -140,34 +140,11 @@ class Run:
             self.encoder.head.beta[:self.classes] = RARE
             self.encoder.head.log_gain[:self.classes] = math.log(GAINS[0])
             self.encoder.head.log_gain[self.classes:] = math.log(GAINS[1])
-        matrices = [p for p in self.encoder.parameters() if p.ndim > 1]
-        vectors = [p for p in self.encoder.parameters() if p.ndim < 2]
-        self.optimizers = [torch.optim.Muon(matrices, weight_decay=recipe.weight_decay,
-                                            adjust_lr_fn="match_rms_adamw"),
-                           torch.optim.AdamW(vectors, weight_decay=0.0)]
-        self.step, self.curve, self.seconds = 0, [], 0.0
+        self.optimizers = optimizers_of(self.encoder, recipe.weight_decay)
 
     @property
-    def parts(self) -> dict:
-        """What has a state."""
-        return {"encoder": self.encoder,
-                **{f"optimizer{k}": each for k, each in enumerate(self.optimizers)}}
-
-    def save(self):
-        atomic_save({**{name: part.state_dict() for name, part in self.parts.items()},
-                     "step": self.step, "curve": self.curve, "seconds": self.seconds},
-                    self.folder / "checkpoint.pt")
-
-    def resume(self):
-        path = self.folder / "checkpoint.pt"
-        if not path.exists():
-            return
-        state = load_state(path)
-        with resuming(path):
-            for name, part in self.parts.items():
-                part.load_state_dict(state[name])
-            self.step, self.seconds = int(state["step"]), float(state["seconds"])
-            self.curve = [list(map(float, each)) for each in state["curve"]]
+    def models(self) -> dict:
+        return {"encoder": self.encoder}
 
     def batch(self, samples: list[Sample], count: int, generator: torch.Generator) -> list[Sample]:
         picks = torch.randint(0, len(samples), (count,), generator=generator).tolist()

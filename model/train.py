@@ -101,6 +101,17 @@ def resuming(path: Path):
                           f"to start anew: {said}") from error
 
 
+def optimizers_of(encoder: Encoder, weight_decay: float) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan et al. 2024) for the weights, which here learns in half of AdamW's epochs.
+
+    `weight_decay` also sets how fast they turn: standardized, they have no other scale.
+    """
+    matrices = [p for p in encoder.parameters() if p.ndim > 1]
+    vectors = [p for p in encoder.parameters() if p.ndim < 2]
+    return [torch.optim.Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(vectors, weight_decay=0.0)]
+
+
 def load_position(run, state: dict):
     """Optimizers, epoch and curve of a checkpoint."""
     for optimizer, values in zip(run.optimizers, state["optimizers"], strict=True):
@@ -118,7 +129,7 @@ class Run:
         self.config, self.folder, self.device = config, folder, device
         self.encoder = self._new_encoder()
         self.teacher = None
-        self.optimizers = self._optimizers()
+        self.optimizers = optimizers_of(self.encoder, self.config.train.weight_decay)
         self.epoch, self.curve, self.seconds = 0, [], 0.0
         self.rank, self.world = 0, 1
         self.forward = self.encoder
@@ -129,18 +140,6 @@ class Run:
     def _new_encoder(self) -> Encoder:
         encoder = Encoder(self.config.network, self.config.train)
         return encoder.to(self.device, memory_format=torch.channels_last)
-
-    def _optimizers(self) -> list[torch.optim.Optimizer]:
-        """Muon (Jordan et al. 2024) for the weights, which here learns in half of AdamW's epochs.
-
-        `weight_decay` also sets how fast they turn: standardized, they have no other scale.
-        """
-        recipe = self.config.train
-        matrices = [p for p in self.encoder.parameters() if p.ndim > 1]
-        vectors = [p for p in self.encoder.parameters() if p.ndim < 2]
-        muon = torch.optim.Muon(matrices, weight_decay=recipe.weight_decay,
-                                adjust_lr_fn="match_rms_adamw")
-        return [muon, torch.optim.AdamW(vectors, weight_decay=0.0)]
 
     def _frozen_copy(self, state: dict) -> Encoder:
         copy = self._new_encoder()
@@ -176,7 +175,7 @@ class Run:
                     dist.broadcast(buffer, 0)
             self.teacher = self._frozen_copy(self.encoder.state_dict())
             calibrate(self.teacher, images[:QUICK])
-            self.optimizers = self._optimizers()
+            self.optimizers = optimizers_of(self.encoder, self.config.train.weight_decay)
         self.encoder.quantize(codes=quantized >= 0, weights=quantized >= recipe.code_epochs)
 
     def rate(self, progress: float) -> float:
