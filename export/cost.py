@@ -78,7 +78,7 @@ class Cost:
 
     @cached_property
     def input_cycles(self) -> int:
-        """Cycles in which a frame's pixels come in, if they always do and no code is written.
+        """Cycles in which a frame's pixels come in, if they always do; see `written_units` too.
 
         A position takes its words and one more; the first of a row whose words have neighbours
         one, but then the pixel outside takes as many at the row's end. Of folded pixels, all rows
@@ -97,15 +97,25 @@ class Cost:
             row, end = fold + (width - 2) * takes, 2 * takes
         return ahead - 1 + height * row + (height - 1) * max(ahead, end) + end
 
+    @cached_property
+    def written_units(self) -> int:
+        """Cycles in which the next frame's pixels stand still, as codes are written instead.
+
+        Those come in behind the first operation. What the last one makes is not written.
+        """
+        shapes = self.program.config.network.shapes
+        return sum(shapes[layer.name].pixels * layer.channel_tiles * self.hardware.array.units
+                   for layer in self.program.layers[1:-1] if not layer.summed)
+
     @property
     def frame_period(self) -> int:
         """Cycles from result to result: one to start the next frame, and maybe a wait.
 
-        If pixels come in more slowly than frames are computed, this is the least: they give way to
-        codes that are written.
+        Exactly, where frames are the bottleneck or their pixels, if these always come.
         """
         first = self.layer_cycles(self.program.layers[0])
-        return max(self.frame_cycles + 1 + self.output_wait, first + self.input_cycles + 1)
+        return max(self.frame_cycles + 1 + self.output_wait,
+                   first + self.input_cycles + self.written_units + 1)
 
     def array_use(self, layer: LayerProgram) -> float:
         """Multiply-accumulates done, per those that the array could do in the layer's cycles.

@@ -79,7 +79,7 @@ class Engine(wiring.Component):
         m.d.sync += [late_layer.eq(layer), late_fetch.eq(sequencer.fetch),
                      late_restart.eq(sequencer.restart)]
 
-        self._take_pixels(m, records, pixels)
+        self._take_pixels(m, records, pixels, records.accept & pixels.granted)
         if hardware.memory == "ram":
             self._load(m, records, sequencer, [records, sequencer, weights, epilogue])
         wiring.connect(m, output.result, wiring.flipped(self.result))
@@ -120,14 +120,14 @@ class Engine(wiring.Component):
             m.d.comb += array.mode[k].eq(layer.mode == precision)
         return m
 
-    def _take_pixels(self, m: Module, records: Records, pixels: PixelInput):
+    def _take_pixels(self, m: Module, records: Records, pixels: PixelInput, accept):
         """Through the frame check, where there is something to check or to fold."""
         if hasattr(self, "slot"):
             m.d.comb += records.program.eq(self.slot)
         if not self.framed and all(each.fold == 1 for each in self.hardware.pixels):
             m.d.comb += [
-                pixels.pixels.valid.eq(self.pixels.valid & records.accept),
-                self.pixels.ready.eq(pixels.pixels.ready & records.accept),
+                pixels.pixels.valid.eq(self.pixels.valid & accept),
+                self.pixels.ready.eq(pixels.pixels.ready & accept),
                 pixels.pixels.payload.eq(self.pixels.payload),
                 records.taken.eq(self.pixels.valid & self.pixels.ready),
                 records.free.eq(pixels.read),
@@ -137,7 +137,7 @@ class Engine(wiring.Component):
         wiring.connect(m, wiring.flipped(self.pixels), frame.pixels)
         wiring.connect(m, frame.positions, pixels.pixels)
         m.d.comb += [
-            frame.record.eq(records.record), frame.accept.eq(records.accept),
+            frame.record.eq(records.record), frame.accept.eq(accept),
             frame.read.eq(pixels.read), pixels.drop.eq(frame.dropped),
             records.taken.eq(frame.taken), records.free.eq(pixels.read | frame.dropped),
         ]

@@ -15,15 +15,16 @@ class PixelInput(wiring.Component):
     """Writes each pixel's digits, most significant first, into the pixels' own memory region.
 
     A word of pixel x holds `taps_per_word` neighbours in a row; what lies outside the image is the
-    pad pixel. A pixel takes one cycle more than its words, further cycles while `write` is not
-    `granted`. When a frame is complete, none is accepted until `read` says that the first layer
+    pad pixel. A pixel takes one cycle more than its words. Nothing moves in a cycle that is not
+    `granted`: so a frame comes in one cycle later for each code unit that is written meanwhile,
+    wherever it falls. When a frame is complete, none is accepted until `read` says that the first layer
     is through with it. A pixel here is a position, of several pixels where these are folded.
 
     Members
     -------
     record : In(record_layout)      of the frame's program
     pixels : In(stream of position_bits)            raster order, channel 0 lowest
-    write : Out(write_layout), granted : In(1)      the write is done in a cycle with `granted`
+    write : Out(write_layout), granted : In(1)      the memory takes the write in this cycle
     ready : Out(1)      a whole frame is in the memory
     read : In(1)        ... and is not needed any more
     drop : In(1)        forget what has come of a frame
@@ -86,8 +87,8 @@ class PixelInput(wiring.Component):
         begin = [x.eq(0), y.eq(0), word.eq(0), bank.eq(0), slot.eq(0), address.eq(0)]
         with m.FSM():
             with m.State("TAKE"):
-                m.d.comb += self.pixels.ready.eq(~outside)
-                with m.If(self.pixels.valid | outside):
+                m.d.comb += self.pixels.ready.eq(self.granted & ~outside)
+                with m.If(self.granted & (self.pixels.valid | outside)):
                     m.d.sync += [shift(Mux(outside, blank, self.pixels.payload)), x.eq(x + 1)]
                     with m.If(extra & (x == 0)):
                         m.d.sync += [old.eq(blank) for old in window[:-1]]

@@ -19,7 +19,7 @@ from sim import golden
 from sim.results import difference
 from sim.samples import random_images, random_network
 from sim.streams import pixel_words, simulate
-from tests.designs import conv, design
+from tests.designs import conv, design, total
 
 MAP = {"kind": "map", "name": "end", "weight_bits": 2}
 
@@ -198,3 +198,31 @@ def test_a_frame_waits_for_its_pixels(height, width, fold):
     assert cost.frame_period == cost.frame_cycles + cost.input_cycles + 1
     run = simulate(dut, cost.program, random_images(config.network, 3, 1), limit=3000)
     assert np.diff(run.offered).tolist() == [cost.frame_period] * 2
+
+
+def two(channels, array=(16, 8, 4), size=12, **more):
+    return ends(conv("a", channels, 1, 1, kernel=1), conv("b", channels, 1, 1, **more), total("end", 4, 1),
+                array=array, height=size, width=size, channels=3)
+
+
+# What is between the pixels' time and the frames': codes that are written, which pixels give way
+# to, at whatever step of theirs; so few that pixels are slower, and so many that frames are.
+GIVE_WAY = {
+    "few": two(4, (8, 4, 2), 6), "many": two(24, (8, 4, 2), 6, kernel=1),
+    "even": two(4, (4, 4, 2), 6, kernel=1), "frames": two(24, (4, 2, 2), 4),
+    "pooled": two(4, (8, 4, 2), 6, pool=True, kernel=1),
+    "folded": ends(conv("a", 4, 1, 1, kernel=1), conv("b", 4, 1, 1, kernel=1),
+                   conv("end", 2, 1, 1, kernel=1),
+                   array=(8, 4, 2), height=8, width=12, channels=1, fold=2),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GIVE_WAY)
+def test_pixels_give_way_to_codes(name):
+    cost, dut = engine(GIVE_WAY[name])
+    run = simulate(dut, cost.program, random_images(GIVE_WAY[name].network, 4, 1), limit=4000)
+    assert np.diff(run.offered).tolist() == [cost.frame_period] * 3
+    paced = cost.frame_period > cost.frame_cycles + 1 + cost.output_wait
+    assert paced == (name != "frames")
+    assert cost.written_units > 0
