@@ -27,13 +27,13 @@ demo: .venv/.base  ## classify photographs with the generated Verilog, in Verila
 	@$(RUN) demo "$$CONFIG"
 
 quick: .venv/.test  ## run the tests that take seconds
-	@$(TEST) -n auto -m "not slow and not long"
+	@$(TEST) -n auto --dist worksteal -m "not slow and not long"
 
 test: .venv/.test  ## run all tests but the longest
-	@$(TEST) -n auto -m "not long"
+	@$(TEST) -n auto --dist worksteal -m "not long"
 
 regress: .venv/.test  ## run every test
-	@$(TEST) -n auto
+	@$(TEST) -n auto --dist worksteal
 
 estimate: .venv/.base  ## print cycles, bits and estimated area, from the configuration alone
 	@$(RUN) estimate "$$CONFIG"

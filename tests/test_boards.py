@@ -57,7 +57,7 @@ def test_boards_that_are_not_known():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name, mhz, suffix", [
-    ("ulx3s-85f", 400, ".bit"), ("icebreaker", 12, ".bin")])
+    pytest.param("ulx3s-85f", 400, ".bit", marks=pytest.mark.long), ("icebreaker", 12, ".bin")])
 def test_bitstreams(tmp_path, name, mhz, suffix):
     """What is too fast is built again, at a clock that is met."""
     program = Program(A)
