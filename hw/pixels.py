@@ -16,9 +16,9 @@ class PixelInput(wiring.Component):
 
     A word of pixel x holds `taps_per_word` neighbours in a row; what lies outside the image is the
     pad pixel. A pixel takes one cycle more than its words. Nothing moves in a cycle that is not
-    `granted`: so a frame comes in one cycle later for each code unit that is written meanwhile,
-    wherever it falls. When a frame is complete, none is accepted until `read` says that the first layer
-    is through with it. A pixel here is a position, of several pixels where these are folded.
+    `granted`: so each code unit that is written meanwhile costs a cycle, wherever it falls. When a
+    frame is complete, none is accepted until `read` says that the first layer is through with it. A
+    pixel here is a position, of several pixels where these are folded.
 
     Members
     -------

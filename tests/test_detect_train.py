@@ -96,6 +96,16 @@ def test_from_a_folder_to_precision_by_commands(here, capsys):
         np.testing.assert_array_equal(values, encoder(torch.stack(images).float()).numpy())
     for one, other in zip(detect.boxes_of(encoder, images, decoding, cell), values, strict=True):
         np.testing.assert_array_equal(one.corners, decode(other, decoding, cell).corners)
+    # The Verilog's too, whose boxes are drawn beside the truth and the golden model's.
+    capsys.readouterr()
+    assert run("demo", "mine.toml") == 0
+    assert "4 of 4 images equal to the golden model in every layer" in " ".join(
+        capsys.readouterr().out.split())
+    sheets = [np.asarray(Image.open(f"build/mine/boxes/{k}.png")) for k in (1, 2, 3, 4)]
+    for sheet, image in zip(sheets, images, strict=True):
+        truth, wanted, found = np.split(sheet, 3, axis=1)
+        assert sheet.shape == (48, 192, 3) and (truth != image[0, ..., None].numpy()).any()
+        np.testing.assert_array_equal(wanted, found)
 
 
 @pytest.mark.slow

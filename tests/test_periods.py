@@ -201,8 +201,8 @@ def test_a_frame_waits_for_its_pixels(height, width, fold):
 
 
 def two(channels, array=(16, 8, 4), size=12, **more):
-    return ends(conv("a", channels, 1, 1, kernel=1), conv("b", channels, 1, 1, **more), total("end", 4, 1),
-                array=array, height=size, width=size, channels=3)
+    return ends(conv("a", channels, 1, 1, kernel=1), conv("b", channels, 1, 1, **more),
+                total("end", 4, 1), array=array, height=size, width=size, channels=3)
 
 
 # What is between the pixels' time and the frames': codes that are written, which pixels give way
