@@ -14,6 +14,7 @@ from torch import nn
 
 from export.automaton import cells
 from export.config import Config, ConfigError, load_config, parse_config
+from model import detect
 from model.network import Encoder, QuantWeight
 from model.train import train_alone_or_together
 
@@ -70,6 +71,22 @@ def mognet(generator: dict | None, **recipe) -> Config:
     return of_layers(layers, centred_muxes=full.train.centred_muxes, **recipe)
 
 
+def boxes(widths=(12, 48, 60), weights=ORDER, **recipe) -> Config:
+    """`configs/bccd.toml` at these widths: of its first layer, of the next ones, of the last two.
+
+    Weights have these bits in the first three layers, the next three, and the last two; codes have
+    three. Trained for a quarter of its steps.
+    """
+    full = load_config(CONFIGS / "bccd.toml")
+    values = full.model_dump(mode="json")
+    for k, layer in enumerate(values["network"]["operations"][:-1]):
+        layer |= {"channels": widths[0 if k == 0 else 1 if k < 6 else 2],
+                  "weight_bits": weights[k // 3]}
+    quarter = {name: values["detect"][name] // 4 for name in ("steps", "float_steps", "code_steps")}
+    values["detect"] |= quarter | {"validate_every": quarter["steps"]} | recipe
+    return parse_config(values | {"name": "ablation"})
+
+
 GENERATORS = (30, "half"), (30, "quarter"), (30, "binary"), (105, "half"), (90, "half")
 
 # Widths of homogeneous networks with as many weight bits as the progressive one.
@@ -93,6 +110,13 @@ VARIANTS = {
     **{f"mognet-{mapping}{rule}":
        lambda rule=rule, mapping=mapping, **more: mognet({"rule": rule, "mapping": mapping}, **more)
        for rule, mapping in GENERATORS},
+    "boxes-321": boxes,
+    **{f"boxes-{'{}{}{}'.format(*bits)}": lambda bits=bits, **more: boxes(weights=bits, **more)
+       for bits in ((2, 2, 2), (3, 3, 3), (1, 2, 3))},
+    **{f"boxes-{'{}{}{}'.format(*bits)}-bits":
+       lambda bits=bits, widths=widths, **more: boxes(widths, bits, **more)
+       for bits, widths in (((2, 2, 2), (12, 46, 55)), ((3, 3, 3), (9, 37, 47)),
+                            ((1, 2, 3), (11, 44, 53)))},
 }
 TABLES = {
     "Precision by stage, equal weight bits": {
@@ -112,6 +136,10 @@ TABLES = {
         "mognet-stored": "stored, ternary",
         **{f"mognet-{mapping}{rule}": f"generated, rule {rule}, {mapping}"
            for rule, mapping in GENERATORS}},
+    "Boxes: bits of the weights from the first layers to the last": {
+        "boxes-321": "3, 2, 1", "boxes-222-bits": "2, equal bits", "boxes-333-bits":
+        "3, equal bits", "boxes-123-bits": "1, 2, 3, equal bits", "boxes-222": "2, equal widths",
+        "boxes-333": "3, equal widths", "boxes-123": "1, 2, 3, equal widths"},
 }
 
 
@@ -125,12 +153,13 @@ def weight_bits(config: Config) -> int:
 
 
 def results(folder: Path) -> dict[str, list[float]]:
-    """Validation accuracies of the finished runs of each variant."""
+    """Of the finished runs of each variant: validation accuracies, or precisions of boxes."""
     found = {name: [] for name in VARIANTS}
     for path in sorted(folder.glob("*/record.json")):
         name, _, _ = path.parent.name.rpartition("-seed")
         if name in found:
-            found[name].append(json.loads(path.read_text())["validation"])
+            validation = json.loads(path.read_text())["validation"]
+            found[name].append(validation["map50"] if isinstance(validation, dict) else validation)
     return found
 
 
@@ -155,6 +184,10 @@ def run(names: list[str], seeds: int, folder: Path, device: str):
     for seed in range(1, seeds + 1):
         for name in names:
             place = folder / f"{name}-seed{seed}"
-            if not (place / "record.json").exists():
+            if not (place / "record.json").exists():  # it is written at the end
                 print(f"{name}, seed {seed}", flush=True)
-                train_alone_or_together(VARIANTS[name](seed=seed), place, device=device)
+                config = VARIANTS[name](seed=seed)
+                if config.detect:
+                    detect.train(config, place)
+                else:
+                    train_alone_or_together(config, place, device=device)

@@ -15,6 +15,20 @@ def test_equal_bits():
     sizes = {ablate.weight_bits(ablate.VARIANTS[name]()) for name in ("deep", "deep-or",
                                                                      "deep-add")}
     assert len(sizes) == 1
+    found = ablate.weight_bits(ablate.VARIANTS["boxes-321"]())
+    for name in ("boxes-222-bits", "boxes-333-bits", "boxes-123-bits"):
+        assert ablate.weight_bits(ablate.VARIANTS[name]()) == pytest.approx(found, rel=0.01)
+
+
+def test_bits_of_boxes_by_layer():
+    """What rows of boxes say; those of equal widths differ in nothing else."""
+    usual = ablate.VARIANTS["boxes-321"]().network.convs
+    for name, bits in (("321", "33322211"), ("222", "2" * 8), ("333", "3" * 8),
+                       ("123", "11122233"), ("123-bits", "11122233")):
+        convs = ablate.VARIANTS[f"boxes-{name}"](seed=2).network.convs
+        assert "".join(str(layer.weight_bits) for layer in convs[:8]) == bits
+        assert ([layer.channels for layer in convs] == [layer.channels for layer in usual]) == (
+            not name.endswith("bits"))
 
 
 def test_generated_weights_count_as_their_seeds():
@@ -31,7 +45,8 @@ def test_every_variant_is_in_a_table_and_takes_a_seed():
     shown = {name for rows in ablate.TABLES.values() for name in rows}
     assert shown == set(ablate.VARIANTS)
     for make in ablate.VARIANTS.values():
-        assert make(seed=5).train.seed == 5
+        config = make(seed=5)
+        assert (config.detect or config.train).seed == 5
 
 
 def test_tables_have_mean_and_number_of_runs(tmp_path):
