@@ -18,7 +18,7 @@ from pydantic import Field
 
 from export.checked import ConfigError, Frozen, count, parse
 from export.codec import DecoderConfig, Patches
-from export.file import DAMAGE, HEADER_LIMIT, member, read_member, write_whole
+from export.file import member, opened, read_member, write_whole
 
 VERSION = 1
 PARAMETERS = 2**24  # at most
@@ -62,23 +62,12 @@ def load_decoder(path: Path, shapes_of: Callable[[Header], Shapes]
     ConfigError
         One line that names the file, what was wanted and what came.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return _assemble(archive, shapes_of)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file") from error
-    except DAMAGE as error:
-        said = str(error) or type(error).__name__
-        raise ConfigError(f"{path}: not a decoder's file, or a damaged one: {said}") from error
+    with opened(path, "a decoder's file") as (archive, header):
+        return _assemble(archive, parse(json.loads(header.tobytes()), "header", Header), shapes_of)
 
 
-def _assemble(archive: zipfile.ZipFile, shapes_of) -> tuple[Header, dict[str, np.ndarray]]:
-    if "header.npy" not in archive.namelist():
-        raise ConfigError("not a decoder's file: it has no header")
-    header = parse(json.loads(read_member(archive, "header", HEADER_LIMIT).tobytes()), "header",
-                   Header)
+def _assemble(archive: zipfile.ZipFile, header: Header, shapes_of
+              ) -> tuple[Header, dict[str, np.ndarray]]:
     shapes = shapes_of(header)
     if (total := sum(map(math.prod, shapes.values()))) > PARAMETERS:
         raise ConfigError(f"must have at most {PARAMETERS} parameters, not {total}")

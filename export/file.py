@@ -98,21 +98,26 @@ def load_network(path: str | Path) -> Network:
     ConfigError
         One line that names the file, the layer, what was wanted and what came.
     """
-    path = Path(path)
+    with opened(Path(path), "a Hexlane file") as (archive, header):
+        header = _parse_header(header)
+        return _assemble(archive, header, parse(header["network"], "header", NetworkConfig))
+
+
+@contextlib.contextmanager
+def opened(path: Path, kind: str):
+    """An archive, and its member `header`; what is wrong in it becomes a ConfigError of `path`."""
     try:
         with zipfile.ZipFile(path) as archive:
             if "header.npy" not in archive.namelist():
-                raise ConfigError("not a Hexlane file: it has no header")
-            header = _parse_header(read_member(archive, "header", HEADER_LIMIT))
-            config = parse(header["network"], "header", NetworkConfig)
-            return _assemble(archive, header, config)
+                raise ConfigError(f"not {kind}: it has no header")
+            yield archive, read_member(archive, "header", HEADER_LIMIT)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file") from error
     except DAMAGE as error:
         said = str(error) or type(error).__name__
-        raise ConfigError(f"{path}: not a Hexlane file, or a damaged one: {said}") from error
+        raise ConfigError(f"{path}: not {kind}, or a damaged one: {said}") from error
 
 
 def read_member(archive: zipfile.ZipFile, name: str, limit: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Random designs as the Verilog writer and as the mapping leave them: in four states, as gates."""
 
+import random
 import re
 from importlib.resources import files
 from itertools import islice
@@ -55,6 +56,26 @@ def test_large_arrays(tmp_path, number):
 @pytest.mark.parametrize("seed", [*islice(packable(range(60, 90)), 2)])
 def test_random_designs_in_verilator(tmp_path, seed):
     run(random_design(seed), seed, tmp_path, "verilator")
+
+
+def large_image(seed):
+    """Few channels of images up to the longest side, with sizes around powers of two."""
+    rng = random.Random(seed)
+    fold = rng.choice([1, 2, 4])
+    long, short = rng.choice([127, 129, 160, 255, 256, 257, 320, 512]), rng.randint(2, 9)
+    size = rng.sample([long * fold, short * fold], 2)
+    pooled = rng.random() < 0.5
+    layers = [conv(rng.randint(1, 5), rng.randint(1, 3), rng.randint(1, 3), pool=pooled),
+              conv(rng.randint(1, 6), rng.randint(1, 3), rng.randint(1, 3),
+                   kernel=rng.choice([1, 3]))]
+    return design(layers, rng.choice([(4, 2, 2), (5, 4, 1), (16, 2, 3)]), fold=fold,
+                  height=size[0], width=size[1], channels=rng.choice([1, 3]), classes=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(6))
+def test_large_images_in_verilator(tmp_path, seed):
+    run(large_image(seed), seed, tmp_path, "verilator")
 
 
 def gates(folder, device):
