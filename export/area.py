@@ -94,7 +94,7 @@ def estimate(hardware: Hardware, family: str) -> Area:
         around = sum(a * b for a, b in zip(AROUND[family, kind],
                                            _around(hardware, family, kind), strict=True))
         cells[kind] = round(array.rows * array.columns * element + around)
-    blocks, _ = _memories(hardware, family)
+    blocks = sum(each.blocks for each in memories(hardware, family))
     error = ERRORS[family]
     if hardware.memory == "ram" or hardware.programs > 1 or hardware.result_words:
         error += "; the logic of loading, records and results in words is not counted"
@@ -109,36 +109,54 @@ def _around(hardware: Hardware, family: str, kind: str) -> tuple[float, ...]:
         return (array.rows * bits, array.rows**2 * bits / 2,
                 array.columns * (widest + bits * (array.columns + 1) / 2), columns, 1)
     rotation = array.rows * bits * max(1, ceil(log2(max(2, array.rows))))
-    return rotation, array.columns * widest, columns, _memories(hardware, family)[1], 1
+    distributed = sum(each.distributed for each in memories(hardware, family))
+    return rotation, array.columns * widest, columns, distributed, 1
 
 
-def _memories(hardware: Hardware, family: str) -> tuple[int, int]:
-    """Block RAMs, and cells of distributed RAM (16 words of 4 bits)."""
+@dataclass(frozen=True)
+class MemoryArea:
+    """`copies` memories of one kind, `bits` in all, and what they take in all."""
+
+    name: str
+    copies: int
+    bits: int
+    blocks: int  # block RAMs
+    distributed: int = 0  # cells of 16 words of 4 bits
+
+
+def memories(hardware: Hardware, family: str) -> list[MemoryArea]:
+    """All of the machine's memories but those without a word."""
     array, edges = hardware.array, hardware.weight_edges
-    read_only = [(end - begin, (stop - start) * array.columns)
+    read_only = [("weights", end - begin, (stop - start) * array.columns)
                  for (start, stop), (_, depth) in zip(pairwise(edges), hardware.weights,
                                                       strict=True)
                  for begin, end, _ in pieces(depth)]
-    read_only += [(hardware.tiles, hardware.score_bits * array.columns),
-                  (hardware.tiles, sum(tile_fields(hardware).values())),
-                  (hardware.operations, sum(layer_fields(hardware).values())),
-                  (hardware.seeds, hardware.seed_bits)]
-    written = [(hardware.skip_words, 3 * array.unit), (hardware.select_words, array.columns),
-                (hardware.pool_width * array.units, 3 * array.unit),
-                (hardware.output_words, hardware.value_bits * array.unit)]
-    blocks = distributed = 0
-    for depth, width in read_only:
-        if depth > SMALL_ROM:
-            blocks += _blocks(depth, width, family)
-    wanted = [(depth, width, _blocks(depth, width, family)) for depth, width in written]
-    wanted += _activations(hardware, family) * array.rows
-    for depth, width, most in wanted:
+    read_only += [("biases", hardware.tiles, hardware.score_bits * array.columns),
+                  ("tiles", hardware.tiles, sum(tile_fields(hardware).values())),
+                  ("operations", hardware.operations, sum(layer_fields(hardware).values())),
+                  ("seeds", hardware.seeds, hardware.seed_bits)]
+    found = [MemoryArea(name, 1, depth * width,
+                        _blocks(depth, width, family) if depth > SMALL_ROM else 0)
+             for name, depth, width in read_only]
+    written = [("skips", 1, hardware.skip_words, 3 * array.unit),
+               ("selects", 1, hardware.select_words, array.columns),
+               ("pooling", 1, hardware.pool_width * array.units, 3 * array.unit),
+               ("results", 1, hardware.output_words, hardware.value_bits * array.unit)]
+    written = [(*each, _blocks(*each[2:], family)) for each in written]
+    written += [("activations", array.rows, *each) for each in _activations(hardware, family)]
+    for name, copies, depth, width, blocks in written:
         cells = ceil(width / 4) * ceil(depth / 16)
-        if family == "ecp5" and depth <= DISTRIBUTED and cells <= 32 * most:
-            distributed += cells
-        elif depth * width > 128:
-            blocks += most
-    return blocks, distributed
+        if family == "ecp5" and depth <= DISTRIBUTED and cells <= 32 * blocks:
+            found.append(MemoryArea(name, copies, copies * depth * width, 0, copies * cells))
+        else:
+            found.append(MemoryArea(name, copies, copies * depth * width,
+                                    copies * blocks if depth * width > 128 else 0))
+    return [each for each in found if each.bits]
+
+
+def block_bits(family: str) -> int:
+    """Of a block RAM."""
+    return max(words * bits for words, bits in BLOCKS[family])
 
 
 def _activations(hardware: Hardware, family: str) -> list[tuple[int, int, int]]:

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from export.area import estimate
+from export.area import block_bits, estimate, memories
 from export.build import size
 from export.checked import parse
 from export.config import ArrayConfig, Config
 from export.cost import Cost
+from export.hardware import Hardware
 from export.words import operands
 
 
@@ -21,7 +22,8 @@ def tables(configs: Sequence[Config]) -> list[Table]:
     found = [table for program in programs
              for table in _program(program.config, Cost(program, hardware),
                                    configs[0].target.clock_mhz)]
-    return [*found, _machine(configs[0], Cost(programs[0], hardware))]
+    return [*found, _blocks(configs[0], hardware),
+            _machine(configs[0], Cost(programs[0], hardware))]
 
 
 def arrays(config: Config, sizes: Sequence[tuple[int, int, int]]) -> Table:
@@ -69,6 +71,23 @@ def _program(config: Config, cost: Cost, clock: float) -> list[Table]:
         totals.add_row(f"stored bits: {name}", f"{bits:,}")
     totals.add_row("stored bits", f"{cost.total_bits:,}")
     return [layers, totals]
+
+
+def _blocks(config: Config, hardware: Hardware) -> Table:
+    """What each kind of memory uses of the block RAMs that it takes."""
+    family = config.target.family
+    table = Table(title=f"memories, estimated for {family}", title_justify="left",
+                  caption="what takes no block RAM is in LUTs")
+    for column in ("memory", "bits", "block RAMs", "used of them"):
+        table.add_column(column, justify="left" if column == "memory" else "right", no_wrap=True)
+    found = memories(hardware, family)
+    for name in dict.fromkeys(each.name for each in found):
+        kind = [each for each in found if each.name == name]
+        bits, blocks = (sum(getattr(each, what) for each in kind) for what in ("bits", "blocks"))
+        inside = sum(each.bits for each in kind if each.blocks)
+        table.add_row(name, f"{bits:,}", f"{blocks:,}",
+                      f"{inside / blocks / block_bits(family):.1%}" if blocks else "")
+    return table
 
 
 def _machine(config: Config, cost: Cost) -> Table:

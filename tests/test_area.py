@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from export.area import AROUND, ELEMENTS, ERRORS, estimate
+from export.area import AROUND, ELEMENTS, ERRORS, block_bits, estimate, memories
 from export.config import load_config
 from export.cost import Cost
 from tests.fit_area import DATA, around, elements, engines
@@ -48,3 +48,18 @@ def test_a_full_size_engine_is_not_far_outside():
     assert area.cells["lut4"] == pytest.approx(19_522, rel=0.1)
     assert area.cells["ff"] == pytest.approx(25_582, rel=0.1)
     assert area.cells["block_ram"] == pytest.approx(99, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["megabit", "cifar10", "mognet", "tiny", "bccd"])
+def test_bits_of_memories(name):
+    """Those that memories are said to hold are those that the encoder stores, and what it writes;
+    only block RAMs that are there can be used."""
+    cost = Cost.of(load_config(f"configs/{name}.toml"))
+    hardware, family = cost.hardware, load_config(f"configs/{name}.toml").target.family
+    found = memories(hardware, family)
+    bits = {each: sum(one.bits for one in found if one.name == each)
+            for each in ("weights", "biases", "seeds", "activations", "skips", "results")}
+    wanted = {**cost.stored_bits, **cost.memory_bits}
+    assert bits == {each: wanted[each] for each in bits}
+    assert sum(each.blocks for each in found) == estimate(hardware, family).cells["block_ram"]
+    assert all(each.bits <= each.blocks * block_bits(family) for each in found if each.blocks)
