@@ -35,13 +35,20 @@ def _frozen(values: np.ndarray, dtype: type, shape: tuple[int | None, ...],
     return values
 
 
+def kernel_shape(operation: Operation) -> tuple[int, ...]:
+    """The last axes of its weights: rows and columns, and frames before them if there are some."""
+    frames = (operation.frames,) if operation.frames > 1 else ()
+    return *frames, operation.kernel, operation.kernel
+
+
 @dataclass(frozen=True, eq=False)
 class Layer:
     """The numbers of one operation.
 
-    `weight` is int8 [O, I / groups, k, k] from the alphabet of `config.weight_bits`, `bias` is
-    int32 [O]. A convolution has a `shift` of 0 ... 15: `code = clip((sums + bias) >> shift, 0,
-    2**code_bits - 1)`, and so has a map; a sum has none. A layer with a generator has the `seed`,
+    `weight` is int8 [O, I / groups, k, k], or [O, I / groups, 3, k, k] of three frames, the oldest
+    first, from the alphabet of `config.weight_bits`; `bias` is int32 [O]. A convolution has a
+    `shift` of 0 ... 15: `code = clip((sums + bias) >> shift, 0, 2**code_bits - 1)`, and so has a
+    map; a sum has none. A layer with a generator has the `seed`,
     uint8 [cells] of 0 and 1, that its weights follow from. Raises :class:`ConfigError` where
     anything is not so.
     """
@@ -54,7 +61,7 @@ class Layer:
 
     def __post_init__(self):
         config, name = self.config, self.config.name
-        shape = (config.channels, None, config.kernel, config.kernel)
+        shape = (config.channels, None, *kernel_shape(config))
         weight = _frozen(self.weight, np.int8, shape, f"{name}: weight")
         strange = weight[~np.isin(weight, ALPHABET[config.weight_bits])]
         if strange.size:

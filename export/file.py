@@ -166,7 +166,8 @@ def _assemble(archive: zipfile.ZipFile, header: dict, config: NetworkConfig) -> 
                           f"not {len(shifts)}")
     sizes = {}  # bytes of every array
     for operation in config.operations:
-        fan_in = config.source(operation).channels // operation.groups * operation.kernel**2
+        fan_in = (config.source(operation).channels // operation.groups
+                  * operation.frames * operation.kernel**2)
         sizes[f"{operation.name}.weight"] = operation.channels * fan_in
         sizes[f"{operation.name}.bias"] = 4 * operation.channels
         if operation.generator is not None:

@@ -3,6 +3,9 @@
 A convolution makes a map of codes from one or several earlier maps; a sum adds a 1x1 layer's sums
 over all pixels and makes of them a class, or a bit per channel that a multiplexer selects by; a map
 of values keeps the sums of each pixel. The last operation is what the network gives.
+
+A network may read a clip, frame after frame: t = 0, 1, 2, ... An operation has a clock, every so
+many frames, and is computed at the last frame of each such period.
 Whatever is done with a network (shapes, numpy, torch, cycles) is done by :func:`walk`.
 """
 
@@ -18,6 +21,7 @@ PIXELS = "pixels"  # the name of the network's input
 PIXEL_PEAK = 255
 MAX_SIDE, MAX_CHANNELS, MAX_OPERATIONS = 4096, 4096, 256
 MAX_PIXEL_CHANNELS = 64
+MAX_PERIOD = 64  # frames
 MAX_POSITIONS = 2**20  # of a map, so that nothing here takes minutes or gigabytes
 
 
@@ -37,6 +41,7 @@ class _Operation(Frozen):
     inputs: Annotated[tuple[Name, ...], Field(strict=False, max_length=64, fail_fast=True)] = ()
     channels: count(MAX_CHANNELS)
     weight_bits: Precision  # 1: binary, 2: ternary, 3: quinary
+    every: Literal[1, 2] = 1  # 2: at every second tick of the inputs' clock only, the odd ones
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -50,11 +55,14 @@ class ConvConfig(_Operation):
     Several inputs of one size are concatenated: their channels follow each other. The gate merges
     the codes with those of the earlier operation `skip`, before pooling: "or" bit by bit, "mux"
     channel by channel, by the bits of the sum `select`, and "mux_or" as "or" where they are set.
+    With `frames` = 3 it sums over the last three of its inputs' clock, kernel index 0 the oldest;
+    before a clip's first frame lies what lies outside of the map.
     """
 
     kind: Literal["conv"] = "conv"
     code_bits: Precision
     kernel: Literal[1, 3] = 3
+    frames: Literal[1, 3] = 1
     groups: count(MAX_CHANNELS) = 1
     pool: bool = False
     skip: Name | None = None
@@ -70,6 +78,9 @@ class ConvConfig(_Operation):
                 raise ValueError(f"{self.name}: generated weights must have kernel 1, groups 1 and "
                                  f"{bits} bits, not {self.kernel}, {self.groups} and "
                                  f"{self.weight_bits}")
+            if self.frames != 1:
+                raise ValueError(f"{self.name}: generated weights must have frames = 1, "
+                                 f"not {self.frames}")
         if (self.skip is None) != (self.gate is None):
             raise ValueError(f"{self.name}: skip and gate come together, not alone")
         if (self.select is not None) != self.selects:
@@ -97,6 +108,7 @@ class SumConfig(_Operation):
     kind: Literal["sum"] = "sum"
     output: Literal["class", "select"] = "class"
     kernel: ClassVar[int] = 1
+    frames: ClassVar[int] = 1
     groups: ClassVar[int] = 1
     generator: ClassVar[None] = None
 
@@ -110,6 +122,7 @@ class MapConfig(_Operation):
     kind: Literal["map"] = "map"
     out_bits: count(8, 2) = 8
     kernel: ClassVar[int] = 1
+    frames: ClassVar[int] = 1
     groups: ClassVar[int] = 1
     generator: ClassVar[None] = None
 
@@ -229,6 +242,27 @@ class NetworkConfig(Frozen):
         """The operations that read a map as an input."""
         return [operation for operation in self.operations if name in operation.inputs]
 
+    @cached_property
+    def periods(self) -> dict[str, int]:
+        """Frames from tick to tick of the clock of the pixels and of each operation's result.
+
+        The slowest input decides. An operation is computed at frame t if t + 1 is a multiple.
+        """
+        found = {PIXELS: 1}
+        for each in self.operations:
+            found[each.name] = each.every * max(found[name] for name in each.inputs)
+        return found
+
+    @property
+    def timed(self) -> bool:
+        """Whether it reads a clip, so that what it gives depends on frames before."""
+        return any(each.frames > 1 or each.every > 1 for each in self.operations)
+
+    @property
+    def period(self) -> int:
+        """Frames from result to result."""
+        return self.periods[self.operations[-1].name]
+
     @property
     def convs(self) -> list[ConvConfig]:
         return [each for each in self.operations if each.kind == "conv"]
@@ -345,6 +379,30 @@ def _check(network: NetworkConfig):
     if last.kind == "sum" and last.channels < 2:
         raise ValueError(f"{last.name}: classes must be at least 2, not {last.channels}")
     walk(network, _pixels(network), lambda *each: _check_operation(network, *each))
+    _check_clocks(network)
+
+
+def _check_clocks(network: NetworkConfig):
+    """Refuses clocks that do not fit to each other; raises ValueError."""
+    periods, before = network.periods, PIXELS
+    for each in network.operations:
+        name, period = each.name, periods[each.name]
+        if period > MAX_PERIOD:
+            raise ValueError(f"{name}: must be computed every {MAX_PERIOD} frames at least, "
+                             f"not every {period}")
+        if each.frames > 1 and len(found := {periods[other] for other in each.inputs}) > 1:
+            raise ValueError(f"{name}: inputs of {each.frames} frames must be on one clock, not "
+                             f"every {' and every '.join(map(str, sorted(found)))} frames")
+        for other in each.reads[len(each.inputs):]:
+            if periods[other] != period:
+                raise ValueError(f"{name}: {other}, which its gate reads, must be on its clock, "
+                                 f"every {period} frames, not every {periods[other]}")
+        # So the operations of a frame are the first ones, as many as its clocks let through.
+        if period < periods[before]:
+            raise ValueError(f"{name}: operations must come in the order of their clocks, so every "
+                             f"{periods[before]} frames as {before} before it, or less often, "
+                             f"not every {period}")
+        before = name
 
 
 def _leaves(operation: Operation) -> bool:

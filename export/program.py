@@ -7,6 +7,7 @@
 from dataclasses import dataclass
 
 from export import placement
+from export.checked import ConfigError
 from export.config import Config
 from export.schedule import Loops, schedule
 
@@ -55,6 +56,9 @@ class Program:
     def __init__(self, config: Config, pixel_words: int = 0):
         self.config, self.array = config, config.array
         network, array = config.network, config.array
+        if network.timed:  # until the engine can
+            raise ConfigError(f"{config.name}: the engine must have frames = 1 and every = 1, "
+                              f"not a network that reads clips")
         loops = schedule(network, array)
         maps = placement.activations(network, array, loops, pixel_words)
         self.pixel_words = maps[0][0][0].size

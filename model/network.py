@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from export.artifact import MAX_SHIFT
 from export.automaton import cells, generated
+from export.checked import ConfigError
 from export.config import TrainConfig
 from export.network import ConvConfig, MapConfig, NetworkConfig, Operation, SumConfig, walk
 from model.gates import Floor, Heaviside, gate, max_pool
@@ -308,6 +309,9 @@ class Encoder(nn.Module):
 
     def __init__(self, network: NetworkConfig, recipe: TrainConfig = DEFAULT_RECIPE):
         super().__init__()
+        if network.timed:  # until torch can
+            raise ConfigError("to be trained, a network must have frames = 1 and every = 1, it "
+                              "must not read clips")
         self.network, self.adds = network, recipe.residuals == "add"
         self.parts = nn.ModuleDict({each.name: self._part(each, recipe)
                                     for each in network.operations

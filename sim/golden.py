@@ -1,9 +1,10 @@
 """The golden model: what every other side must compute, bit for bit, in numpy integers.
 
-One function per kind of operation, and `run` walks over them. Maps are [N, C, H, W].
+One function per kind of operation, and `run` walks over them. Maps are [N, C, H, W]. A network
+that reads clips is a :class:`Stream`: one frame in, what is computed at it out.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from export.artifact import Layer, Network
 from export.checked import ConfigError
-from export.network import PIXELS, ConvConfig, walk
+from export.network import PIXELS, ConvConfig, NetworkConfig, walk
 
 WORKING_SET = 16 * 2**20  # bytes of intermediates at a time; more would leave the caches
 FLOAT32_EXACT = 2**24  # every integer up to here is a float32
@@ -23,7 +24,8 @@ class Trace:
 
     `codes` are uint8 [N, C, H, W] of the convolutions, after pooling; `sums` int32 [N, C] of the
     sums. `scores` are the last ones, `classes` int64 [N]. `values` are int8 [N, C, H, W] of the
-    map that ends the network, if one does.
+    map that ends the network, if one does. Of clips, N counts the frames at which the operation was
+    computed.
     """
 
     codes: dict[str, np.ndarray]
@@ -42,24 +44,35 @@ class Trace:
 def conv(layer: Layer, x: np.ndarray, pad: int) -> np.ndarray:
     """Sums of weight times input over taps and channels, without bias: int32 [N, O, H, W].
 
-    `x` is uint8 [N, I, H, W], codes or pixels; outside of it lies `pad`. Raises
-    :class:`ConfigError` for any other type or number of channels.
+    `x` is uint8 [N, I, H, W], codes or pixels, or [N, I, 3, H, W] of a layer of three frames, the
+    oldest first; outside of it lies `pad`. Raises :class:`ConfigError` for any other type or number
+    of channels or frames.
     """
-    channels, inputs, kernel, _ = layer.weight.shape
-    groups = layer.config.groups
-    if x.dtype != np.uint8 or x.ndim != 4 or x.shape[1] != inputs * groups:
-        raise ConfigError(f"{layer.config.name}: input must be uint8 [N, {inputs * groups}, H, W],"
+    config = layer.config
+    inputs, frames = layer.weight.shape[1] * config.groups, config.frames
+    axes = f"{inputs}, {frames}" if frames > 1 else f"{inputs}"
+    wanted = (inputs, frames) if frames > 1 else (inputs,)
+    if x.dtype != np.uint8 or x.ndim != 3 + len(wanted) or x.shape[1:-2] != wanted:
+        raise ConfigError(f"{config.name}: input must be uint8 [N, {axes}, H, W],"
                           f" not {x.dtype} {list(x.shape)}")
+    if frames == 1:
+        return _conv(layer.weight, config.groups, x, pad)
+    return sum(_conv(layer.weight[:, :, k], config.groups, x[:, :, k], pad)
+               for k in range(frames))
+
+
+def _conv(weights: np.ndarray, groups: int, x: np.ndarray, pad: int) -> np.ndarray:
+    channels, inputs, kernel, _ = weights.shape
     n, _, height, width = x.shape
     # Matrix products of floats are fast, and exact while no partial sum outgrows the mantissa;
     # float64's would hold the sums of 10**13 weights.
-    reach = 255 * int(np.abs(layer.weight).sum((1, 2, 3), dtype=np.int64).max())
+    reach = 255 * int(np.abs(weights).sum((1, 2, 3), dtype=np.int64).max())
     exact = np.float32 if reach < FLOAT32_EXACT else np.float64
     edge = kernel // 2
     padded = np.pad(x, ((0, 0), (0, 0), (edge, edge), (edge, edge)), constant_values=pad)
     taps = sliding_window_view(padded, (kernel, kernel), axis=(2, 3)).transpose(0, 1, 4, 5, 2, 3)
     columns = taps.astype(exact, order="C").reshape(n, groups, inputs * kernel**2, height * width)
-    weight = layer.weight.astype(exact).reshape(groups, channels // groups, inputs * kernel**2)
+    weight = weights.astype(exact).reshape(groups, channels // groups, inputs * kernel**2)
     return (weight @ columns).astype(np.int32).reshape(n, channels, height, width)
 
 
@@ -142,12 +155,16 @@ def run(network: Network, images: np.ndarray) -> Trace:
     Raises
     ------
     ConfigError
-        If the images are not of the network's size and type.
+        If the images are not of the network's size and type, or it reads clips.
     """
-    parts = list(_batches(network, images))
-    found = {name: np.concatenate([part[name] for part in parts])
-             for name in parts[0] if name != PIXELS}
-    last = found.pop(network.config.operations[-1].name) if network.config.output == "map" else None
+    return _trace(network, list(_batches(network, images)))
+
+
+def _trace(network: Network, parts: list[dict[str, np.ndarray]]) -> Trace:
+    found = {name: np.concatenate([part[name] for part in parts if name in part])
+             for name in network.by_name if any(name in part for part in parts)}
+    end = network.config.operations[-1].name
+    last = found.pop(end, None) if network.config.output == "map" else None
     return Trace({name: each for name, each in found.items() if each.ndim == 4},
                  {name: each for name, each in found.items() if each.ndim == 2}, last)
 
@@ -158,13 +175,91 @@ def predict(network: Network, images: np.ndarray) -> np.ndarray:
     return np.concatenate([part[last].argmax(1) for part in _batches(network, images, False)])
 
 
-def _batches(network: Network, images: np.ndarray,
-             keep: bool = True) -> Iterator[dict[str, np.ndarray]]:
-    config = network.config
+class Stream:
+    """A network that reads clips, frame after frame, and remembers what it needs of those before.
+
+    `restart` begins a clip, as construction does. What the network gives is the result of its last
+    operation, at each frame at which that is computed.
+    """
+
+    def __init__(self, network: Network):
+        self.network = network
+        config = network.config
+        self._remembered = {name for each in config.operations if each.frames > 1
+                            for name in each.inputs}
+        self.restart()
+
+    def restart(self):
+        """The next frame is a clip's first one."""
+        self.frames = 0  # of the clip so far
+        self._past: dict[str, list[np.ndarray]] = {}  # of a map, at most the three last ones
+
+    def step(self, frames: np.ndarray) -> dict[str, np.ndarray]:
+        """The next frame of each of N clips, uint8 [N, H, W, C]: the results at it, by name.
+
+        They are of the operations that are computed at this frame.
+
+        Raises
+        ------
+        ConfigError
+            If the frames are not of the network's size and type.
+        """
+        config = self.network.config
+        _check_images(config, frames)
+        self.frames += 1
+
+        def computed(operation, inputs, skip, sums):
+            if self.frames % config.periods[operation.name]:
+                return None
+            if operation.frames > 1:
+                pad = config.pad_of(operation)
+                inputs = [self._window(name, operation.frames, pad) for name in operation.inputs]
+            return self._remember(operation.name, apply(
+                self.network, self.network.by_name[operation.name], inputs, skip, sums))
+
+        pixels = self._remember(PIXELS, fold(frames, config.fold))
+        found = walk(config, pixels, computed)
+        return {name: each for name, each in found.items()
+                if name != PIXELS and each is not None}
+
+    def _remember(self, name: str, result: np.ndarray) -> np.ndarray:
+        if name in self._remembered:
+            self._past[name] = [*self._past.get(name, []), result][-3:]
+        return result
+
+    def _window(self, name: str, frames: int, pad: int) -> np.ndarray:
+        """The last so many of a map, uint8 [N, C, frames, H, W]; `pad` before the first one."""
+        past = self._past[name]
+        before = [np.full_like(past[0], pad)] * (frames - len(past))
+        return np.stack([*before, *past], 2)
+
+
+def run_clips(network: Network, clips: Sequence[np.ndarray]) -> Trace:
+    """All results for clips uint8 [T, H, W, C] one behind the other; errors as of a stream's step.
+
+    A clip may have any length.
+    """
+    stream, parts = Stream(network), []
+    for clip in clips:
+        stream.restart()
+        parts += [stream.step(frame[None]) for frame in clip]
+    return _trace(network, parts)
+
+
+def _check_images(config: NetworkConfig, images: np.ndarray):
     wanted = (config.height, config.width, config.channels)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != wanted:
         raise ConfigError(f"images must be uint8 [N, {', '.join(map(str, wanted))}], "
                           f"not {images.dtype} {list(images.shape)}")
+
+
+def _batches(network: Network, images: np.ndarray,
+             keep: bool = True) -> Iterator[dict[str, np.ndarray]]:
+    config = network.config
+    if config.timed:
+        raise ConfigError("a network that reads clips must be run frame after frame, not on images "
+                          "alone")
+    _check_images(config, images)
     step = max(1, WORKING_SET // _bytes_per_image(network))
     for start in range(0, max(1, len(images)), step):  # no images make one empty batch
         pixels = fold(images[start:start + step], config.fold)

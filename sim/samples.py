@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from export.artifact import ALPHABET, MAX_SHIFT, Layer, Network
+from export.artifact import ALPHABET, MAX_SHIFT, Layer, Network, kernel_shape
 from export.automaton import cells, generated
 from export.network import NetworkConfig, Operation, walk
 from sim.golden import activate, conv, fold, gate, pool, summed, values
@@ -14,17 +14,28 @@ def random_images(config: NetworkConfig, count: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
+def random_clips(config: NetworkConfig, lengths: list[int], seed: int) -> list[np.ndarray]:
+    """Uniform noise, a clip uint8 [T, H, W, C] of each length."""
+    ends = np.cumsum(lengths)
+    return np.split(random_images(config, int(ends[-1]), seed), ends[:-1])
+
+
 def random_network(config: NetworkConfig, seed: int) -> Network:
     """Uniform weights; shifts and biases such that random images use every code of every layer.
 
     The codes of a layer are chosen from its sums on random images, so that one layer after the
     other sees well spread inputs. All classes come up, a mux passes each channel for half of them.
+    Of clips, every operation is run over whole ones, and maps are [N T, C, H, W].
     """
     rng = np.random.default_rng(seed)
     count = int(np.clip(4096 // (config.height * config.width), 16, 256))
+    frames = max(4, 2 * config.period) if config.timed else 1  # of a clip
+    count = max(1, count // frames)
     layers = []
 
     def apply(operation: Operation, inputs, skip, sums):
+        inputs = [_at_clock(config, operation, name, x, count)
+                  for name, x in zip(operation.inputs, inputs, strict=True)]
         x = np.concatenate(inputs, 1)
         weight, extra = _random_weight(operation, x.shape[1], rng), {}
         if operation.generator is not None:
@@ -54,14 +65,27 @@ def random_network(config: NetworkConfig, seed: int) -> Network:
             codes = gate(operation, codes, skip, config.by_name[operation.skip].code_bits, sums)
         return pool(codes) if operation.pool else codes
 
-    walk(config, fold(random_images(config, count, seed), config.fold), apply)
+    walk(config, fold(random_images(config, count * frames, seed), config.fold), apply)
     return Network(config, tuple(layers))
+
+
+def _at_clock(config: NetworkConfig, operation: Operation, name: str, x: np.ndarray,
+              clips: int) -> np.ndarray:
+    """What the operation sees of the map `name` of clips, uint8 [N T, C, H, W], at its ticks."""
+    step = config.periods[operation.name] // config.periods[name]
+    x = x.reshape(clips, -1, *x.shape[1:])
+    if operation.frames == 1:
+        return x[:, step - 1::step].reshape(-1, *x.shape[2:])
+    before = np.full_like(x[:, :1], config.pad_of(operation))
+    x = np.concatenate([before, before, x], 1)  # frame t is at t + 2
+    taps = [x[:, step - 1 + k:x.shape[1] - 2 + k:step] for k in range(operation.frames)]
+    return np.stack(taps, 3).reshape(-1, x.shape[2], operation.frames, *x.shape[3:])
 
 
 def _random_weight(operation: Operation, inputs: int, rng: np.random.Generator) -> np.ndarray:
     alphabet = np.array(ALPHABET[operation.weight_bits], np.int8)
     return rng.choice(alphabet, (operation.channels, inputs // operation.groups,
-                                 operation.kernel, operation.kernel))
+                                 *kernel_shape(operation)))
 
 
 def extreme_network(config: NetworkConfig, weight_value: int) -> Network:
@@ -74,7 +98,7 @@ def extreme_network(config: NetworkConfig, weight_value: int) -> Network:
     for operation in config.operations:
         weight = min(ALPHABET[operation.weight_bits], key=lambda level: abs(level - weight_value))
         inputs = config.source(operation).channels // operation.groups
-        shape = (operation.channels, inputs, operation.kernel, operation.kernel)
+        shape = (operation.channels, inputs, *kernel_shape(operation))
         bias = 0
         if operation.kind == "conv":
             lowest = min(0, weight) * config.peak(operation) * int(np.prod(shape[1:]))
