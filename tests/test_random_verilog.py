@@ -73,7 +73,7 @@ def large_image(seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [0, 3, 5])
 def test_large_images_in_verilator(tmp_path, seed):
     run(large_image(seed), seed, tmp_path, "verilator")
 
