@@ -1,8 +1,8 @@
 """What gesture clips tell without time: small float networks that see single frames, frames in no
 order, or the clip as it is.
 
-`python -m model.clip_baselines` trains them on :mod:`model.gestures` and prints the table of
-`docs/results.md`. Beside the accuracy it says how often the right member of a pair gets more than
+`python -m model.clip_baselines` trains them on :mod:`model.gestures` and prints a table, as in
+`docs/video.md`. Beside the accuracy it says how often the right member of a pair gets more than
 the other: half of the time, if order was not seen.
 """
 
