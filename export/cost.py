@@ -10,8 +10,8 @@ from export.hardware import (
     DRAIN_CYCLES,
     EPILOGUE_CYCLES,
     FEEDER_CYCLES,
+    LOOK_CYCLES,
     PE_CYCLES,
-    SEQUENCER_CYCLES,
     TOTALS_CYCLES,
     WRITE_CYCLES,
     Hardware,
@@ -49,12 +49,25 @@ class Cost:
         end = TOTALS_CYCLES + array.columns if layer.summed else EPILOGUE_CYCLES + WRITE_CYCLES
         tiles = layer.pixel_tiles * layer.channel_tiles
         # Nobody waits behind the last tile, whose sums are on the drain in the cycle of `start`.
-        return (SEQUENCER_CYCLES + fill + (tiles - 1) * self.tile_cycles(layer)
+        return (self.hardware.sequencer_cycles + fill + (tiles - 1) * self.tile_cycles(layer)
                 + layer.steps * layer.digits + FEEDER_CYCLES + PE_CYCLES + skew + drain + end - 1)
+
+    def computed(self, frame: int) -> tuple[LayerProgram, ...]:
+        """The operations that are computed at a frame of a clip, its first one 0."""
+        return tuple(each for each in self.program.layers if (frame + 1) % 2**each.clock == 0)
+
+    def cycles_at(self, frame: int) -> int:
+        """Cycles of a frame of a clip; of one without a result, two to find that out."""
+        layers = self.computed(frame)
+        return (sum(map(self.layer_cycles, layers))
+                + (LOOK_CYCLES if len(layers) < len(self.program.layers) else 0))
 
     @cached_property
     def frame_cycles(self) -> int:
-        """Cycles of one frame, if its pixels are there and the result before it has left."""
+        """Cycles of one frame, if its pixels are there and the result before it has left.
+
+        Of a clip, that of a frame with a result: the longest.
+        """
         return sum(map(self.layer_cycles, self.program.layers))
 
     @cached_property
@@ -97,25 +110,39 @@ class Cost:
             row, end = fold + (width - 2) * takes, 2 * takes
         return ahead - 1 + height * row + (height - 1) * max(ahead, end) + end
 
-    @cached_property
+    @property
     def written_units(self) -> int:
         """Cycles in which the next frame's pixels stand still, as codes are written instead.
 
         Those come in behind the first operation. What the last one makes is not written.
         """
+        return self._written_units(self.program.layers)
+
+    def _written_units(self, layers: tuple[LayerProgram, ...]) -> int:
         shapes = self.program.config.network.shapes
         return sum(shapes[layer.name].pixels * layer.channel_tiles * self.hardware.array.units
-                   for layer in self.program.layers[1:-1] if not layer.summed)
+                   for layer in layers[1:] if not (layer.summed or layer.last))
 
-    @property
-    def frame_period(self) -> int:
-        """Cycles from result to result: one to start the next frame, and maybe a wait.
+    def period_at(self, frame: int) -> int:
+        """Cycles from the start of a frame of a clip to that of the next one."""
+        layers = self.computed(frame)
+        first = self.layer_cycles(layers[0]) if layers else LOOK_CYCLES
+        wait = self.output_wait if layers and layers[-1].last else 0
+        return 1 + max(self.cycles_at(frame) + wait,
+                       first + self.input_cycles + self._written_units(layers))
+
+    @cached_property
+    def result_period(self) -> int:
+        """Cycles from result to result: for each frame one to start it, and maybe a wait.
 
         Exactly, where frames are the bottleneck or their pixels, if these always come.
         """
-        first = self.layer_cycles(self.program.layers[0])
-        return max(self.frame_cycles + 1 + self.output_wait,
-                   first + self.input_cycles + self.written_units + 1)
+        return sum(map(self.period_at, range(self.program.config.network.period)))
+
+    @property
+    def frame_period(self) -> int:
+        """... and from frame to frame: of a clip on average, rounded up."""
+        return -(-self.result_period // self.program.config.network.period)
 
     def array_use(self, layer: LayerProgram) -> float:
         """Multiply-accumulates done, per those that the array could do in the layer's cycles.
@@ -142,9 +169,10 @@ class Cost:
 
         A product of a pixel counts once, as one of a code does.
         """
+        period = self.program.config.network.period
         done = sum(self.array_use(layer) * self.layer_cycles(layer) / layer.digits
-                   for layer in self.program.layers)
-        return done / self.frame_period
+                   for frame in range(period) for layer in self.computed(frame))
+        return done / self.result_period
 
     # ---- bits
 

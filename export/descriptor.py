@@ -37,6 +37,10 @@ def _gated(bits: Callable[[Hardware], int]):
     return lambda hardware: bits(hardware) if hardware.gated else 0
 
 
+def _timed(bits: Callable[[Hardware], int]):
+    return lambda hardware: bits(hardware) if hardware.clocks else 0
+
+
 def _address(hardware: Hardware) -> int:
     return bits_for(hardware.activation_words)
 
@@ -122,6 +126,16 @@ FIELDS = (
           "addresses from one digit on"),
     Field("in_base", _address, lambda hw, op, layer: op.in_base, "first address of the input"),
     Field("out_base", _address, lambda hw, op, layer: op.out_base, "first address of the output"),
+    Field("clock", _timed(lambda hw: bits_for(hw.clocks - 1)), lambda hw, op, layer: op.clock,
+          "computed every 2^clock frames of a clip"),
+    Field("in_clock", _timed(lambda hw: bits_for(hw.clocks - 1)),
+          lambda hw, op, layer: op.in_clock, "... and its inputs every 2^in_clock"),
+    Field("last_frame", _timed(_fixed(2)), lambda hw, op, layer: op.frames - 1,
+          "frames of the kernel, less one"),
+    Field("in_stride", _timed(_address), lambda hw, op, layer: op.in_stride,
+          "addresses from copy to copy of the inputs' ring"),
+    Field("out_stride", _timed(_address), lambda hw, op, layer: op.out_stride,
+          "... and of the output's"),
     Field("up_slots", _slots, lambda hw, op, layer: _row(hw, op)[0] + (_row(hw, op)[1] > 0),
           "one image row up is this many slots back"),
     Field("up_rot", _rotation, lambda hw, op, layer: -_row(hw, op)[1] % hw.array.rows,

@@ -17,6 +17,7 @@ from export.words import operands
 
 # Cycles of the blocks of `hw/`, which take them from here: a program's cycles are known without it.
 SEQUENCER_CYCLES = 4  # fetch, load, clear, first channel tile
+LOOK_CYCLES = 2  # fetch, and see that the operation is not of this frame of a clip
 MEMORY_CYCLES = 2  # block RAM and its output register
 FEEDER_CYCLES = 6 + MEMORY_CYCLES  # addresses, memory, border, rotation
 DECODER_CYCLES = 1  # of weights, which enter the array so much earlier
@@ -106,6 +107,8 @@ class Hardware:
     output_units: Annotated[int, "units of channels that leave of a pixel"]
     output_pixels: Annotated[int, "pixels of an output"]
     output_channels: Annotated[int, "channels of an output"]
+    clocks: Annotated[int, "clocks of a clip"] = 0  # 0: no frame depends on those before
+    pixel_frames: Annotated[int, "frames of pixels that are kept"] = 1
 
     @classmethod
     def of(cls, programs: Sequence[Program], *, memory: str = "rom", slots: int = 0,
@@ -191,6 +194,11 @@ class Hardware:
         return 8 * max(each.channels for each in self.pixels)
 
     @property
+    def sequencer_cycles(self) -> int:
+        """From the end of an operation to its successor's border flags; rings take one more."""
+        return SEQUENCER_CYCLES + (self.clocks > 0)
+
+    @property
     def result_words(self) -> bool:
         """Whether results leave as words of 32 bits: if there are others than a class."""
         return self.outputs != {"class"}
@@ -263,7 +271,8 @@ def _needs(program: Program) -> Hardware:
         generators=frozenset(generator_format(layer) for layer in generated),
         outputs=frozenset([network.output]),
         output_words=program.output_words, output_units=last.units,
-        output_pixels=last.out_pixels, output_channels=last.channels if leaves else 0)
+        output_pixels=last.out_pixels, output_channels=last.channels if leaves else 0,
+        clocks=1 + last.clock if network.timed else 0, pixel_frames=first.frames)
 
 
 def weight_rows(program: Program, bits: int) -> int:

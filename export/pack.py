@@ -43,6 +43,14 @@ def bias_words(program: Program, hardware: Hardware, network: Network) -> list[i
 def _steps(op: LayerProgram, weight: np.ndarray, index: int, columns: int,
            words: int) -> np.ndarray:
     """Weights [steps, columns, operands] of channel tile `index`, zero where there is none."""
+    if op.frames > 1:
+        return np.concatenate([_steps_of_frame(op, weight[:, :, k], index, columns, words)
+                               for k in range(op.frames)])
+    return _steps_of_frame(op, weight, index, columns, words)
+
+
+def _steps_of_frame(op: LayerProgram, weight: np.ndarray, index: int, columns: int,
+                    words: int) -> np.ndarray:
     ops, kernel = operands(op.mode, words), op.operation.kernel
     group_in = weight.shape[1]
     group_out = op.channels // op.operation.groups

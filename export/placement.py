@@ -3,13 +3,15 @@
 Activation memory: address `base + word * slots + slot` of bank `n mod rows` holds one word group
 (all its operands) of pixel `n = slot * rows + bank`. The pixels of the next frame may come at any
 time, so their region is nobody else's. Maps that an operation reads together lie behind each other.
+Those of which frames before are read lie there three times, a ring of copies that are written in
+turn, and nobody else ever lies there.
 
 Skip memory: a word is one unit of channels of one pixel, in the order in which the epilogue writes
 them, which is the order in which a gate needs them. So a map may be written over from its start
 while its last reader goes through it, unless that one starts over.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from export.checked import ConfigError
@@ -57,7 +59,8 @@ def allocate(blocks: list[Block]) -> tuple[dict[str, int], int]:
     by_time = sorted(blocks, key=lambda block: min(region.born for region, _ in block))
     # The pixels come first there too: their input starts at address 0.
     by_size = sorted(blocks, key=lambda block: (
-        block[0][0].born >= 0, -max(at + region.size for region, at in block)))
+        block[0][0].name != PIXELS, block[0][0].born >= 0,
+        -max(at + region.size for region, at in block)))
     found = [result for result in (_alternate(by_time, least), _fill(by_time), _fill(by_size))
              if result is not None]
     return min(found, key=lambda result: result[1])
@@ -102,11 +105,19 @@ def _result(placed: list[tuple[Region, int]]) -> tuple[dict[str, int], int]:
 
 
 def activations(network: NetworkConfig, array: ArrayConfig, loops: tuple[Loops, ...],
-                pixel_words: int = 0) -> list[Block]:
-    """The maps in the activation memory, those that are read together in one block.
+                pixel_words: int = 0) -> tuple[list[Block], dict[str, int]]:
+    """The maps in the activation memory, those that are read together in one block, and rings.
+
+    Of the maps in a ring, by name, the words from copy to copy.
 
     The pixels take `pixel_words` at least: where programs alternate, so many that another one's
     next frame has room there. What the last operation gives leaves, and lies in no memory here.
+
+    Raises
+    ------
+    ConfigError
+        If maps would have to lie before or behind several others, or in a ring with a map of
+        another clock.
     """
     order = {name: k for k, name in enumerate(network.shapes)}  # pixels: 0, operation k: k + 1
     modes = {name: each.mode for each in loops for name in each.operation.inputs}
@@ -124,8 +135,7 @@ def activations(network: NetworkConfig, array: ArrayConfig, loops: tuple[Loops, 
     regions = {}
     for name, shape in network.shapes.items():
         if name == PIXELS:
-            first = loops[0]
-            words = max(pixel_words, first.digits * first.digit_words * first.slots)
+            words = max(pixel_words, pixel_stride(loops[0]) * loops[0].frames)
             regions[name] = Region(name, words, *ALWAYS)
         elif network.by_name[name].kind == "conv" and name != loops[-1].name:
             mode = modes.get(name) or array.mode(name, network.by_name[name].code_bits)
@@ -145,7 +155,38 @@ def activations(network: NetworkConfig, array: ArrayConfig, loops: tuple[Loops, 
     placed = sum(len(block) for block in blocks)
     if placed < len(regions):
         raise ConfigError("inputs that lie behind each other in a circle cannot be placed")
-    return blocks
+    return _rings(network, loops, blocks)
+
+
+def _rings(network: NetworkConfig, loops: tuple[Loops, ...],
+           blocks: list[Block]) -> tuple[list[Block], dict[str, int]]:
+    """The blocks, three times those of which frames before are read, and the words between."""
+    past = {name for each in loops if each.frames > 1 for name in each.operation.inputs}
+    strides = {PIXELS: pixel_stride(loops[0])} if PIXELS in past else {}
+    found = []
+    for block in blocks:
+        names = [region.name for region, _ in block]
+        if names == [PIXELS] or not past & set(names):
+            found.append(block)
+            continue
+        periods = [network.periods[name] for name in names]
+        if len(set(periods)) > 1:
+            said = ", ".join(f"{name} every {period}"
+                             for name, period in zip(names, periods, strict=True))
+            raise ConfigError(f"maps that are read together, and of which frames before are read, "
+                              f"must be on one clock, not {said}")
+        size = max(at + region.size for region, at in block)
+        strides |= dict.fromkeys(names, size)
+        first, last = ALWAYS
+        found.append([*((replace(region, born=first, dies=last, once=False), at)
+                        for region, at in block),
+                      (Region(f"{names[0]} before", 2 * size, first, last), size)])
+    return found, strides
+
+
+def pixel_stride(first: Loops) -> int:
+    """Words of one frame of pixels."""
+    return first.digits * first.digit_words * first.slots
 
 
 def skips(network: NetworkConfig, array: ArrayConfig) -> tuple[list[Block], set[str]]:

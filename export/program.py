@@ -7,8 +7,8 @@
 from dataclasses import dataclass
 
 from export import placement
-from export.checked import ConfigError
 from export.config import Config
+from export.network import PIXELS
 from export.schedule import Loops, schedule
 
 
@@ -18,6 +18,10 @@ class LayerProgram(Loops):
 
     last: bool  # of the program
     in_base: int
+    in_stride: int = 0  # from copy to copy of the inputs' ring; 0: they lie in none
+    in_clock: int = 0  # the inputs are computed every 2**in_clock frames
+    clock: int = 0  # ... and this operation every 2**clock
+    out_stride: int = 0
     pad: int = 0  # pixel value outside of the image; of codes 0
     out_base: int = 0
     out_mode: int = 0  # word precision of those that read the output
@@ -42,6 +46,7 @@ class Program:
     layers : the operations in their order
     activation_words, skip_words, select_words : depths of the memories that they need
     pixel_words : ... of which so many first words of activations are the pixels'
+    pixel_stride : ... from frame to frame of them, if they lie in a ring; else 0
     output_words : units of channels that leave
 
     `pixel_words` reserves more for the pixels than they need, as a machine of several programs
@@ -56,12 +61,10 @@ class Program:
     def __init__(self, config: Config, pixel_words: int = 0):
         self.config, self.array = config, config.array
         network, array = config.network, config.array
-        if network.timed:  # until the engine can
-            raise ConfigError(f"{config.name}: the engine must have frames = 1 and every = 1, "
-                              f"not a network that reads clips")
         loops = schedule(network, array)
-        maps = placement.activations(network, array, loops, pixel_words)
-        self.pixel_words = maps[0][0][0].size
+        maps, strides = placement.activations(network, array, loops, pixel_words)
+        self.pixel_words, self.pixel_stride = maps[0][0][0].size, strides.get(PIXELS, 0)
+        clocks = {name: period.bit_length() - 1 for name, period in network.periods.items()}
         bases, self.activation_words = placement.allocate(maps)
         kept, pooled = placement.skips(network, array)
         skip_bases, self.skip_words = placement.allocate(kept)
@@ -76,6 +79,8 @@ class Program:
         for each in loops:
             operation, name = each.operation, each.name
             values = {"last": each is loops[-1], "in_base": bases[operation.inputs[0]],
+                      "in_stride": strides.get(operation.inputs[0], 0),
+                      "in_clock": clocks[operation.inputs[0]], "clock": clocks[name],
                       "pad": network.pad_of(operation)}
             if each.summed:
                 values["select_base"] = selects.get(name, 0)
@@ -83,7 +88,7 @@ class Program:
                 values |= {"units": each.channel_tiles * array.units,
                            "out_pixels": network.shapes[name].pixels}
             else:
-                values |= {"out_base": bases[name],
+                values |= {"out_base": bases[name], "out_stride": strides.get(name, 0),
                            "out_mode": modes.get(name) or array.mode(name, operation.code_bits),
                            "out_slots": -(-network.shapes[name].pixels // array.rows)}
             if name in skip_bases:

@@ -55,6 +55,11 @@ class Loops:
         return range(0, 1) if self.operation.kernel == 1 else range(-1, 2)
 
     @property
+    def frames(self) -> int:
+        """Of the kernel, each a pass over its rows, columns and words."""
+        return self.operation.frames
+
+    @property
     def channel_tiles(self) -> int:
         return len(self.first_words)
 
@@ -65,7 +70,7 @@ class Loops:
     @property
     def steps(self) -> int:
         """Steps of a tile in one pass over kernel and words; pixels take one pass per digit."""
-        return len(self.dx) * len(self.dy) * self.words
+        return self.frames * len(self.dx) * len(self.dy) * self.words
 
     @property
     def weight_steps(self) -> int:
@@ -82,14 +87,14 @@ class Loops:
         """Largest value of an accumulator."""
         weight_peak = 2 if self.weight_bits == 3 else 1
         operation = self.operation
-        return (self.source.channels // operation.groups * operation.kernel**2 * weight_peak
-                * self.input_peak)
+        return (self.source.channels // operation.groups * self.frames * operation.kernel**2
+                * weight_peak * self.input_peak)
 
     @property
     def macs(self) -> int:
         operation = self.operation
         return (self.source.pixels * operation.channels * self.source.channels
-                // operation.groups * operation.kernel**2)
+                // operation.groups * self.frames * operation.kernel**2)
 
 
 def schedule(network: NetworkConfig, array: ArrayConfig) -> tuple[Loops, ...]:

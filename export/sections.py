@@ -106,7 +106,9 @@ def record_fields(hardware: Hardware) -> dict[str, int]:
     return fields | {"format": bits_for(len(hardware.pixels) - 1),
                      "last_x": bits_for(hardware.frame_width - 1),
                      "last_y": bits_for(hardware.frame_height - 1),
-                     "slots": bits_for(hardware.pixel_slots), "pad": 8}
+                     "slots": bits_for(hardware.pixel_slots), "pad": 8,
+                     **({"stride": bits_for(hardware.pixel_words)}
+                        if hardware.pixel_frames > 1 else {})}
 
 
 def record_values(program: Program, hardware: Hardware) -> dict[str, int]:
@@ -123,7 +125,8 @@ def record_values(program: Program, hardware: Hardware) -> dict[str, int]:
     pixels = PixelFormat(network.channels, network.fold, first.digit_words, first.taps_per_word)
     return values | {"format": sorted(hardware.pixels).index(pixels),
                      "last_x": first.source.width - 1, "last_y": first.source.height - 1,
-                     "slots": first.slots, "pad": network.pad}
+                     "slots": first.slots, "pad": network.pad,
+                     **({"stride": program.pixel_stride} if hardware.pixel_frames > 1 else {})}
 
 
 def moved(values: dict[str, int], bases: dict[str, int]) -> dict[str, int]:

@@ -22,6 +22,7 @@ class AxiEngine(wiring.Component):
     Members
     -------
     s_axis_tdata : In(8 * channels)     one pixel; `tlast` with a frame's last
+    s_axis_tuser : In(1)        with a frame's first pixel: it begins a clip; if maps lie in rings
     m_axis_tdata : Out(32)      words of a result; a class is two, the class and its score
     s_axis_*, m_axis_* : AXI4-Stream with tvalid, tready and tlast
     s_axil_* : AXI4-Lite subordinate, `AxiLiteSignature(registers.address_bits)`
@@ -34,6 +35,7 @@ class AxiEngine(wiring.Component):
         super().__init__({
             "s_axis_tdata": In(len(engine.pixels.p.data)), "s_axis_tvalid": In(1),
             "s_axis_tready": Out(1), "s_axis_tlast": In(1),
+            **({"s_axis_tuser": In(1)} if "clip" in engine.signature.members else {}),
             "m_axis_tdata": Out(32), "m_axis_tvalid": Out(1),
             "m_axis_tready": In(1), "m_axis_tlast": Out(1),
             **{f"s_axil_{name}": member.flip() for name, member in self.bus.members.items()},
@@ -55,6 +57,8 @@ class AxiEngine(wiring.Component):
         members = engine.signature.members
         if "slot" in members:
             m.d.comb += engine.slot.eq(bank.program.number)
+        if "clip" in members:
+            m.d.comb += engine.clip.eq(self.s_axis_tuser)
         if "load" in members:
             wiring.connect(m, bank.load, engine.load)
             m.d.comb += [bank.load_refused.eq(engine.load_error),

@@ -15,6 +15,7 @@ from hw.memory import ActivationMemory
 from hw.output import Output, result_layout
 from hw.pixels import PixelInput
 from hw.records import Records
+from hw.rings import Rings
 from hw.sequencer import Sequencer
 from hw.weights import WeightFeeder
 
@@ -34,6 +35,8 @@ class Engine(wiring.Component):
     result : Out(stream of result_layout)       class and its score, or words
     slot : In(range(programs))      the program of the next frame, from its first pixel on; if
                             there are several
+    clip : In(1)            the next frame begins a clip, from its first pixel on; if maps lie in
+                            rings
     load : In(stream of word_layout)            words of program images; of RAM only
     load_error : Out(1)     ... one was refused, for a cycle
     unloaded : Out(1)       the selected program is none; of RAM only
@@ -56,6 +59,7 @@ class Engine(wiring.Component):
             **({"load": In(stream.Signature(word_layout(hardware))), "load_error": Out(1),
                 "unloaded": Out(1)} if ram else {}),
             **({"frame_error": Out(2)} if framed else {}),
+            **({"clip": In(1)} if hardware.clocks else {}),
             "probe": Out(probe_layout(hardware)),
             "busy": Out(1),
             "layer": Out(range(hardware.layers)),
@@ -80,6 +84,8 @@ class Engine(wiring.Component):
                      late_restart.eq(sequencer.restart)]
 
         self._take_pixels(m, records, pixels, records.accept & pixels.granted)
+        if hardware.clocks:
+            self._count_frames(m, records, sequencer, pixels)
         if hardware.memory == "ram":
             self._load(m, records, sequencer, [records, sequencer, weights, epilogue])
         wiring.connect(m, output.result, wiring.flipped(self.result))
@@ -143,6 +149,16 @@ class Engine(wiring.Component):
         ]
         if self.framed:
             m.d.comb += self.frame_error.eq(frame.short | frame.long << 1)
+
+    def _count_frames(self, m: Module, records: Records, sequencer: Sequencer, pixels: PixelInput):
+        m.submodules.rings = rings = Rings(self.hardware)
+        m.d.comb += [
+            rings.clip.eq(self.clip), rings.taken.eq(records.taken), rings.free.eq(records.free),
+            rings.number.eq(records.number), rings.begin.eq(sequencer.restart),
+            sequencer.rings.eq(rings.now),
+        ]
+        if self.hardware.pixel_frames > 1:
+            m.d.comb += pixels.copy.eq(rings.next_copy)
 
     def _load(self, m: Module, records: Records, sequencer: Sequencer, units: list):
         m.submodules.loader = loader = Loader(self.hardware)

@@ -59,7 +59,7 @@ class Feeder(wiring.Component):
         up, down = step.dy == -1, step.dy == 1
         slot, rot = Signal.like(layer.in_base), Signal(range(rows))
         m.d.sync += [
-            slot.eq(layer.in_base + step.word + step.slot
+            slot.eq((step.base if self.hardware.clocks else layer.in_base) + step.word + step.slot
                     + Mux(down, layer.down_slots, 0) - Mux(up, layer.up_slots, 0)),
             rot.eq(Mux(down, layer.down_rot, Mux(up, layer.up_rot, 0))),
         ]

@@ -9,6 +9,7 @@ from export.words import operands
 from hw.frame import position_bits
 from hw.memory import LANES, write_layout
 from hw.records import record_layout
+from hw.rings import copy_offset
 
 
 class PixelInput(wiring.Component):
@@ -28,6 +29,7 @@ class PixelInput(wiring.Component):
     ready : Out(1)      a whole frame is in the memory
     read : In(1)        ... and is not needed any more
     drop : In(1)        forget what has come of a frame
+    copy : In(2)        of the ring of pixels, if several frames are kept
     """
 
     pixels: stream.Interface
@@ -42,6 +44,7 @@ class PixelInput(wiring.Component):
             "ready": Out(1),
             "read": In(1),
             "drop": In(1),
+            **({"copy": In(2)} if hardware.pixel_frames > 1 else {}),
         })
 
     def elaborate(self, platform):
@@ -72,9 +75,13 @@ class PixelInput(wiring.Component):
         # Neither changes between a position's first word and its last one, of three at least.
         row_end, frame_end = Signal(), Signal()
         m.d.sync += [row_end.eq(x == record.last_x + 1 + extra), frame_end.eq(y == record.last_y)]
+        base = 0
+        if hardware.pixel_frames > 1:  # known before a frame's first pixel
+            base = Signal.like(address)
+            m.d.sync += base.eq(copy_offset(record.stride, self.copy))
         m.d.comb += [
             self.write.bank.eq(bank),
-            self.write.address.eq(address),
+            self.write.address.eq(base + address),
             self.write.enable.eq(~0),
         ]
         for lane in range(LANES):

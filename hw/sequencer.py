@@ -8,6 +8,7 @@ from export.hardware import Hardware, bits_for
 from hw.descriptor import layer_layout, tile_layout
 from hw.pipeline import Counter
 from hw.records import record_layout
+from hw.rings import KernelFrames, rings_layout
 from hw.store import fill_member, store
 
 
@@ -25,6 +26,8 @@ def step_layout(hardware: Hardware) -> data.StructLayout:
         "word": bits_for(hardware.activation_words),  # the word's address, before slot and base
         "slot": bits_for(hardware.slots),  # of the tile's pixels
         "mask": hardware.array.rows,  # rows whose tap lies inside the image, row R-1 first
+        # Of a clip: where the frame of the kernel lies that is stepped through.
+        **({"base": bits_for(hardware.activation_words)} if hardware.clocks else {}),
     })
 
 
@@ -52,6 +55,7 @@ class Sequencer(wiring.Component):
     finished : Out(1)             ... and it was the last one: the result is there
     output_free : In(1)           the last result has left
     busy : Out(1)                 between start and result of a frame
+    rings : In(rings_layout)      of a clip, from the cycle behind `restart` on
     fill : In(fill_layout)        of RAM only
     """
 
@@ -73,6 +77,7 @@ class Sequencer(wiring.Component):
             "finished": Out(1),
             "output_free": In(1),
             "busy": Out(1),
+            **({"rings": In(rings_layout(hardware))} if hardware.clocks else {}),
             **fill_member(hardware),
         })
 
@@ -109,8 +114,12 @@ class Sequencer(wiring.Component):
         word_address = Signal.like(tile.offset)
         first, pass_first = Signal(), Signal()
 
-        dx_last = word.at_end & dx_end
-        pass_last = dx_last & dy_end
+        taps_last = word.at_end & dx_end & dy_end
+        frames = None
+        if hardware.clocks:
+            frames = KernelFrames(m, hardware, layer, layer_next, self.rings)
+            m.d.comb += step.base.eq(frames.base)
+        pass_last = taps_last & (frames.at_end if frames else 1)
         # A tile takes four cycles at least, so what holds for all of it may come a cycle late.
         layer_last, may_end, begins = Signal(), Signal(), Signal()
         offset = Signal.like(tile.offset)  # of the next tile
@@ -130,7 +139,8 @@ class Sequencer(wiring.Component):
             step.dy.eq(dy), step.dx.eq(dx),
             step.word.eq(word_address),
             step.slot.eq(pixel_tile.now),
-            step.mask.eq(border.inside),
+            step.mask.eq(border.inside & frames.there.replicate(rows) if frames
+                         else border.inside),
             border.dy.eq(dy), border.dx.eq(dx),
             border.advance.eq(next_begins),
         ]
@@ -138,17 +148,23 @@ class Sequencer(wiring.Component):
         def first_column():
             return [dx.eq(Mux(layer.left, -1, 0)), dx_end.eq(~layer.left & ~layer.right)]
 
+        def first_tap(first_word):
+            return [word.zero(), first_column(), word_address.eq(first_word),
+                    dy.eq(Mux(layer.both_rows, -1, 0)), dy_end.eq(~layer.both_rows)]
+
         def rewind(first_word):
             """Back to the first word of the first tap of a pass."""
-            return [word.zero(), first_column(), word_address.eq(first_word), pass_first.eq(1),
-                    dy.eq(Mux(layer.both_rows, -1, 0)), dy_end.eq(~layer.both_rows),
-                    pass_word.eq(first_word)]
+            return [first_tap(first_word), pass_first.eq(1), pass_word.eq(first_word),
+                    frames.zero() if frames else []]
 
         with m.If(issuing):
             m.d.sync += [first.eq(0), pass_first.eq(0),
                          issuing.eq(~(pass_last & digit.at_end))]
             with m.If(pass_last):
                 m.d.sync += [rewind(pass_word + layer.digit_stride), digit.step()]
+            if frames:
+                with m.Elif(taps_last):
+                    m.d.sync += [first_tap(pass_word), frames.step()]
             with m.Elif(word.at_end):
                 m.d.sync += [word.zero(), word_address.eq(pass_word)]
                 with m.If(dx_end):
@@ -181,8 +197,21 @@ class Sequencer(wiring.Component):
                 m.next = "LOAD"
             with m.State("LOAD"):
                 with m.If(self.output_free | ~layer_next.last):
+                    if frames:
+                        m.next = "RINGS"
+                    else:
+                        m.d.comb += self.fetch.eq(1)
+                        m.d.sync += [layer.eq(layer_next), fill.eq(rows - 1)]
+                        m.next = "CLEAR"
+                if frames:
+                    with m.If(~frames.due):  # nor is what follows it
+                        m.d.comb += self.pixels_read.eq(index == 0)
+                        m.next = "START"
+            if frames:
+                with m.State("RINGS"):
                     m.d.comb += self.fetch.eq(1)
-                    m.d.sync += [layer.eq(layer_next), fill.eq(rows - 1)]
+                    m.d.sync += [layer.eq(layer_next), layer.out_base.eq(frames.out_base),
+                                 fill.eq(rows - 1)]
                     m.next = "CLEAR"
             with m.State("CLEAR"):
                 m.d.comb += border.clear.eq(1)

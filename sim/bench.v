@@ -22,6 +22,7 @@ module bench #(
   wire [PROBE-1:0] probe;
   wire [31:0] layer;
   reg [31:0] slot = 0;
+  reg clip = 0;
 `ifdef RAM
   reg load_valid = 0;
   reg [LOAD-1:0] load_payload = 0;
@@ -39,6 +40,9 @@ module bench #(
 `ifdef SEVERAL_SLOTS
     .slot(slot[$clog2(SLOTS)-1:0]),
 `endif
+`ifdef CLIPS
+    .clip(clip),
+`endif
 `ifdef SEVERAL_LAYERS
     .layer(layer[LAYER_BITS-1:0]),
 `endif
@@ -49,7 +53,7 @@ module bench #(
   assign layer = 0;
 `endif
 
-  integer events, progress, pixels, loads, waits, frames, found;
+  integer events, progress, pixels, loads, waits, frames, results, found;
   reg strict;
   initial begin
     done = 0;
@@ -59,10 +63,11 @@ module bench #(
     loads = $fopen("loads.txt", "r");
     waits = $fopen("waits.txt", "r");
     found = $value$plusargs("frames=%d", frames);
+    found = $value$plusargs("results=%d", results);
     strict = $test$plusargs("strict") != 0;
   end
 
-  reg [31:0] cycle = 0, idle = 0, old_layer = 0, sent = 0, loaded = 0, left = 0;
+  reg [31:0] cycle = 0, idle = 0, old_layer = 0, sent = 0, loaded = 0, left = 0, ended = 0;
   reg was_busy = 0;
 
   task record(input [31:0] kind, input [31:0] index, input [PAYLOAD-1:0] payload);
@@ -76,8 +81,9 @@ module bench #(
     end
   endtask
 
-  // What is on offer next: a pixel, whether it begins a frame, what it waits for.
-  reg have = 0, first = 0, last = 0;
+  // What is on offer next: a pixel, whether it begins a frame (2: and a clip), what it waits for.
+  reg have = 0, last = 0;
+  reg [1:0] first = 0;
   reg [31:0] pause = 0, wanted = 0, needs = 0;
   reg [PIXELS-1:0] pixel;
   task next_pixel;
@@ -141,7 +147,10 @@ module bench #(
         end
         if (probe[0]) record(CODES, LAYER_BITS > 0 ? (probe >> 1) & ((1 << LAYER_BITS) - 1) : 0,
                              probe >> (1 + LAYER_BITS));
-      end else if (was_busy) record(IDLE, 0, 0);
+      end else if (was_busy) begin
+        record(IDLE, 0, 0);
+        ended = ended + 1;
+      end
       was_busy = busy;
       old_layer = layer;
 
@@ -172,15 +181,16 @@ module bench #(
 
       // Pixels; another program's number is there a cycle before them.
       if (pixels_valid && pixels_ready) begin
-        if (first) record(FRAME, 0, 0);
+        if (first != 0) record(FRAME, 0, 0);
         if (last) sent = sent + 1;
         next_pixel;
       end else if (pause != 0) pause = pause - 1;
       pixels_valid <= have && pause == 0 && slot == wanted && loaded >= needs;
       pixels_payload <= pixel;
+      clip <= first == 2;
       if (have) slot <= wanted;
 
-      if (left == frames && !busy) done = 1;
+      if (left == results && ended == frames) done = 1;
       else if (idle == LIMIT) stop(HANGS);
       if (done) begin
         $fclose(events);

@@ -246,6 +246,15 @@ def run_clips(network: Network, clips: Sequence[np.ndarray]) -> Trace:
     return _trace(network, parts)
 
 
+def frame_traces(network: Network, clips: Sequence[np.ndarray]) -> list[Trace]:
+    """As :func:`run_clips`, but for each frame what is computed at it."""
+    stream, traces = Stream(network), []
+    for clip in clips:
+        stream.restart()
+        traces += [_trace(network, [stream.step(frame[None])]) for frame in clip]
+    return traces
+
+
 def _check_images(config: NetworkConfig, images: np.ndarray):
     wanted = (config.height, config.width, config.channels)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != wanted:

@@ -1,6 +1,7 @@
 """Test benches for Amaranth's simulator: an engine run with random gaps, every code recorded."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,9 +33,10 @@ class TraceCollector:
         self.units[-1][index].append(codes)
 
     def codes(self, frame: int) -> dict[str, np.ndarray]:
-        """Codes uint8 [channels, height, width] of each convolution."""
+        """Codes uint8 [channels, height, width] of each convolution that was computed."""
         return {op.name: self._map(op, self.units[frame][index])
-                for index, op in enumerate(self.program.layers) if op.operation.kind == "conv"}
+                for index, op in enumerate(self.program.layers)
+                if op.operation.kind == "conv" and self.units[frame][index]}
 
     def _map(self, op: LayerProgram, units: list) -> np.ndarray:
         array, shape = self.program.array, self.program.config.network.shapes[op.name]
@@ -62,21 +64,26 @@ class Run:
         return [score for _, score in self.results]
 
 
-def simulate(engine, program: Program, images: np.ndarray, *, seed: int = 0, gaps: int = 0,
-             limit: int = 200_000) -> Run:
+def simulate(engine, program: Program, images: np.ndarray, *, clips: Sequence[int] = (),
+             seed: int = 0, gaps: int = 0, limit: int = 200_000) -> Run:
     """Runs images uint8 [N, H, W, C] through an engine with `program` in Amaranth's simulator.
 
-    `gaps` is the longest random pause between two pixels and before a transfer is taken. An offered
-    transfer must not change or vanish, and a result must come within `limit` cycles.
+    Of a network that reads clips they are the frames of `clips`, so many of each. `gaps` is the
+    longest random pause between two pixels and before a transfer is taken. An offered transfer must
+    not change or vanish, and a result must come within `limit` cycles.
     """
     rng = random.Random(seed)
     network, hardware = program.config.network, engine.hardware
     collector = TraceCollector(program)
     results, cycles, offered = [], [], []
+    starts = {sum(clips[:k]) for k in range(len(clips))}
+    wanted = sum(length // network.period for length in clips or [len(images)])
 
     async def producer(ctx):
-        for frame in pixel_words(images):
+        for number, frame in enumerate(pixel_words(images)):
             for word in frame:
+                if hardware.clocks:
+                    ctx.set(engine.clip, number in starts)
                 if gaps and (pause := rng.randint(0, gaps)):
                     await ctx.tick().repeat(pause)
                 ctx.set(engine.pixels.payload, word)
@@ -102,6 +109,8 @@ def simulate(engine, program: Program, images: np.ndarray, *, seed: int = 0, gap
                 ticks = [0] * len(program.layers)
                 collector.new_frame()
             was_busy = busy
+            if (len(results), len(cycles)) == (wanted, len(images)):
+                return
             if not valid:
                 assert offer is None, "an offered result vanished"
                 continue
@@ -115,7 +124,7 @@ def simulate(engine, program: Program, images: np.ndarray, *, seed: int = 0, gap
                 if last:
                     results.append(unpack(network, hardware, transfers))
                     transfers = []
-                    if len(results) == len(images):
+                    if len(results) == wanted and not network.timed:
                         return
                 wait = rng.randint(0, gaps)
             else:

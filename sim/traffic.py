@@ -42,9 +42,10 @@ def write_traffic(folder: Path, jobs: Sequence, loads: Sequence, *, gaps: int, s
     with (folder / "pixels.txt").open("w") as file:
         for job in jobs:
             (frame,) = pixel_words(job.image[None])
+            begins = 1 + job.clip
             for n, word in enumerate(frame):
-                file.write(f"{int(n == 0)} {int(n == len(frame) - 1)} {job.number} {job.needs} "
-                           f"{rng.randint(0, gaps)} {word:x}\n")
+                file.write(f"{begins if n == 0 else 0} {int(n == len(frame) - 1)} {job.number} "
+                           f"{job.needs} {rng.randint(0, gaps)} {word:x}\n")
     with (folder / "loads.txt").open("w") as file:
         for load in loads:
             for address, word in load.words:

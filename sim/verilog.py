@@ -29,13 +29,16 @@ HARNESS = Path(__file__).with_name("bench.v")
 class Job:
     """A frame to run: an image uint8 [H, W, C], its program, and the program's number there.
 
-    Its pixels are not sent before `needs` words are loaded in all.
+    Its pixels are not sent before `needs` words are loaded in all. With `clip` it begins a clip; a
+    frame without `result` gives none.
     """
 
     program: Program
     image: np.ndarray
     number: int = 0
     needs: int = 0
+    clip: bool = False
+    result: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +59,7 @@ class Frames:
     """
 
     programs: list[Program]
-    results: list  # as :func:`sim.results.unpack` gives them
+    results: list  # as :func:`sim.results.unpack` gives them; None where there is none
     codes: list[dict[str, np.ndarray]]  # [frame][name] uint8 [channels, height, width]
     cycles: list[list[int]]  # [frame][operation]
     refused: int = 0
@@ -81,6 +84,8 @@ class Frames:
 
     def difference(self, n: int, trace: golden.Trace, m: int) -> str | None:
         """Where frame `n` departs from image `m` of the trace of its program's network."""
+        if strange := trace.codes.keys() ^ self.codes[n].keys():
+            return f"frame {n}, {min(strange)}: golden and Verilog do not both compute it"
         for name, wanted in trace.codes.items():
             came = self.codes[n][name]
             if (places := np.argwhere(came != wanted[m])).size:
@@ -88,6 +93,8 @@ class Frames:
                 return (f"frame {n}, {name}, channel {channel}, y {y}, x {x}: golden "
                         f"{wanted[m, channel, y, x]}, Verilog {came[channel, y, x]} "
                         f"({len(places)} of {came.size} codes differ)")
+        if self.results[n] is None:
+            return None
         said = difference(self.programs[n].config.network, self.results[n], trace, m)
         return said and f"frame {n}, {said}"
 
@@ -97,6 +104,13 @@ def run_frames(program: Program, hardware: Hardware, folder: Path, images: np.nd
     """Runs images uint8 [N, H, W, C] of one program, see :func:`run_jobs`."""
     return run_jobs(hardware, folder, [Job(program=program, image=image) for image in images],
                     **how)
+
+
+def clip_jobs(program: Program, clips: Sequence[np.ndarray], number: int = 0) -> list[Job]:
+    """The frames of clips uint8 [T, H, W, C], one behind the other."""
+    period = program.config.network.period
+    return [Job(program=program, image=frame, number=number, clip=t == 0,
+                result=(t + 1) % period == 0) for clip in clips for t, frame in enumerate(clip)]
 
 
 def run_jobs(hardware: Hardware, folder: Path, jobs: Sequence[Job], loads: Sequence[Load] = (), *,
@@ -134,8 +148,10 @@ def run_jobs(hardware: Hardware, folder: Path, jobs: Sequence[Job], loads: Seque
                       "PAYLOAD": payload, "LOAD": word_layout(hardware).size if ram else 1},
                   defines=[name for name, there in {
                       "RAM": ram, "SEVERAL_SLOTS": hardware.programs > 1,
-                      "SEVERAL_LAYERS": hardware.layers > 1}.items() if there],
-                  arguments=[f"+frames={len(jobs)}", *["+strict"] * strict])
+                      "SEVERAL_LAYERS": hardware.layers > 1,
+                      "CLIPS": hardware.clocks > 0}.items() if there],
+                  arguments=[f"+frames={len(jobs)}",
+                             f"+results={sum(job.result for job in jobs)}", *["+strict"] * strict])
     finally:
         done.set()
         watcher.join()
@@ -145,11 +161,12 @@ def run_jobs(hardware: Hardware, folder: Path, jobs: Sequence[Job], loads: Seque
     for frame, layer, codes in zip(*events.codes(hardware.array.unit), strict=True):
         collectors[frame].take(layer, codes)
     transfers, left = events.results(result, hardware.result_words)
+    each_result = iter(transfers)
     words = np.split(events.cycles(Kind.LOADED), np.cumsum([len(load.words) for load in loads]))
     return Frames(
         programs=programs,
-        results=[unpack(program.config.network, hardware, each)
-                 for program, each in zip(programs, transfers, strict=True)],
+        results=[unpack(job.program.config.network, hardware, next(each_result))
+                 if job.result else None for job in jobs],
         codes=[collector.codes(0) for collector in collectors],
         cycles=[cycles[:len(program.layers)] for program, cycles in zip(
             programs, events.frames(hardware.layers).tolist(), strict=True)],

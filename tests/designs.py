@@ -1,8 +1,9 @@
 """Small designs for tests, in the short forms that a TOML file has."""
 
 import random
+from collections.abc import Iterator
 
-from export.checked import parse
+from export.checked import ConfigError, parse
 from export.config import Config, parse_config
 from export.hardware import Hardware
 from export.network import NetworkConfig
@@ -103,3 +104,56 @@ SMALL = [  # classes with and without gates, codes, values; formats of all kinds
         conv("a", 6, 3, 3), conv("b", 7, 2, 2, pool=True)]),
     design([], (3, 4, 2), height=8, width=8, channels=1, fold=4, pad=200, operations=[
         conv("a", 5, 2, 3), {"kind": "map", "name": "b", "channels": 6, "weight_bits": 3}])]
+
+
+def random_clip_design(seed: int) -> Config:
+    """A network that reads clips: kernels of three frames, two or three clocks, gates, rings."""
+    rng = random.Random(f"clips {seed}")
+    rows, columns = rng.choice(ARRAYS)
+    step = rng.choice([columns, columns, 3, 4])
+    found = [conv("c0", step * rng.choice([1, 2]), rng.randint(1, 3), rng.randint(1, 3),
+                  frames=rng.choice([1, 1, 3]), every=rng.choice([1, 1, 1, 2]))]
+    pool = rng.random() < 0.5
+    found[0]["pool"] = pool
+    fast, slow = [found[0]], []
+    for k in range(1, rng.randint(2, 6)):
+        maps = slow or fast
+        slower = rng.random() < 0.3 and not slow
+        source = rng.choice(maps)
+        layer = conv(f"c{k}", step * rng.choice([1, 1, 2]), rng.randint(1, 3), rng.randint(1, 3),
+                     inputs=[source["name"]], kernel=rng.choice([1, 3]),
+                     frames=rng.choice([1, 3, 3]), every=1 + slower)
+        others = [each for each in maps if each is not source]
+        if others and not slower and rng.random() < 0.3:
+            layer["inputs"].append(rng.choice(others)["name"])
+        near = [each for each in maps if layer["channels"] % each["channels"] == 0]
+        if near and not slower and rng.random() < 0.5:
+            layer |= {"skip": rng.choice(near)["name"], "gate": "or"}
+        found.append(layer)
+        if slower:
+            slow = [layer]
+        else:
+            maps.append(layer)
+    found.append(total("end", rng.randint(2, 5), rng.randint(1, 3), inputs=[found[-1]["name"]],
+                       every=rng.choice([1, 2])))
+    while True:  # without what nobody reads
+        read = {name for each in found
+                for name in (*each.get("inputs", ()), each.get("skip")) if name}
+        if not (unread := [each for each in found[:-1] if each["name"] not in read]):
+            break
+        found.remove(unread[0])
+    return design([], (rows, columns, rng.choice([1, 2, 4])), operations=found,
+                  height=rng.randint(2, 5), width=rng.randint(2, 5), channels=rng.choice([1, 3]),
+                  pad=rng.choice([0, 99]))
+
+
+def clip_designs(seeds) -> Iterator[tuple[int, Config]]:
+    """Those of :func:`random_clip_design` that are legal, can be placed, and read clips."""
+    for seed in seeds:
+        try:
+            config = random_clip_design(seed)
+            Program(config)
+        except ConfigError:
+            continue
+        if config.network.timed:
+            yield seed, config

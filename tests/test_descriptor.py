@@ -18,7 +18,7 @@ from export.pack import pack
 from export.program import Program
 from hw.descriptor import bias_layout, layer_layout, tile_layout
 from sim.samples import random_network
-from tests.designs import conv, design, machine, random_maps
+from tests.designs import clip_designs, conv, design, machine, random_maps
 
 MADE = [design([conv("a", 8, 2, 3, pool=True),
                 conv("b", 8, 2, 1, kernel=1, generator={"outputs": 4, "inputs": 4}),
@@ -31,12 +31,14 @@ MADE = [design([conv("a", 8, 2, 3, pool=True),
         design([], (2, 3, 2), operations=[
             conv("a", 7, 2, 2), {"kind": "map", "name": "b", "channels": 4, "weight_bits": 2}])]
 
+CLIPS = {"clock", "in_clock", "last_frame", "in_stride", "out_stride"}
 LEAVING = {"out_bits", "out_units", "out_last_pixel", "out_last_channel"}
 
 
 def placed():
     """Programs of every kind with their machines."""
-    for config in [*MADE, *map(random_maps, range(60))]:
+    clips = (config for _, config in clip_designs(range(20)))
+    for config in [*MADE, *map(random_maps, range(60)), *clips]:
         try:
             program = Program(config)
         except ConfigError:
@@ -52,8 +54,9 @@ def unpacked(fields: dict[str, int], word: int) -> dict[str, int]:
     return values
 
 
-def wanted(hardware: Hardware, op, layer, pad: int) -> dict[str, int]:
+def wanted(hardware: Hardware, op, layer, network) -> dict[str, int]:
     """What the engine must know of an operation, said once more."""
+    pad, frames = network.pad, network.periods
     operation, rows, maps = (
         op.operation, hardware.array.rows, op.operation.kind == "conv")
     row_slots, row_banks = op.source.width // rows, op.source.width % rows
@@ -84,6 +87,10 @@ def wanted(hardware: Hardware, op, layer, pad: int) -> dict[str, int]:
         "last_pixel_tile": -(-op.source.pixels // rows) - 1,
         "slots": -(-op.source.pixels // rows), "out_slots": op.out_slots,
         "digit_stride": op.digit_words * op.slots, "in_base": op.in_base, "out_base": op.out_base,
+        "clock": frames[op.name].bit_length() - 1,
+        "in_clock": frames[operation.inputs[0]].bit_length() - 1,
+        "last_frame": operation.frames - 1,
+        "in_stride": op.in_stride, "out_stride": op.out_stride,
         "up_slots": -(-op.source.width // rows), "up_rot": (rows - row_banks) % rows,
         "down_slots": row_slots, "down_rot": row_banks,
         "gate": GATES.index(operation.gate) if maps else 0, "rescale": RESCALES.index(op.rescale),
@@ -107,7 +114,7 @@ def test_every_field_reads_back():
         images = pack(program, hardware, network)
         fields = layer_fields(hardware)
         for op, layer, word in zip(program.layers, network.layers, images.layers, strict=True):
-            said = wanted(hardware, op, layer, program.config.network.pad)
+            said = wanted(hardware, op, layer, program.config.network)
             assert unpacked(fields, word) == {name: said[name] for name in fields}, op.name
             assert word == layer_word(hardware, op, layer)
             for name in said.keys() - fields.keys():  # what the machine lacks is not needed
@@ -148,7 +155,7 @@ def test_constants_of_the_layout_are_the_packed_word():
     program, hardware = machine(MADE[0])
     network = random_network(program.config.network, 1)
     for op, layer in zip(program.layers, network.layers, strict=True):
-        said = {name: value for name, value in wanted(hardware, op, layer, 200).items()
+        said = {name: value for name, value in wanted(hardware, op, layer, network.config).items()
                 if name in layer_fields(hardware)}
         assert data.Const(layer_layout(hardware), layer_word(hardware, op, layer)) == (
             layer_layout(hardware).const(said))
@@ -166,8 +173,9 @@ def test_a_machine_without_gates_or_generators_has_no_fields_for_them():
     plain = layer_fields(machine(MADE[1])[1]).keys()
     assert {field.name for field in FIELDS} - plain == {
         "gate", "rescale", "skip_base", "skip_end", "keep", "keep_pooled", "keep_base",
-        "select_base", "generator", "seed", *LEAVING}
-    assert {field.name for field in FIELDS} - LEAVING == layer_fields(machine(MADE[0])[1]).keys()
+        "select_base", "generator", "seed", *LEAVING, *CLIPS}
+    whole = layer_fields(machine(MADE[0])[1]).keys()
+    assert {field.name for field in FIELDS} - LEAVING - CLIPS == whole
     codes, values = (layer_fields(machine(config)[1]).keys() for config in MADE[-2:])
     assert LEAVING - codes == {"out_bits"} and LEAVING <= values
     assert all(field.text for field in FIELDS)

@@ -5,11 +5,14 @@ import pytest
 
 from export.artifact import Layer
 from export.checked import ConfigError
-from export.config import ArrayConfig, Config
+from export.config import parse_config
+from export.cost import Cost
 from export.file import load_network, save_network
-from export.program import Program
+from export.pack import pack
+from hw.engine import Engine
 from sim import golden
 from sim.samples import random_clips, random_images, random_network
+from sim.streams import simulate
 from tests.designs import conv, network, total
 
 # Three clocks; grouped kernels of three frames; gates and several inputs on a slow clock.
@@ -133,9 +136,37 @@ def test_images_are_no_clips():
         golden.run(random_network(CLIPS, 1), random_images(CLIPS, 2, 1))
 
 
-def test_neither_engine_nor_torch_takes_clips_yet():
-    with pytest.raises(ConfigError, match="engine must have frames = 1 and every = 1"):
-        Program(Config(name="clips", network=CLIPS, array=ArrayConfig(rows=2, columns=2, words=1)))
-    encoder = pytest.importorskip("model.network").Encoder
-    with pytest.raises(ConfigError, match="must not read clips"):
-        encoder(CLIPS)
+# ---- the engine
+
+def engine_run(config, lengths, seed=1, gaps=0, made=None):
+    """Runs clips through the engine, checks all, and gives the run and its cost."""
+    cost, made = Cost.of(config), made or random_network(config.network, seed)
+    clips = random_clips(config.network, lengths, seed + 1)
+    dut = Engine(cost.hardware, pack(cost.program, cost.hardware, made))
+    run = simulate(dut, cost.program, np.concatenate(clips), clips=lengths, seed=seed, gaps=gaps)
+    frames, results = iter(enumerate(run.cycles)), iter(run.results)
+    for clip in clips:
+        stream = golden.Stream(made)
+        for t, frame in enumerate(clip):
+            wanted, (n, cycles) = stream.step(frame[None]), next(frames)
+            came = run.codes.codes(n)
+            for name, codes in came.items():
+                np.testing.assert_array_equal(codes, wanted[name][0], f"{name}, frame {n}")
+            assert came.keys() == {name for name, each in wanted.items() if each.ndim == 4}
+            if (end := wanted.get(config.network.operations[-1].name)) is not None:
+                assert next(results) == (int(end.argmax(1)[0]), int(end.max()))
+            if not gaps:
+                assert sum(cycles) == cost.cycles_at(t), f"frame {n}"
+    return run, cost
+
+
+def clip_design(array, **more):
+    return parse_config({"name": "clips", "network": {**CLIPS.model_dump(mode="json"), **more},
+                         "array": dict(zip(("rows", "columns", "words"), array, strict=False))})
+
+
+@pytest.mark.parametrize("array", [(2, 4, 2), (3, 2, 1), (5, 3, 4)])
+def test_the_engine_reads_clips(array):
+    run, cost = engine_run(clip_design(array), [9, 4, 1, 6])
+    assert cost.hardware.clocks == 3 and cost.hardware.pixel_frames == 3
+    assert len(run.results) == 2 + 1 + 0 + 1
