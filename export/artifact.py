@@ -36,7 +36,12 @@ def _frozen(values: np.ndarray, dtype: type, shape: tuple[int | None, ...],
 
 
 def kernel_shape(operation: Operation) -> tuple[int, ...]:
-    """The last axes of its weights: rows and columns, and frames before them if there are some."""
+    """The last axes of its weights: rows and columns, and frames before them if there are some.
+
+    Of a cell x(t) and h(t-1) alone.
+    """
+    if operation.taps > 1:
+        return (operation.taps,)
     frames = (operation.frames,) if operation.frames > 1 else ()
     return *frames, operation.kernel, operation.kernel
 
@@ -46,11 +51,11 @@ class Layer:
     """The numbers of one operation.
 
     `weight` is int8 [O, I / groups, k, k], or [O, I / groups, 3, k, k] of three frames, the oldest
-    first, from the alphabet of `config.weight_bits`; `bias` is int32 [O]. A convolution has a
-    `shift` of 0 ... 15: `code = clip((sums + bias) >> shift, 0, 2**code_bits - 1)`, and so has a
-    map; a sum has none. A layer with a generator has the `seed`,
-    uint8 [cells] of 0 and 1, that its weights follow from. Raises :class:`ConfigError` where
-    anything is not so.
+    first, from the alphabet of `config.weight_bits`; `bias` is int32 [O]. A cell's O are gate by
+    gate, and its weight is int8 [O, I, 2]: of x(t), of h(t-1). A convolution has a `shift` of
+    0 ... 15: `code = clip((sums + bias) >> shift, 0, 2**code_bits - 1)`, and so has all but a class
+    and a select. A layer with a generator has the `seed`, uint8 [cells] of 0 and 1, that its
+    weights follow from. Raises :class:`ConfigError` where anything is not so.
     """
 
     config: Operation
@@ -61,18 +66,18 @@ class Layer:
 
     def __post_init__(self):
         config, name = self.config, self.config.name
-        shape = (config.channels, None, *kernel_shape(config))
+        shape = (config.filters, None, *kernel_shape(config))
         weight = _frozen(self.weight, np.int8, shape, f"{name}: weight")
         strange = weight[~np.isin(weight, ALPHABET[config.weight_bits])]
         if strange.size:
             allowed = ", ".join(map(str, ALPHABET[config.weight_bits]))
             raise ConfigError(f"{name}: weight must be one of {allowed}, not {strange[0]}")
-        most = 0 if config.kind == "sum" else MAX_SHIFT
+        most = 0 if config.kind == "sum" and not config.makes_codes else MAX_SHIFT
         if type(self.shift) is not int or not 0 <= self.shift <= most:
             raise ConfigError(f"{name}: shift must be an integer from 0 to {most}, "
                               f"not {self.shift!r}")
         object.__setattr__(self, "weight", weight)
-        object.__setattr__(self, "bias", _frozen(self.bias, np.int32, (config.channels,),
+        object.__setattr__(self, "bias", _frozen(self.bias, np.int32, (config.filters,),
                                                  f"{name}: bias"))
         if config.generator is not None:
             seed = _frozen(self.seed, np.uint8, (cells(config),), f"{name}: seed")

@@ -62,7 +62,8 @@ def parse(values, where: str, kind: type[BaseModel]):
         said = WANTED[first["type"]].format(**first.get("ctx", {}))
     complete = first["type"] in ("value_error", "extra_forbidden")  # our own say what came
     came = "" if complete or isinstance(first["input"], dict) else f", not {shown(first['input'])}"
-    field = ".".join(str(part) for part in first["loc"] if part not in ("conv", "sum", "map"))
+    field = ".".join(str(part) for part in first["loc"]
+                     if part not in ("conv", "sum", "map", "cell"))
     raise ConfigError(": ".join(filter(None, (where, field, said))) + came)
 
 

@@ -19,7 +19,7 @@ from tokenize import TokenError
 
 import numpy as np
 
-from export.artifact import Layer, Network
+from export.artifact import Layer, Network, kernel_shape
 from export.automaton import cells
 from export.checked import ConfigError, parse
 from export.network import NetworkConfig
@@ -167,9 +167,9 @@ def _assemble(archive: zipfile.ZipFile, header: dict, config: NetworkConfig) -> 
     sizes = {}  # bytes of every array
     for operation in config.operations:
         fan_in = (config.source(operation).channels // operation.groups
-                  * operation.frames * operation.kernel**2)
-        sizes[f"{operation.name}.weight"] = operation.channels * fan_in
-        sizes[f"{operation.name}.bias"] = 4 * operation.channels
+                  * math.prod(kernel_shape(operation)))
+        sizes[f"{operation.name}.weight"] = operation.filters * fan_in
+        sizes[f"{operation.name}.bias"] = 4 * operation.filters
         if operation.generator is not None:
             sizes[f"{operation.name}.seed"] = cells(operation)
     came = [name.removesuffix(".npy") for name in archive.namelist()]

@@ -1,8 +1,6 @@
 """A network as an ordered list of operations that name their inputs, and the one walk over it.
 
-A convolution makes a map of codes from one or several earlier maps; a sum adds a 1x1 layer's sums
-over all pixels and makes of them a class, or a bit per channel that a multiplexer selects by; a map
-of values keeps the sums of each pixel. The last operation is what the network gives.
+:mod:`export.operations` says what operations there are. The last one is what the network gives.
 
 A network may read a clip, frame after frame: t = 0, 1, 2, ... An operation has a clock, every so
 many frames, and is computed at the last frame of each such period.
@@ -11,124 +9,31 @@ Whatever is done with a network (shapes, numpy, torch, cycles) is done by :func:
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from export.checked import Frozen, Name, Precision, count, shown
+from export.checked import Frozen, count, shown
+from export.operations import (
+    KINDS,
+    MAX_CHANNELS,
+    BaseOperation,
+    CellConfig,
+    ConvConfig,
+    MapConfig,
+    Operation,
+    SumConfig,
+)
+
+__all__ = ["MAX_CHANNELS", "PIXELS", "CellConfig", "ConvConfig", "MapConfig", "NetworkConfig",
+           "Operation", "Shape", "SumConfig", "walk"]
 
 PIXELS = "pixels"  # the name of the network's input
 PIXEL_PEAK = 255
-MAX_SIDE, MAX_CHANNELS, MAX_OPERATIONS = 4096, 4096, 256
+MAX_SIDE, MAX_OPERATIONS = 4096, 256
 MAX_PIXEL_CHANNELS = 64
 MAX_PERIOD = 64  # frames
 MAX_POSITIONS = 2**20  # of a map, so that nothing here takes minutes or gigabytes
-
-
-class GeneratorConfig(Frozen):
-    """A cellular automaton that gives a layer's weights, see :mod:`export.automaton`."""
-
-    rule: count(255, 0) = 30
-    mapping: Literal["binary", "half", "quarter"] = "half"
-    outputs: count(256) = 8  # of a block: the array's columns
-    inputs: count(256) = 8  # ... and the operands in one of its words
-
-
-class _Operation(Frozen):
-    """What convolutions and sums have in common; without `inputs` it reads the one before it."""
-
-    name: Name
-    inputs: Annotated[tuple[Name, ...], Field(strict=False, max_length=64, fail_fast=True)] = ()
-    channels: count(MAX_CHANNELS)
-    weight_bits: Precision  # 1: binary, 2: ternary, 3: quinary
-    every: Literal[1, 2] = 1  # 2: at every second tick of the inputs' clock only, the odd ones
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The operations whose results it needs."""
-        return self.inputs
-
-
-class ConvConfig(_Operation):
-    """A convolution with bias, shift, clip and, if asked for, a gate and 2x2 max-pooling.
-
-    Several inputs of one size are concatenated: their channels follow each other. The gate merges
-    the codes with those of the earlier operation `skip`, before pooling: "or" bit by bit, "mux"
-    channel by channel, by the bits of the sum `select`, and "mux_or" as "or" where they are set.
-    With `frames` = 3 it sums over the last three of its inputs' clock, kernel index 0 the oldest;
-    before a clip's first frame lies what lies outside of the map.
-    """
-
-    kind: Literal["conv"] = "conv"
-    code_bits: Precision
-    kernel: Literal[1, 3] = 3
-    frames: Literal[1, 3] = 1
-    groups: count(MAX_CHANNELS) = 1
-    pool: bool = False
-    skip: Name | None = None
-    gate: Literal["or", "mux", "mux_or"] | None = None
-    select: Name | None = None
-    generator: GeneratorConfig | None = None
-
-    @model_validator(mode="after")
-    def _complete(self):
-        if self.generator is not None:
-            bits = 1 if self.generator.mapping == "binary" else 2
-            if (self.kernel, self.groups, self.weight_bits) != (1, 1, bits):
-                raise ValueError(f"{self.name}: generated weights must have kernel 1, groups 1 and "
-                                 f"{bits} bits, not {self.kernel}, {self.groups} and "
-                                 f"{self.weight_bits}")
-            if self.frames != 1:
-                raise ValueError(f"{self.name}: generated weights must have frames = 1, "
-                                 f"not {self.frames}")
-        if (self.skip is None) != (self.gate is None):
-            raise ValueError(f"{self.name}: skip and gate come together, not alone")
-        if (self.select is not None) != self.selects:
-            raise ValueError(f"{self.name}: select must name a sum if the gate has a mux, and only "
-                             f"then, not {self.select!r}")
-        return self
-
-    @property
-    def selects(self) -> bool:
-        """Whether its gate has a mux."""
-        return self.gate in ("mux", "mux_or")
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        return (*self.inputs, *filter(None, (self.skip, self.select)))
-
-
-class SumConfig(_Operation):
-    """A 1x1 layer's sums over all pixels, and what becomes of them.
-
-    "class": the highest one wins; it ends the network. "select": 1 per channel where the sum is not
-    negative, for the multiplexers that name it.
-    """
-
-    kind: Literal["sum"] = "sum"
-    output: Literal["class", "select"] = "class"
-    kernel: ClassVar[int] = 1
-    frames: ClassVar[int] = 1
-    groups: ClassVar[int] = 1
-    generator: ClassVar[None] = None
-
-
-class MapConfig(_Operation):
-    """A 1x1 layer's signed sums of each pixel, with bias, shift and clip; it ends the network.
-
-    A value has `out_bits`: -2**(out_bits - 1) ... 2**(out_bits - 1) - 1.
-    """
-
-    kind: Literal["map"] = "map"
-    out_bits: count(8, 2) = 8
-    kernel: ClassVar[int] = 1
-    frames: ClassVar[int] = 1
-    groups: ClassVar[int] = 1
-    generator: ClassVar[None] = None
-
-
-Operation = ConvConfig | SumConfig | MapConfig
-KINDS = "conv", "sum", "map"
 
 
 class Shape(Frozen):
@@ -186,7 +91,7 @@ class NetworkConfig(Frozen):
             return operations
         found, before = [], PIXELS
         for each in operations:
-            if isinstance(each, _Operation):
+            if isinstance(each, BaseOperation):
                 return operations
             if not isinstance(each, dict):
                 raise ValueError(f"must be tables, not {shown(each)}")
@@ -196,7 +101,7 @@ class NetworkConfig(Frozen):
                                  f"not {shown(each['kind'])}")
             if not each.get("inputs"):
                 each["inputs"] = (before,)
-            if each["kind"] == "conv":
+            if _makes_codes(each):
                 before = each.get("name")
             found.append(each)
         return found
@@ -230,9 +135,10 @@ class NetworkConfig(Frozen):
         return shapes[0].model_copy(update={"channels": sum(s.channels for s in shapes)})
 
     def peak(self, operation: Operation) -> int:
-        """The largest value in the operation's inputs."""
+        """The largest value in what the operation's weights see."""
+        own = (operation.name,) if operation.kind == "cell" else ()
         return max(PIXEL_PEAK if name == PIXELS else 2**self.by_name[name].code_bits - 1
-                   for name in operation.inputs)
+                   for name in (*operation.inputs, *own))
 
     def pad_of(self, operation: Operation) -> int:
         """What lies outside of its inputs."""
@@ -256,12 +162,18 @@ class NetworkConfig(Frozen):
     @property
     def timed(self) -> bool:
         """Whether it reads a clip, so that what it gives depends on frames before."""
-        return any(each.frames > 1 or each.every > 1 for each in self.operations)
+        return any(each.frames > 1 or each.every > 1 or each.kind == "cell"
+                   for each in self.operations)
 
     @property
     def period(self) -> int:
         """Frames from result to result."""
         return self.periods[self.operations[-1].name]
+
+    @property
+    def maps(self) -> list[Operation]:
+        """The operations that make a map of codes."""
+        return [each for each in self.operations if each.makes_codes]
 
     @property
     def convs(self) -> list[ConvConfig]:
@@ -307,10 +219,16 @@ def walk(network: NetworkConfig, pixels, apply: Callable, *, keep: bool = True) 
 
 def _shape_of(operation: Operation, inputs: list[Shape], skip, select) -> Shape:
     step = 2 if operation.kind == "conv" and operation.pool else 1
-    if operation.kind == "sum":
+    if operation.kind in ("sum", "cell"):
         return Shape(channels=operation.channels, height=1, width=1)
     return Shape(channels=operation.channels, height=inputs[0].height // step,
                  width=inputs[0].width // step)
+
+
+def _makes_codes(table: dict) -> bool:
+    """Whether the operation of a table makes a map of codes."""
+    kind = table["kind"]
+    return kind in ("conv", "cell") or (kind == "sum" and table.get("output") == "codes")
 
 
 def _write_out(values: dict) -> dict:
@@ -325,9 +243,8 @@ def _write_out(values: dict) -> dict:
     operations, before = [], PIXELS
     for layer in layers:
         layer = {"kind": "conv", **layer}
-        if layer["kind"] == "conv" and not layer.get("inputs"):
-            layer["inputs"] = (before,)
-        if layer["kind"] == "conv":
+        if _makes_codes(layer):
+            layer["inputs"] = layer.get("inputs") or (before,)
             before = layer.get("name")
         choice = layer.pop("select_bits", 2)
         if layer.get("gate") in ("mux", "mux_or") and "select" not in layer:
@@ -360,7 +277,7 @@ def _check(network: NetworkConfig):
             if strange := [name for name in read if name not in known]:
                 raise ValueError(f"{operation.name}: must read {kind} of operations before it, "
                                  f"not {strange[0]!r}")
-        (maps if operation.kind == "conv" else sums).add(operation.name)
+        (maps if operation.makes_codes else sums).add(operation.name)
     first, last = network.operations[0], network.operations[-1]
     if first.inputs != (PIXELS,) or first.kind != "conv" or first.generator is not None:
         raise ValueError(f"{first.name}: the first operation must be a convolution of the pixels "
@@ -373,9 +290,10 @@ def _check(network: NetworkConfig):
     if ends := [each.name for each in network.operations[:-1] if _leaves(each)]:
         raise ValueError(f"{ends[0]}: a class or a map of values ends the network, so no operation "
                          f"must come behind it")
-    if last.kind == "sum" and not _leaves(last):
+    if last.kind not in ("map", "conv") and not _leaves(last):
+        came = "a cell" if last.kind == "cell" else "codes" if last.makes_codes else "a select"
         raise ValueError(f"{last.name}: the last operation must be a sum whose output is a class, "
-                         f"a map of values or a convolution, not a select")
+                         f"a map of values or a convolution, not {came}")
     if last.kind == "sum" and last.channels < 2:
         raise ValueError(f"{last.name}: classes must be at least 2, not {last.channels}")
     walk(network, _pixels(network), lambda *each: _check_operation(network, *each))
@@ -422,6 +340,12 @@ def _check_operation(network: NetworkConfig, operation: Operation, inputs: list[
     if channels > MAX_CHANNELS:
         raise ValueError(f"{name}: inputs must have at most {MAX_CHANNELS} channels together, "
                          f"not {channels}")
+    if operation.kind == "cell" and (len(inputs), size, channels) != (1, (1, 1),
+                                                                      operation.channels):
+        came = f"{len(inputs)} of" if len(inputs) > 1 else "one of"
+        raise ValueError(f"{name}: a cell must read one map of 1x1 pixels and "
+                         f"{operation.channels} channels, as many as its own, not {came} "
+                         f"{size[0]}x{size[1]} and {channels}")
     if operation.kind != "conv":
         return _shape_of(operation, inputs, skip, select)
     if channels % operation.groups or operation.channels % operation.groups:
@@ -429,6 +353,8 @@ def _check_operation(network: NetworkConfig, operation: Operation, inputs: list[
                          f"{operation.channels} output channels, not {operation.groups}")
     if operation.pool and min(size) < 2:
         raise ValueError(f"{name}: pooling needs at least 2x2 pixels, not {size[0]}x{size[1]}")
+    if skip is not None and network.by_name[operation.skip].kind != "conv":
+        raise ValueError(f"{name}: skip must name a convolution, not {operation.skip!r}")
     if skip is not None and size not in (skip.size, (skip.height // 2, skip.width // 2)):
         raise ValueError(f"{name}: skip must have {size[0]}x{size[1]} pixels, or twice as many "
                          f"rows and columns, not {skip.height}x{skip.width}")

@@ -12,7 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from export.artifact import Layer, Network
 from export.checked import ConfigError
-from export.network import PIXELS, ConvConfig, NetworkConfig, walk
+from export.network import PIXELS, CellConfig, ConvConfig, NetworkConfig, walk
 
 WORKING_SET = 16 * 2**20  # bytes of intermediates at a time; more would leave the caches
 FLOAT32_EXACT = 2**24  # every integer up to here is a float32
@@ -22,10 +22,10 @@ FLOAT32_EXACT = 2**24  # every integer up to here is a float32
 class Trace:
     """Every operation's result of a run over N images, by name.
 
-    `codes` are uint8 [N, C, H, W] of the convolutions, after pooling; `sums` int32 [N, C] of the
-    sums. `scores` are the last ones, `classes` int64 [N]. `values` are int8 [N, C, H, W] of the
-    map that ends the network, if one does. Of clips, N counts the frames at which the operation was
-    computed.
+    `codes` are uint8 [N, C, H, W] of what makes codes, of convolutions after pooling; `sums` int32
+    [N, C] of the other sums. `scores` are the last ones, `classes` int64 [N]. `values` are int8
+    [N, C, H, W] of the map that ends the network, if one does. Of clips, N counts the frames at
+    which the operation was computed.
     """
 
     codes: dict[str, np.ndarray]
@@ -78,7 +78,11 @@ def _conv(weights: np.ndarray, groups: int, x: np.ndarray, pad: int) -> np.ndarr
 
 def activate(layer: Layer, acc: np.ndarray) -> np.ndarray:
     """Codes uint8 of `acc`'s shape: bias, arithmetic shift, clip."""
-    y = (acc + layer.bias[:, None, None]) >> layer.shift
+    return clipped(layer, (acc + layer.bias[:, None, None]) >> layer.shift)
+
+
+def clipped(layer: Layer, y: np.ndarray) -> np.ndarray:
+    """Codes uint8 of `y`'s shape."""
     return np.clip(y, 0, 2**layer.config.code_bits - 1).astype(np.uint8)
 
 
@@ -113,6 +117,35 @@ def summed(layer: Layer, codes: np.ndarray) -> np.ndarray:
     return (sums @ layer.weight[:, :, 0, 0].T.astype(np.int64) + layer.bias).astype(np.int32)
 
 
+def vector(layer: Layer, codes: np.ndarray) -> np.ndarray:
+    """Codes uint8 [N, O, 1, 1] of the sums over the map `codes`."""
+    return clipped(layer, summed(layer, codes) >> layer.shift)[:, :, None, None]
+
+
+def begin(config: CellConfig, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """h(-1) uint8 [N, O, 1, 1] and c(-1) int8 [N, O] of a cell, for `count` clips."""
+    return (np.zeros((count, config.channels, 1, 1), np.uint8),
+            np.zeros((count, config.channels), np.int8))
+
+
+def cell(layer: Layer, x: np.ndarray, h: np.ndarray, c: np.ndarray
+         ) -> tuple[np.ndarray, np.ndarray]:
+    """h(t), c(t) of x(t), uint8 [N, I, 1, 1], h(t-1) and c(t-1), as :func:`begin` gives them."""
+    config, weight = layer.config, layer.weight.astype(np.int64)
+    acc = x[..., 0, 0] @ weight[..., 0].T + h[..., 0, 0] @ weight[..., 1].T + layer.bias
+    gates = dict(zip(config.gates, np.split(acc, len(config.gates), 1), strict=True))
+    top, peak = 2**(config.value_bits - 1), 2**(config.state_bits - 1)
+    g = np.clip(gates["g"] >> layer.shift, -top, top - 1)
+    keep = gates["f"] >= 0
+    if config.form == "full":
+        c = np.where(keep, c, 0) + np.where(gates["i"] >= 0, g, 0)
+    else:
+        c = np.where(keep, c, g)
+    c = np.clip(c, -peak, peak - 1)
+    h = clipped(layer, (c >> config.state_shift) + 2**(config.code_bits - 1))
+    return np.where(gates["o"] >= 0, h, 0)[..., None, None].astype(np.uint8), c.astype(np.int8)
+
+
 def gate(config: ConvConfig, codes: np.ndarray, skip: np.ndarray, skip_bits: int,
          sums: np.ndarray | None) -> np.ndarray:
     """Merges `codes` with the map `skip` of codes of `skip_bits`; no adder in any gate.
@@ -134,11 +167,11 @@ def gate(config: ConvConfig, codes: np.ndarray, skip: np.ndarray, skip_bits: int
 
 def apply(network: Network, layer: Layer, inputs: list[np.ndarray], skip: np.ndarray | None,
           sums: np.ndarray | None) -> np.ndarray:
-    """One operation's result: codes, sums, or values."""
+    """One operation's result: codes, sums, or values; not of a cell, which remembers."""
     config = layer.config
     x = inputs[0] if len(inputs) == 1 else np.concatenate(inputs, 1)
     if config.kind == "sum":
-        return summed(layer, x)
+        return vector(layer, x) if config.makes_codes else summed(layer, x)
     acc = conv(layer, x, network.config.pad_of(config))
     if config.kind == "map":
         return values(layer, acc)
@@ -193,6 +226,7 @@ class Stream:
         """The next frame is a clip's first one."""
         self.frames = 0  # of the clip so far
         self._past: dict[str, list[np.ndarray]] = {}  # of a map, at most the three last ones
+        self.states: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # of a cell, h and c
 
     def step(self, frames: np.ndarray) -> dict[str, np.ndarray]:
         """The next frame of each of N clips, uint8 [N, H, W, C]: the results at it, by name.
@@ -211,11 +245,16 @@ class Stream:
         def computed(operation, inputs, skip, sums):
             if self.frames % config.periods[operation.name]:
                 return None
+            layer = self.network.by_name[operation.name]
+            if operation.kind == "cell":
+                before = self.states.get(operation.name) or begin(operation, len(frames))
+                self.states[operation.name] = cell(layer, inputs[0], *before)
+                return self._remember(operation.name, self.states[operation.name][0])
             if operation.frames > 1:
                 pad = config.pad_of(operation)
                 inputs = [self._window(name, operation.frames, pad) for name in operation.inputs]
-            return self._remember(operation.name, apply(
-                self.network, self.network.by_name[operation.name], inputs, skip, sums))
+            return self._remember(operation.name,
+                                  apply(self.network, layer, inputs, skip, sums))
 
         pixels = self._remember(PIXELS, fold(frames, config.fold))
         found = walk(config, pixels, computed)

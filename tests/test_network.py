@@ -299,7 +299,8 @@ def test_bad_values_of_an_operation_are_refused(changes, message):
 
 
 @pytest.mark.parametrize("each, message", [
-    ([A, B | {"kind": "add"}, END], "operations: kind must be one of conv, sum, map, not 'add'"),
+    ([A, B | {"kind": "add"}, END],
+     "operations: kind must be one of conv, sum, map, cell, not 'add'"),
     ([A, 7, END], "operations: must be tables, not 7"),
     (7, "operations: must be a list, not 7"),
     ([], "operations: must have at least 1 items"),
