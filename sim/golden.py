@@ -273,6 +273,11 @@ class Stream:
         return np.stack([*before, *past], 2)
 
 
+def trace_of(network: Network, results: dict[str, np.ndarray]) -> Trace:
+    """What one step of a stream gives, as a trace."""
+    return _trace(network, [results])
+
+
 def run_clips(network: Network, clips: Sequence[np.ndarray]) -> Trace:
     """All results for clips uint8 [T, H, W, C] one behind the other; errors as of a stream's step.
 
@@ -290,7 +295,7 @@ def frame_traces(network: Network, clips: Sequence[np.ndarray]) -> list[Trace]:
     stream, traces = Stream(network), []
     for clip in clips:
         stream.restart()
-        traces += [_trace(network, [stream.step(frame[None])]) for frame in clip]
+        traces += [trace_of(network, stream.step(frame[None])) for frame in clip]
     return traces
 
 

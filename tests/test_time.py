@@ -1,19 +1,31 @@
 """Networks that read clips: clocks, the golden model's memory, and the engine's rings."""
 
+import random
+from dataclasses import replace
+from itertools import islice
+
 import numpy as np
 import pytest
+from amaranth import ResetInserter, Signal
+from amaranth.sim import Simulator
 
 from export.artifact import Layer
+from export.build import build
 from export.checked import ConfigError
 from export.config import parse_config
 from export.cost import Cost
 from export.file import load_network, save_network
 from export.pack import pack
 from hw.engine import Engine
+from hw.generate import generate
+from hw.rings import Rings
+from hw.verilog import write_verilog
 from sim import golden
+from sim.runner import missing
 from sim.samples import random_clips, random_images, random_network
 from sim.streams import simulate
-from tests.designs import conv, network, total
+from sim.verilog import Job, clip_jobs, run_jobs
+from tests.designs import clip_designs, conv, design, network, total
 
 # Three clocks; grouped kernels of three frames; gates and several inputs on a slow clock.
 CLIPS = network([], height=5, width=6, channels=2, pad=77, operations=[
@@ -165,8 +177,140 @@ def clip_design(array, **more):
                          "array": dict(zip(("rows", "columns", "words"), array, strict=False))})
 
 
-@pytest.mark.parametrize("array", [(2, 4, 2), (3, 2, 1), (5, 3, 4)])
-def test_the_engine_reads_clips(array):
-    run, cost = engine_run(clip_design(array), [9, 4, 1, 6])
-    assert cost.hardware.clocks == 3 and cost.hardware.pixel_frames == 3
-    assert len(run.results) == 2 + 1 + 0 + 1
+@pytest.mark.slow
+def test_the_engine_reads_clips():
+    """Of any length, one behind the other, with a ring of pixels and three clocks."""
+    run, cost = engine_run(clip_design((2, 4, 2)), [5, 1, 4])
+    assert (cost.hardware.clocks, cost.hardware.pixel_frames) == (3, 3)
+    assert len(run.results) == 2
+
+
+SMALL = design([], (2, 2, 1), height=2, width=3, channels=1, operations=[
+    conv("a", 2, 2, 2, kernel=1), conv("b", 2, 3, 2, inputs=["a"], kernel=1, frames=3),
+    conv("c", 4, 1, 1, inputs=["b"], kernel=1, frames=3, every=2),
+    total("end", 2, 3, inputs=["c"])])
+
+
+def test_a_clip_longer_than_all_counters():
+    run, _ = engine_run(SMALL, [40, 2])
+    assert len(run.results) == 21
+    assert len(np.unique([run.codes.codes(n)["b"] for n in range(42)])) == 4
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_results_come_in_their_period(every):
+    """Paced by the operations, or by pixels, which a network that looks only now and then takes."""
+    operations = [conv("a", 2, 2, 2, every=every), conv("b", 4, 2, 1, inputs=["a"], frames=3),
+                  total("end", 2, 3, inputs=["b"], every=2)]
+    config = design([], (2, 2, 1), height=4, width=4, channels=1, operations=operations)
+    run, cost = engine_run(config, [6 * 2 * every])
+    assert np.diff(run.offered).tolist() == [cost.result_period] * 5
+    assert cost.result_period == sum(map(cost.period_at, range(2 * every)))
+    if every == 2:
+        assert cost.period_at(0) == cost.input_cycles + 3  # nothing is computed
+
+
+def test_rings_count_what_they_are_told():
+    """Marks, dropped frames, other programs and resets, against a count of each clip's frames."""
+    hardware = replace(Cost.of(clip_design((2, 4, 2))).hardware, programs=2)
+    reset, rng, seen = Signal(), random.Random(1), set()
+    rings = Rings(hardware)
+
+    async def frames(ctx):
+        ran, copies, starts, frame, ticks = None, [0, 0, 0], True, 0, [0, 0, 0]
+        for _ in range(300):
+            event = rng.choice(["frame"] * 6 + ["reset", "dropped"])
+            if event == "reset":
+                ctx.set(reset, 1)
+                await ctx.tick()
+                ctx.set(reset, 0)
+                ran, copies, starts = None, [0, 0, 0], True
+                continue
+            mark, number = rng.random() < 0.1, int(rng.random() < 0.1)
+            assert ctx.get(rings.next_copy) == (copies[0] + 1) % 3
+            ctx.set(rings.clip, mark)
+            for _ in range(rng.randint(1, 3)):  # pixels; only the first one's mark counts
+                ctx.set(rings.taken, 1)
+                await ctx.tick()
+                ctx.set(rings.taken, 0)
+                ctx.set(rings.clip, rng.random() < 0.5)
+                await ctx.tick().repeat(rng.randint(0, 2) or 1)
+            if event == "frame":
+                ctx.set(rings.number, number)
+                ctx.set(rings.begin, 1)
+                await ctx.tick()
+                ctx.set(rings.begin, 0)
+                starts |= mark or number != ran
+                frame, ticks = (0, [0, 0, 0]) if starts else (frame + 1, ticks)
+                ran, starts = number, False
+                for k in range(3):
+                    due = (frame + 1) % 2**k == 0
+                    copies[k], ticks[k] = (copies[k] + due) % 3, ticks[k] + due
+                    assert ctx.get(rings.now.due[k]) == due
+                    assert ctx.get(rings.now.copy[k]) == copies[k]
+                    assert ctx.get(rings.now.ticks[k]) == min(3, ticks[k])
+                    seen.add((k, due, copies[k], min(3, ticks[k])))
+            ctx.set(rings.free, 1)
+            await ctx.tick()
+            ctx.set(rings.free, 0)
+
+    simulator = Simulator(ResetInserter(reset)(rings))
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(frames)
+    simulator.run()
+    assert len(seen) > 30
+
+
+@pytest.mark.slow
+def test_another_program_begins_a_clip(tmp_path):
+    """Three programs of one machine, one without clips, in any order."""
+    plain = design([], (2, 2, 1), height=2, width=3, channels=1, operations=[
+        conv("a", 4, 2, 2), total("end", 2, 1, inputs=["a"])])
+    other = design([], (2, 2, 1), height=2, width=3, channels=1, operations=[
+        conv("a", 2, 2, 2, frames=3), total("end", 2, 3, inputs=["a"])])
+    configs = [SMALL, plain, other]
+    made = [random_network(config.network, k) for k, config in enumerate(configs)]
+    machine = build(configs, made)
+    write_verilog(Engine(machine.hardware, machine.images), tmp_path, "engine")
+    rng, jobs, traces, streams, ran = random.Random(2), [], [], {}, None
+    for _ in range(40):
+        number = ran if ran is not None and rng.random() < 0.7 else rng.randrange(3)
+        clip = rng.random() < 0.15
+        (image,) = random_images(configs[number].network, 1, len(jobs))
+        if clip or number != ran:
+            streams[number] = golden.Stream(made[number])
+        found, ran = streams[number].step(image[None]), number
+        traces.append(golden.trace_of(made[number], found))
+        jobs.append(Job(program=machine.programs[number], image=image, number=number, clip=clip,
+                        result="end" in found))
+    came = run_jobs(machine.hardware, tmp_path, jobs)
+    for n, trace in enumerate(traces):
+        assert came.difference(n, trace, 0) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed, config", [*islice(clip_designs(range(100)), 3)])
+@pytest.mark.parametrize("simulator", ["icarus", "verilator"])
+def test_random_networks_over_clips(tmp_path, seed, config, simulator):
+    if reason := missing(simulator):
+        pytest.skip(reason)
+    check_clips(config, seed, tmp_path, [7, 1, 3], simulator)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed, config", [*islice(clip_designs(range(100, 200)), 40)])
+def test_more_random_networks_over_clips(tmp_path, seed, config):
+    check_clips(config, seed, tmp_path, [7, 1, 3, 9], "icarus")
+
+
+def check_clips(config, seed, folder, lengths, simulator):
+    """Every code and result of the Verilog at every frame, and its cycles."""
+    made, cost = random_network(config.network, seed), Cost.of(config)
+    clips = random_clips(config.network, lengths, seed)
+    generate(config, made, folder)
+    found = run_jobs(cost.hardware, folder, clip_jobs(cost.program, clips), simulator=simulator,
+                     gaps=seed % 3, seed=seed, strict=simulator == "icarus")
+    for n, trace in enumerate(golden.frame_traces(made, clips)):
+        assert found.difference(n, trace, 0) is None
+    times = [t for length in lengths for t in range(length)]
+    assert [sum(each) for each in found.cycles] == list(map(cost.cycles_at, times))
