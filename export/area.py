@@ -141,6 +141,7 @@ def memories(hardware: Hardware, family: str) -> list[MemoryArea]:
     written = [("skips", 1, hardware.skip_words, 3 * array.unit),
                ("selects", 1, hardware.select_words, array.columns),
                ("pooling", 1, hardware.pool_width * array.units, 3 * array.unit),
+               ("states", 1, hardware.state_words, hardware.state_bits * array.unit),
                ("results", 1, hardware.output_words, hardware.value_bits * array.unit)]
     written = [(*each, _blocks(*each[2:], family)) for each in written]
     written += [("activations", array.rows, *each) for each in _activations(hardware, family)]

@@ -13,6 +13,7 @@ from export.hardware import (
     LOOK_CYCLES,
     PE_CYCLES,
     TOTALS_CYCLES,
+    VECTOR_CYCLES,
     WRITE_CYCLES,
     Hardware,
     generator_format,
@@ -46,7 +47,9 @@ class Cost:
         fill = array.rows  # border flags of the first tile
         skew = DRAIN_CYCLES - (-array.columns // CLUSTER)  # columns begin cluster by cluster
         drain = array.rows * array.units
-        end = TOTALS_CYCLES + array.columns if layer.summed else EPILOGUE_CYCLES + WRITE_CYCLES
+        end = EPILOGUE_CYCLES + WRITE_CYCLES
+        if layer.summed:
+            end = TOTALS_CYCLES + array.columns + layer.operation.makes_codes * VECTOR_CYCLES
         tiles = layer.pixel_tiles * layer.channel_tiles
         # Nobody waits behind the last tile, whose sums are on the drain in the cycle of `start`.
         return (self.hardware.sequencer_cycles + fill + (tiles - 1) * self.tile_cycles(layer)
@@ -120,8 +123,9 @@ class Cost:
 
     def _written_units(self, layers: tuple[LayerProgram, ...]) -> int:
         shapes = self.program.config.network.shapes
-        return sum(shapes[layer.name].pixels * layer.channel_tiles * self.hardware.array.units
-                   for layer in layers[1:] if not (layer.summed or layer.last))
+        return sum(shapes[layer.name].pixels * layer.channel_tiles // layer.gates
+                   * self.hardware.array.units
+                   for layer in layers[1:] if layer.operation.makes_codes and not layer.last)
 
     def period_at(self, frame: int) -> int:
         """Cycles from the start of a frame of a clip to that of the next one."""
@@ -204,4 +208,6 @@ class Cost:
         hardware, array = self.hardware, self.hardware.array
         return {"activations": array.rows * hardware.activation_words * 6 * array.words,
                 "skips": hardware.skip_words * 3 * array.unit,
+                **({"states": hardware.state_words * hardware.state_bits * array.unit}
+                   if hardware.cells else {}),
                 "results": hardware.output_words * hardware.value_bits * array.unit}

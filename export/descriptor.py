@@ -15,8 +15,8 @@ from export.program import LayerProgram
 GATES = None, "or", "mux", "mux_or"  # by their number in the descriptor
 RESCALES = 0, 1, 2, -1, -2  # left shifts of a skip's codes, by their number in the descriptor
 # What becomes of an operation's sums, by their number: a map of codes, the bits of a mux, a class,
-# or a map of signed values, which leaves.
-RESULTS = "codes", "select", "class", "map"
+# or a map of signed values, which leaves; then the codes of a sum, and those of a cell.
+RESULTS = "codes", "select", "class", "map", "vector", "cell"
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,10 @@ def _fixed(bits: int):
 
 def _gated(bits: Callable[[Hardware], int]):
     return lambda hardware: bits(hardware) if hardware.gated else 0
+
+
+def _of_cells(bits: Callable[[Hardware], int]):
+    return lambda hardware: bits(hardware) if hardware.cells else 0
 
 
 def _timed(bits: Callable[[Hardware], int]):
@@ -63,8 +67,17 @@ def _row(hardware: Hardware, op: LayerProgram) -> tuple[int, int]:
 
 
 def result_of(op: LayerProgram) -> str:
-    return {"sum": lambda each: each.output, "conv": lambda each: "codes",
-            "map": lambda each: "map"}[op.operation.kind](op.operation)
+    operation = op.operation
+    if operation.kind == "sum":
+        return "vector" if operation.makes_codes else operation.output
+    return {"conv": "codes", "map": "map", "cell": "cell"}[operation.kind]
+
+
+def _value_bits(op: LayerProgram) -> int:
+    operation = op.operation
+    if operation.kind == "map":
+        return operation.out_bits
+    return operation.value_bits if operation.kind == "cell" else 1
 
 
 def _conv(op: LayerProgram, name: str, otherwise=0):
@@ -89,11 +102,14 @@ FIELDS = (
     Field("segments", lambda hw: bits_for(len(hw.weights)),
           lambda hw, op, layer: hw.weight_edges.index(op.stored_bits),
           "segments of a stored word of weights"),
-    Field("result", _fixed(2), lambda hw, op, layer: RESULTS.index(result_of(op)),
-          "what becomes of the sums: 0 codes, 1 select bits, 2 a class, 3 a map of values"),
+    Field("result", lambda hw: 3 if hw.vectors or hw.cells else 2,
+          lambda hw, op, layer: RESULTS.index(result_of(op)),
+          "what becomes of the sums: 0 codes, 1 select bits, 2 a class, 3 a map of values, 4 a "
+          "vector of codes, 5 a cell's codes"),
     Field("last", _fixed(1), lambda hw, op, layer: op.last, "the program ends with this operation"),
     Field("pool", _fixed(1), lambda hw, op, layer: _conv(op, "pool"), "2x2 maximum of the codes"),
-    Field("code_bits", _fixed(2), lambda hw, op, layer: _conv(op, "code_bits", 1),
+    Field("code_bits", _fixed(2),
+          lambda hw, op, layer: op.operation.code_bits if op.operation.makes_codes else 1,
           "bits of a code"),
     Field("out_mode", _fixed(2), lambda hw, op, layer: op.out_mode,
           "word precision of the operations that read the output"),
@@ -159,9 +175,20 @@ FIELDS = (
     Field("keep_base", _gated(_skip), lambda hw, op, layer: op.keep_base, "... from this word on"),
     Field("select_base", _gated(lambda hw: bits_for(hw.select_words)),
           lambda hw, op, layer: op.select_base, "first word of a mux's select bits"),
-    Field("out_bits", lambda hw: 3 if "map" in hw.outputs else 0,
-          lambda hw, op, layer: (op.operation.out_bits if result_of(op) == "map" else 1) - 1,
-          "bits of a value that leaves, less one"),
+    Field("out_bits", lambda hw: 3 if hw.valued else 0,
+          lambda hw, op, layer: _value_bits(op) - 1,
+          "bits of a value that leaves or enters a cell, less one"),
+    Field("coupled", _of_cells(_fixed(1)),
+          lambda hw, op, layer: getattr(op.operation, "form", None) == "coupled",
+          "a cell without an input gate"),
+    Field("state_bits", _of_cells(_fixed(3)),
+          lambda hw, op, layer: getattr(op.operation, "state_bits", 1) - 1,
+          "bits of its state, less one"),
+    Field("state_shift", _of_cells(_fixed(3)),
+          lambda hw, op, layer: getattr(op.operation, "state_shift", 0),
+          "... which its codes are shifted to the right from"),
+    Field("state_base", _of_cells(lambda hw: bits_for(hw.state_words)),
+          lambda hw, op, layer: op.state_base, "... and its first word"),
     Field("out_units", _leaving(lambda hw: bits_for(hw.output_units)),
           lambda hw, op, layer: op.units, "units of channels that leave of a pixel"),
     Field("out_last_pixel", _leaving(lambda hw: bits_for(hw.output_pixels - 1)),

@@ -27,6 +27,7 @@ CLUSTER = 2  # rows and columns of processing elements that share a register of 
 EPILOGUE_CYCLES = 6  # select, bias, shift, clip, gate and first pair of a pool, pool
 WRITE_CYCLES = 2  # of the memory, and until all is known to be in it
 TOTALS_CYCLES = 3  # sums complete, taken to be compared, last comparison done
+VECTOR_CYCLES = 1 + WRITE_CYCLES  # ... shifted, clipped and written
 
 
 def bits_for(peak: int) -> int:
@@ -109,6 +110,9 @@ class Hardware:
     output_channels: Annotated[int, "channels of an output"]
     clocks: Annotated[int, "clocks of a clip"] = 0  # 0: no frame depends on those before
     pixel_frames: Annotated[int, "frames of pixels that are kept"] = 1
+    vectors: Annotated[int, "sums that make codes"] = 0  # 0 or 1: there are
+    state_words: Annotated[int, "words of the state of cells"] = 0
+    state_bits: Annotated[int, "bits of the state of a cell"] = 0
 
     @classmethod
     def of(cls, programs: Sequence[Program], *, memory: str = "rom", slots: int = 0,
@@ -206,7 +210,17 @@ class Hardware:
     @property
     def summing(self) -> bool:
         """Whether sums over all pixels are needed: of a class, or of a mux."""
-        return self.select_words > 0 or "class" in self.outputs
+        return self.select_words > 0 or self.vectors > 0 or "class" in self.outputs
+
+    @property
+    def cells(self) -> bool:
+        """Whether there are recurrent cells."""
+        return self.state_words > 0
+
+    @property
+    def valued(self) -> bool:
+        """Whether sums are clipped to signed values: of a map, or of a cell."""
+        return self.cells or "map" in self.outputs
 
     @property
     def value_bits(self) -> int:
@@ -272,7 +286,11 @@ def _needs(program: Program) -> Hardware:
         outputs=frozenset([network.output]),
         output_words=program.output_words, output_units=last.units,
         output_pixels=last.out_pixels, output_channels=last.channels if leaves else 0,
-        clocks=1 + last.clock if network.timed else 0, pixel_frames=first.frames)
+        clocks=1 + last.clock if network.timed else 0, pixel_frames=first.frames,
+        vectors=int(any(layer.summed and layer.operation.makes_codes for layer in layers)),
+        state_words=program.state_words,
+        state_bits=max((layer.operation.state_bits for layer in layers
+                        if layer.operation.kind == "cell"), default=0))
 
 
 def weight_rows(program: Program, bits: int) -> int:

@@ -33,16 +33,20 @@ def bias_words(program: Program, hardware: Hardware, network: Network) -> list[i
     for op, layer in zip(program.layers, network.layers, strict=True):
         folded = folded_bias(op, layer)
         lowest = -(1 << width - 1) if result_of(op) == "class" else 0
-        columns = np.full(op.channel_tiles * program.array.columns, lowest, np.int64)
-        columns[:len(folded)] = folded
-        words += [sum((value & (1 << width) - 1) << k * width for k, value in enumerate(tile))
-                  for tile in columns.reshape(op.channel_tiles, -1).tolist()]
+        for index in range(op.channel_tiles):
+            tile = np.full(program.array.columns, lowest, np.int64)
+            filters = op.filters(index, program.array.columns)
+            tile[:len(filters)] = folded[filters]
+            words.append(sum((value & (1 << width) - 1) << k * width
+                             for k, value in enumerate(tile.tolist())))
     return words
 
 
 def _steps(op: LayerProgram, weight: np.ndarray, index: int, columns: int,
            words: int) -> np.ndarray:
     """Weights [steps, columns, operands] of channel tile `index`, zero where there is none."""
+    if op.operation.taps > 1:  # of one position
+        weight = weight[..., None, None]
     if op.frames > 1:
         return np.concatenate([_steps_of_frame(op, weight[:, :, k], index, columns, words)
                                for k in range(op.frames)])
@@ -53,9 +57,9 @@ def _steps_of_frame(op: LayerProgram, weight: np.ndarray, index: int, columns: i
                     words: int) -> np.ndarray:
     ops, kernel = operands(op.mode, words), op.operation.kernel
     group_in = weight.shape[1]
-    group_out = op.channels // op.operation.groups
+    group_out = op.operation.filters // op.operation.groups
     taps, positions = op.taps_per_word, np.array(op.positions)
-    channels = range(index * columns, min((index + 1) * columns, op.channels))
+    channels = op.filters(index, columns)
     if taps == 1:
         span = np.zeros((columns, kernel, kernel, op.words * ops), np.int8)
         for column, channel in enumerate(channels):

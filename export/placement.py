@@ -120,7 +120,7 @@ def activations(network: NetworkConfig, array: ArrayConfig, loops: tuple[Loops, 
         another clock.
     """
     order = {name: k for k, name in enumerate(network.shapes)}  # pixels: 0, operation k: k + 1
-    modes = {name: each.mode for each in loops for name in each.operation.inputs}
+    modes = {name: each.mode for each in loops for name in each.reads}
     follows: dict[str, tuple[str, int]] = {}  # the map behind a map, and the words up to it
     for each in loops:
         inputs = each.operation.inputs
@@ -135,9 +135,9 @@ def activations(network: NetworkConfig, array: ArrayConfig, loops: tuple[Loops, 
     regions = {}
     for name, shape in network.shapes.items():
         if name == PIXELS:
-            words = max(pixel_words, pixel_stride(loops[0]) * loops[0].frames)
+            words = max(pixel_words, pixel_stride(loops[0]) * loops[0].operation.frames)
             regions[name] = Region(name, words, *ALWAYS)
-        elif network.by_name[name].kind == "conv" and name != loops[-1].name:
+        elif network.by_name[name].makes_codes and name != loops[-1].name:
             mode = modes.get(name) or array.mode(name, network.by_name[name].code_bits)
             words = -(-written_channels(shape.channels, array) // operands(mode, array.words))
             last = max([order[name], *(order[each.name] for each in network.readers(name))])
@@ -161,7 +161,8 @@ def activations(network: NetworkConfig, array: ArrayConfig, loops: tuple[Loops, 
 def _rings(network: NetworkConfig, loops: tuple[Loops, ...],
            blocks: list[Block]) -> tuple[list[Block], dict[str, int]]:
     """The blocks, three times those of which frames before are read, and the words between."""
-    past = {name for each in loops if each.frames > 1 for name in each.operation.inputs}
+    past = {name for each in loops if each.operation.frames > 1 for name in each.operation.inputs}
+    past |= {each.name for each in loops if each.operation.kind == "cell"}
     strides = {PIXELS: pixel_stride(loops[0])} if PIXELS in past else {}
     found = []
     for block in blocks:

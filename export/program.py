@@ -35,6 +35,7 @@ class LayerProgram(Loops):
     skip_size: int = 0  # words after which the skip's channels start over
     rescale: int = 0  # bits that the gate's layer has more than its skip
     select_base: int = 0  # channel tile's select bits, of a mux and of its sums
+    state_base: int = 0  # unit of a cell's state
     seed: int = 0  # number of the generated weights' seed
 
 
@@ -44,7 +45,7 @@ class Program:
     Attributes
     ----------
     layers : the operations in their order
-    activation_words, skip_words, select_words : depths of the memories that they need
+    activation_words, skip_words, select_words, state_words : depths of the memories that they need
     pixel_words : ... of which so many first words of activations are the pixels'
     pixel_stride : ... from frame to frame of them, if they lie in a ring; else 0
     output_words : units of channels that leave
@@ -69,10 +70,10 @@ class Program:
         kept, pooled = placement.skips(network, array)
         skip_bases, self.skip_words = placement.allocate(kept)
         skip_sizes = {region.name: region.size for block in kept for region, _ in block}
-        modes = {name: each.mode for each in loops for name in each.operation.inputs}
-        selects, self.select_words = {}, 0
+        modes = {name: each.mode for each in loops for name in each.reads}
+        selects, self.select_words, self.state_words = {}, 0, 0
         for each in loops:
-            if each.summed and not each.operation.output == "class":
+            if each.summed and each.operation.output == "select":
                 selects[each.name] = self.select_words
                 self.select_words += each.channel_tiles
         layers, generated = [], 0
@@ -82,7 +83,7 @@ class Program:
                       "in_stride": strides.get(operation.inputs[0], 0),
                       "in_clock": clocks[operation.inputs[0]], "clock": clocks[name],
                       "pad": network.pad_of(operation)}
-            if each.summed:
+            if each.summed and not operation.makes_codes:
                 values["select_base"] = selects.get(name, 0)
             elif values["last"]:
                 values |= {"units": each.channel_tiles * array.units,
@@ -99,6 +100,9 @@ class Program:
                 values |= {"skip_base": skip_bases[skip.name], "skip_size": skip_sizes[skip.name],
                            "rescale": operation.code_bits - skip.code_bits,
                            "select_base": selects.get(operation.select, 0)}
+            if operation.kind == "cell":
+                values["state_base"] = self.state_words
+                self.state_words += each.channel_tiles // each.gates * array.units
             if operation.generator:
                 values["seed"] = generated
                 generated += 1

@@ -44,6 +44,11 @@ class Loops:
         return self.operation.channels
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """The maps that its weights see; a cell's own last one comes behind its input."""
+        return maps_read(self.operation)
+
+    @property
     def dx(self) -> range:
         """Columns of the kernel that are stepped through; packed taps need fewer."""
         if self.operation.kernel == 1 or self.taps_per_word == 3:
@@ -56,12 +61,23 @@ class Loops:
 
     @property
     def frames(self) -> int:
-        """Of the kernel, each a pass over its rows, columns and words."""
-        return self.operation.frames
+        """Of the kernel, each a pass over its rows, columns and words; of a cell, x and h."""
+        return self.operation.frames * self.operation.taps
 
     @property
     def channel_tiles(self) -> int:
         return len(self.first_words)
+
+    @property
+    def gates(self) -> int:
+        """Tiles of weights, one behind the other, that give one tile of channels."""
+        return self.operation.filters // self.channels
+
+    def filters(self, tile: int, columns: int) -> range:
+        """Rows of weights and biases of a tile; the gates of a cell's channels are neighbours."""
+        index, gate = divmod(tile, self.gates)
+        first = gate * self.channels
+        return range(first + index * columns, first + min((index + 1) * columns, self.channels))
 
     @property
     def pixel_tiles(self) -> int:
@@ -93,7 +109,7 @@ class Loops:
     @property
     def macs(self) -> int:
         operation = self.operation
-        return (self.source.pixels * operation.channels * self.source.channels
+        return (self.source.pixels * operation.filters * self.source.channels
                 // operation.groups * self.frames * operation.kernel**2)
 
 
@@ -105,15 +121,22 @@ def schedule(network: NetworkConfig, array: ArrayConfig) -> tuple[Loops, ...]:
     ConfigError
         If the array lacks a precision that an operation needs, or cannot generate its weights.
     """
-    bits = {PIXELS: array.digit_bits} | {conv.name: conv.code_bits for conv in network.convs}
+    bits = {PIXELS: array.digit_bits} | {each.name: each.code_bits for each in network.maps}
     while True:  # precisions only grow
         found, before = [], dict(bits)
         for operation in network.operations:
-            loops = _loops(network, array, operation, max(bits[name] for name in operation.inputs))
-            bits |= dict.fromkeys(operation.inputs, loops.mode)
+            maps = maps_read(operation)
+            loops = _loops(network, array, operation, max(bits[name] for name in maps))
+            bits |= dict.fromkeys(maps, loops.mode)
             found.append(loops)
         if bits == before:
             return tuple(found)
+
+
+def maps_read(operation: Operation) -> tuple[str, ...]:
+    """The maps that an operation's weights see."""
+    own = (operation.name,) if operation.kind == "cell" else ()
+    return (*operation.inputs, *own)
 
 
 def written_channels(channels: int, array: ArrayConfig) -> int:
@@ -159,7 +182,8 @@ def _loops(network: NetworkConfig, array: ArrayConfig, operation: Operation,
         for first in range(0, operation.channels, array.columns):
             last = min(first + array.columns, operation.channels) - 1
             begin, end = (c * operation.groups // operation.channels * size for c in (first, last))
-            spans.append((positions[begin] * taps, (positions[end + size - 1] + 1) * taps))
+            span = positions[begin] * taps, (positions[end + size - 1] + 1) * taps
+            spans += [span] * (operation.filters // operation.channels)
         return ops, taps, positions, sum(words), spans
 
     weight_bits = operation.weight_bits

@@ -24,4 +24,10 @@ def bias_layout(hardware: Hardware) -> data.ArrayLayout:
 
 def is_summed(layer):
     """Whether the sums of all pixels are added up."""
-    return (layer.result == RESULTS.index("select")) | (layer.result == RESULTS.index("class"))
+    summed = (layer.result == RESULTS.index("select")) | (layer.result == RESULTS.index("class"))
+    return summed | makes(layer, "vector") if len(layer.result) > 2 else summed
+
+
+def makes(layer, result: str):
+    """Whether this becomes of the sums."""
+    return layer.result == RESULTS.index(result)

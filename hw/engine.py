@@ -85,7 +85,7 @@ class Engine(wiring.Component):
 
         self._take_pixels(m, records, pixels, records.accept & pixels.granted)
         if hardware.clocks:
-            self._count_frames(m, records, sequencer, pixels)
+            self._count_frames(m, records, sequencer, pixels, epilogue)
         if hardware.memory == "ram":
             self._load(m, records, sequencer, [records, sequencer, weights, epilogue])
         wiring.connect(m, output.result, wiring.flipped(self.result))
@@ -150,13 +150,16 @@ class Engine(wiring.Component):
         if self.framed:
             m.d.comb += self.frame_error.eq(frame.short | frame.long << 1)
 
-    def _count_frames(self, m: Module, records: Records, sequencer: Sequencer, pixels: PixelInput):
+    def _count_frames(self, m: Module, records: Records, sequencer: Sequencer, pixels: PixelInput,
+                      epilogue: Epilogue):
         m.submodules.rings = rings = Rings(self.hardware)
         m.d.comb += [
             rings.clip.eq(self.clip), rings.taken.eq(records.taken), rings.free.eq(records.free),
             rings.number.eq(records.number), rings.begin.eq(sequencer.restart),
             sequencer.rings.eq(rings.now),
         ]
+        if self.hardware.cells:
+            m.d.comb += epilogue.first.eq(sequencer.first)
         if self.hardware.pixel_frames > 1:
             m.d.comb += pixels.copy.eq(rings.next_copy)
 

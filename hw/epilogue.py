@@ -6,7 +6,8 @@ from amaranth.lib.wiring import In, Out
 
 from export.descriptor import RESULTS
 from export.hardware import Hardware
-from hw.descriptor import bias_layout, is_summed, layer_layout
+from hw.cell import Cell
+from hw.descriptor import bias_layout, is_summed, layer_layout, makes
 from hw.gate import Gate
 from hw.head import Head, best_layout
 from hw.memory import write_layout
@@ -55,6 +56,7 @@ class Epilogue(wiring.Component):
     best : Out(best_layout)     class and score, valid from the `done` of a class on
     leaving : Out(leaving_layout)
     probe : Out(probe_layout)
+    first : In(1)       a cell has had no tick of the clip before; of cells only
     fill : In(fill_layout)      of RAM only
     """
 
@@ -73,6 +75,7 @@ class Epilogue(wiring.Component):
             "best": Out(best_layout(hardware)),
             "leaving": Out(leaving_layout(hardware)),
             "probe": Out(probe_layout(hardware)),
+            **({"first": In(1)} if hardware.cells else {}),
             **fill_member(hardware),
         })
 
@@ -134,8 +137,10 @@ class Epilogue(wiring.Component):
             self.probe.valid.eq(pool.emit), self.probe.layer.eq(self.index),
             self.probe.codes.eq(Mux(pool.emit, pool.pooled, 0)),
         ]
+        if hardware.valued:
+            values = self._values(m, shifted)
         if hardware.output_words:
-            self._leave(m, shifted, four, six, pool, last)
+            self._leave(m, values if "map" in hardware.outputs else None, four, six, pool, last)
 
         # The memory registers the write once more before it is done.
         written = Signal(2)
@@ -150,22 +155,46 @@ class Epilogue(wiring.Component):
                 m.d.comb += self.done.eq(head.done)
             if hardware.gated:
                 m.d.comb += [gate.signs.eq(head.signs), gate.select.eq(head.select)]
+            if hardware.vectors:
+                self._one_position(m, writer, makes(layer, "vector"), head)
+        if hardware.cells:
+            m.submodules.cell = cell = Cell(hardware)
+            m.d.comb += [cell.fetch.eq(self.fetch), cell.layer.eq(layer),
+                         cell.active.eq(makes(layer, "cell")), cell.first.eq(self.first),
+                         cell.walk.eq(four)]
+            m.d.comb += [cell.values[u].eq(value) for u, value in enumerate(values)]
+            self._one_position(m, writer, makes(layer, "cell"), cell)
         return m
 
-    def _leave(self, m: Module, shifted: list, four, six, pool, last):
-        """Codes behind stage 6, and values, which are clipped at stage 4 and pass by the pool."""
-        layer, leaving = self.layer, self.leaving
-        m.d.comb += [leaving.walk.eq(six), leaving.valid.eq(pool.emit & last)]
-        for u, code in enumerate(pool.pooled):
-            m.d.comb += leaving["values"][u].eq(code)
-        if "map" not in self.hardware.outputs:
-            return
-        peak = Signal(8)  # the largest value
-        m.d.sync += peak.eq((1 << layer.out_bits) - 1)
+    def _one_position(self, m: Module, writer: Writer, active, source):
+        """Codes of a map of one position are written as they come from where they are made."""
+        with m.If(active):
+            m.d.comb += [
+                writer.walk.valid.eq(source.emit), writer.walk.unit_last.eq(source.last),
+                writer.walk.channels_last.eq(source.last),
+                writer.emit.eq(source.emit), writer.codes.eq(source.codes),
+                self.probe.valid.eq(source.emit),
+                self.probe.codes.eq(Mux(source.emit, source.codes.as_value(), 0)),
+            ]
+
+    def _values(self, m: Module, shifted: list) -> list:
+        """Signed values, clipped at stage 4."""
+        peak = Signal(8)  # the largest one
+        m.d.sync += peak.eq((1 << self.layer.out_bits) - 1)
         values = [Signal(signed(8), name=f"value_{u}") for u in range(len(shifted))]
         for value, each in zip(values, shifted, strict=True):
             m.d.sync += value.eq(
                 Mux(each > peak, peak, Mux(each < ~peak.as_signed(), ~peak, each)))
+        return values
+
+    def _leave(self, m: Module, values: list | None, four, six, pool, last):
+        """Codes behind stage 6, and values, which are there at stage 4 and pass by the pool."""
+        layer, leaving = self.layer, self.leaving
+        m.d.comb += [leaving.walk.eq(six), leaving.valid.eq(pool.emit & last)]
+        for u, code in enumerate(pool.pooled):
+            m.d.comb += leaving["values"][u].eq(code)
+        if values is None:
+            return
         emit = delay(m, four.valid & four.inside, 2, "emit")
         later = [delay(m, value, 2, f"value_{u}") for u, value in enumerate(values)]
         with m.If(layer.result == RESULTS.index("map")):

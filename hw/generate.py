@@ -69,6 +69,8 @@ def describe(engine: wiring.Component, machine: Build, config: Config, top: str 
                for name, (rows, width) in memories(hardware).items()},
             **({"skips": {"depth": hardware.skip_words, "width": 3 * array.unit}}
                if hardware.gated else {}),
+            **({"states": {"depth": hardware.state_words,
+                           "width": hardware.state_bits * array.unit}} if hardware.cells else {}),
             **({"results": {"depth": hardware.output_words,
                             "width": hardware.value_bits * array.unit}}
                if hardware.output_words else {}),

@@ -1,4 +1,4 @@
-"""Sums over all pixels of a map: the best class, or the bits that a mux selects by."""
+"""Sums over all pixels of a map: the best class, the bits that a mux selects by, or codes."""
 
 from itertools import pairwise
 
@@ -7,9 +7,10 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from export.descriptor import RESULTS
-from export.hardware import Hardware
-from hw.descriptor import bias_layout, is_summed, layer_layout
-from hw.walk import walk_layout
+from export.hardware import VECTOR_CYCLES, Hardware
+from hw.descriptor import bias_layout, is_summed, layer_layout, makes
+from hw.pipeline import delay
+from hw.walk import CODE_BITS, walk_layout
 
 
 def best_layout(hardware: Hardware) -> data.StructLayout:
@@ -33,6 +34,7 @@ class Head(wiring.Component):
     done : Out(1)       all of the operation's sums are compared
     result : Out(best_layout)       valid from the `done` of a class on
     select : Out(1), signs : Out(C)     a tile's sums are complete; which are not negative
+    codes : Out(ArrayLayout(3, unit)), emit, last : Out(1)      ... a unit's; a tile's last one
     """
 
     def __init__(self, hardware: Hardware):
@@ -47,6 +49,8 @@ class Head(wiring.Component):
             "result": Out(best_layout(hardware)),
             "select": Out(1),
             "signs": Out(hardware.array.columns),
+            **({"codes": Out(data.ArrayLayout(CODE_BITS, hardware.array.unit)),
+                "emit": Out(1), "last": Out(1)} if hardware.vectors else {}),
         })
 
     def elaborate(self, platform):
@@ -79,6 +83,32 @@ class Head(wiring.Component):
         m.d.sync += fetched.eq(self.fetch)  # now the descriptor is there
         with m.If(fetched & (layer.result == RESULTS.index("class"))):
             m.d.sync += [number.eq(0), result.score.eq(-(1 << hardware.score_bits - 1))]
-        m.d.comb += [self.done.eq(scored), self.select.eq(load),
+        selects = load
+        if hardware.vectors:
+            vector = makes(layer, "vector")
+            selects = load & ~vector
+            self._codes(m, waiting[0], comparing & vector, left)
+            scored = Mux(vector, delay(m, scored, VECTOR_CYCLES, "written"), scored)
+        m.d.comb += [self.done.eq(scored), self.select.eq(selects),
                      self.signs.eq(~Cat(total[-1] for total in totals))]
         return m
+
+    def _codes(self, m: Module, total, valid, left):
+        """Shifts and clips a sum per cycle; a unit leaves with its last one, two cycles behind."""
+        unit, layer = self.hardware.array.unit, self.layer
+        shifted, peak = Signal.like(total), Signal(CODE_BITS)
+        code, units = Signal(CODE_BITS), Signal(CODE_BITS * unit)
+        count, ends = Signal(range(unit)), Signal()
+        m.d.sync += [
+            shifted.eq(total >> layer.shift), peak.eq((1 << layer.code_bits) - 1),
+            code.eq(Mux(shifted < 0, 0, Mux(shifted > peak, peak, shifted))),
+            units.eq(Cat(units, code)[CODE_BITS:]),
+        ]
+        with m.If(valid):
+            m.d.sync += count.eq(Mux(ends, 0, count + 1))
+        m.d.comb += [
+            ends.eq(count == unit - 1),
+            self.codes.eq(Cat(units, code)[CODE_BITS:]),
+            self.emit.eq(delay(m, valid & ends, 2, "emit")),
+            self.last.eq(delay(m, left == 1, 2, "last")),
+        ]

@@ -61,7 +61,8 @@ class Output(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         hardware, best = self.hardware, self.best
-        if hardware.select_words and "class" in hardware.outputs:  # sums of selects come there too
+        others = hardware.select_words or hardware.vectors  # sums that come there too
+        if others and "class" in hardware.outputs:
             best = Signal.like(self.best)
             with m.If(self.finished):
                 m.d.sync += best.eq(self.best)

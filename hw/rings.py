@@ -5,6 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from export.hardware import Hardware
+from hw.descriptor import makes
 
 
 def rings_layout(hardware: Hardware) -> data.StructLayout:
@@ -94,7 +95,8 @@ class KernelFrames:
     `after` is the descriptor of the operation that starts next, which stays until it ends; `layer`
     is its copy. `due`, whether it is computed at this frame, comes with `after`, `out_base` a cycle
     later, and all else two cycles. `base` is the first address of the inputs at the kernel's frame,
-    and `there` whether the clip has that frame; `at_end` marks the last one.
+    and `there` whether the clip has that frame; `at_end` marks the last one. `first`: the operation
+    has had no tick before in this clip.
     """
 
     def __init__(self, m: Module, hardware: Hardware, layer, after, rings):
@@ -107,14 +109,27 @@ class KernelFrames:
         ticks = Signal(2)
         m.d.sync += [ticks.eq(rings.ticks[after.in_clock]),
                      self._theres.eq(Cat(1, ticks > 1, ticks > 2))]
-        for back, base in enumerate(self._bases):
-            offset = Signal.like(after.in_base, name=f"offset_{back}")
+        offsets = [Signal.like(after.in_base, name=f"offset_{back}") for back in range(3)]
+        for back, (offset, base) in enumerate(zip(offsets, self._bases, strict=True)):
             copy = copy_after(rings.copy[after.in_clock], -back)
             m.d.sync += [offset.eq(copy_offset(after.in_stride, copy)),
                          base.eq(after.in_base + offset)]
         out_offset = Signal.like(after.out_base)
         m.d.sync += out_offset.eq(copy_offset(after.out_stride, rings.copy[after.clock]))
         self.out_base = after.out_base + out_offset
+        if hardware.cells:
+            self._cell(m, after, rings, offsets[0])
+
+    def _cell(self, m: Module, after, rings, now):
+        """A cell's two frames are its input at this tick and its own output at the one before."""
+        self.first, offset = Signal(), Signal.like(after.out_base, name="own_offset")
+        copy = copy_after(rings.copy[after.clock], -1)
+        m.d.sync += [self.first.eq(rings.ticks[after.clock] == 1),
+                     offset.eq(copy_offset(after.out_stride, copy))]
+        with m.If(makes(after, "cell")):
+            m.d.sync += [self._bases[0].eq(after.out_base + offset),
+                         self._bases[1].eq(after.in_base + now),
+                         self._theres[:2].eq(Cat(~self.first, 1))]
 
     def zero(self) -> list:
         """Back to the oldest one."""

@@ -56,6 +56,7 @@ class Sequencer(wiring.Component):
     output_free : In(1)           the last result has left
     busy : Out(1)                 between start and result of a frame
     rings : In(rings_layout)      of a clip, from the cycle behind `restart` on
+    first : Out(1)                the layer had no tick of the clip before; of cells only
     fill : In(fill_layout)        of RAM only
     """
 
@@ -78,6 +79,7 @@ class Sequencer(wiring.Component):
             "output_free": In(1),
             "busy": Out(1),
             **({"rings": In(rings_layout(hardware))} if hardware.clocks else {}),
+            **({"first": Out(1)} if hardware.cells else {}),
             **fill_member(hardware),
         })
 
@@ -119,6 +121,8 @@ class Sequencer(wiring.Component):
         if hardware.clocks:
             frames = KernelFrames(m, hardware, layer, layer_next, self.rings)
             m.d.comb += step.base.eq(frames.base)
+            if hardware.cells:
+                m.d.comb += self.first.eq(frames.first)
         pass_last = taps_last & (frames.at_end if frames else 1)
         # A tile takes four cycles at least, so what holds for all of it may come a cycle late.
         layer_last, may_end, begins = Signal(), Signal(), Signal()

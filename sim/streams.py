@@ -36,12 +36,12 @@ class TraceCollector:
         """Codes uint8 [channels, height, width] of each convolution that was computed."""
         return {op.name: self._map(op, self.units[frame][index])
                 for index, op in enumerate(self.program.layers)
-                if op.operation.kind == "conv" and self.units[frame][index]}
+                if op.operation.makes_codes and self.units[frame][index]}
 
     def _map(self, op: LayerProgram, units: list) -> np.ndarray:
         array, shape = self.program.array, self.program.config.network.shapes[op.name]
         codes = np.array(units, np.uint8).reshape(
-            op.channel_tiles, shape.pixels, array.units, array.unit)
+            op.channel_tiles // op.gates, shape.pixels, array.units, array.unit)
         maps = codes.transpose(0, 2, 3, 1).reshape(-1, shape.height, shape.width)
         return maps[:shape.channels]
 
