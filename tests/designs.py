@@ -107,7 +107,7 @@ SMALL = [  # classes with and without gates, codes, values; formats of all kinds
 
 
 def random_clip_design(seed: int) -> Config:
-    """A network that reads clips: kernels of three frames, two or three clocks, gates, rings."""
+    """A network that reads clips: kernels of three frames, several clocks, gates, cells."""
     rng = random.Random(f"clips {seed}")
     rows, columns = rng.choice(ARRAYS)
     step = rng.choice([columns, columns, 3, 4])
@@ -134,7 +134,20 @@ def random_clip_design(seed: int) -> Config:
             slow = [layer]
         else:
             maps.append(layer)
-    found.append(total("end", rng.randint(2, 5), rng.randint(1, 3), inputs=[found[-1]["name"]],
+    before = found[-1]["name"]
+    if rng.random() < 0.6:
+        units = rng.randint(1, 2 * columns)
+        found.append(total("x", units, rng.randint(1, 3), "codes", code_bits=rng.randint(1, 3),
+                           inputs=[before], every=rng.choice([1, 1, 2])))
+        before = "x"
+        for k in range(rng.randint(1, 2)):
+            found.append({"kind": "cell", "form": rng.choice(["full", "coupled"]),
+                          "state_bits": rng.choice([8, 8, 5, 2]), "value_bits": rng.choice([8, 4]),
+                          **conv(f"h{k}", units, rng.randint(1, 3), rng.randint(1, 3),
+                                 inputs=[before], every=rng.choice([1, 1, 2]))})
+            before = f"h{k}"
+    ends = [before, *["x"] * (before == "h0" and rng.random() < 0.3)]
+    found.append(total("end", rng.randint(2, 5), rng.randint(1, 3), inputs=ends,
                        every=rng.choice([1, 2])))
     while True:  # without what nobody reads
         read = {name for each in found

@@ -1,17 +1,24 @@
 """Recurrent cells and sums of codes: configuration, artifact, file, and the golden model."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from amaranth.sim import Simulator
 
 from export.artifact import Layer
 from export.checked import ConfigError, parse
+from export.config import parse_config
 from export.file import load_network, save_network
 from export.network import CellConfig, Shape
+from hw.cell import Cell
+from hw.descriptor import layer_layout
 from sim import golden
+from sim.runner import missing
 from sim.samples import extreme_network, random_clips, random_images, random_network
-from tests.designs import conv, network, total
+from tests.clips import check_clips, engine_run
+from tests.designs import conv, design, machine, network, total
 
 
 def cell(name: str, channels: int, weight_bits: int, code_bits: int, **more) -> dict:
@@ -249,3 +256,98 @@ def test_extreme_networks_saturate_cells():
             found = stream.step(np.full((1, 6, 5, 2), 255, np.uint8))
         assert all((found[name] == 2**CELLS.by_name[name].code_bits - 1).all() for name in "sbe")
         assert [stream.states[name][1].max() for name in "be"] == [127, 3]
+
+
+# ---- the engine
+
+@pytest.mark.parametrize("unit, units", [(2, 1), (2, 3), (1, 1)])
+@pytest.mark.parametrize("form, state_bits", [("full", 8), ("coupled", 8), ("full", 3)])
+def test_the_cell_component(form, state_bits, unit, units):
+    """Random values and extremes of several channels over ticks, against the golden model."""
+    config = design([], (1, unit * units, 1), height=1, width=1, channels=1, operations=[
+        conv("a", 5, 1, 1), cell("b", 5, 1, 3, form=form, state_bits=state_bits),
+        total("c", 2, 1)])
+    hardware = replace(machine(config)[1], state_words=9)
+    operation = config.network.by_name["b"]
+    rng, gates = np.random.default_rng(1), len(operation.gates)
+    tiles = -(-5 // (unit * units))
+    dut, layer = Cell(hardware), layer_layout(hardware)
+    assert (hardware.array.unit, hardware.array.units) == (unit, units)
+    state = np.zeros(tiles * unit * units, int)
+
+    async def tick(ctx, first):
+        values = rng.choice([-128, -9, -1, 0, 1, 7, 127], (gates, tiles, units, unit))
+        ctx.set(dut.fetch, 1)
+        await ctx.tick()
+        ctx.set(dut.fetch, 0)
+        await ctx.tick()
+        found = []
+        for t in range(tiles):
+            for g in range(gates):
+                for k in range(units + 3):
+                    ctx.set(dut.walk.valid, k < units)
+                    ctx.set(dut.walk.inside, 1)
+                    ctx.set(dut.walk.unit, min(k, units - 1))
+                    ctx.set(dut.walk.channels_last, k == units - 1)
+                    if k < units:
+                        for u in range(unit):
+                            ctx.set(dut.values[u], int(values[g, t, k, u]))
+                    if ctx.get(dut.emit):
+                        found += list(ctx.get(dut.codes))
+                        assert ctx.get(dut.last) == (len(found) % (unit * units) == 0)
+                    await ctx.tick()
+        flat = dict(zip(operation.gates, values.reshape(gates, -1), strict=True))
+        peak, old = 2**(state_bits - 1), state * (not first)
+        keep = flat["f"] >= 0
+        if form == "full":
+            new = keep * old + (flat["i"] >= 0) * flat["g"]
+        else:
+            new = np.where(keep, old, flat["g"])
+        state[:] = new.clip(-peak, peak - 1)
+        code = ((state >> operation.state_shift) + 4).clip(0, 7) * (flat["o"] >= 0)
+        assert found == code.tolist()
+
+    async def ticks(ctx):
+        fields = {"code_bits": 3, "coupled": form == "coupled", "state_bits": state_bits - 1,
+                  "state_shift": operation.state_shift, "state_base": 1}
+        ctx.set(dut.layer, layer.const(fields))
+        ctx.set(dut.active, 1)
+        for n in range(12):
+            ctx.set(dut.first, n % 5 == 0)
+            await tick(ctx, n % 5 == 0)
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(ticks)
+    simulator.run()
+
+
+def cells(array):
+    return parse_config({"name": "cells", "network": CELLS.model_dump(mode="json"),
+                         "array": dict(zip(("rows", "columns", "words"), array, strict=True))})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("simulator, array", [("icarus", (3, 3, 1)), ("verilator", (5, 8, 4))])
+def test_the_engine_runs_cells(tmp_path, simulator, array):
+    if reason := missing(simulator):
+        pytest.skip(reason)
+    check_clips(cells(array), 1, tmp_path, [5, 1, 4], simulator)
+
+
+def test_a_vector_without_clips():
+    """Sums of codes are of no clip; a class is compared beside them."""
+    config = design([], (2, 4, 2), height=3, width=3, operations=[
+        conv("a", 6, 2, 2), codes("s", 9, 2, 3), conv("b", 5, 3, 3, kernel=1),
+        codes("t", 6, 1, 1), total("end", 4, 2)])
+    assert not config.network.timed
+    engine_run(config, [1, 1, 1])
+
+
+def test_a_vector_leaves_select_bits_alone():
+    config = design([], (2, 4, 2), height=3, width=3, operations=[
+        conv("a", 8, 2, 2), total("m", 8, 2, "select", inputs=["a"]),
+        codes("s", 8, 3, 2, inputs=["a"]), conv("b", 8, 2, 2, inputs=["a"], skip="a", gate="mux",
+                                                select="m"),
+        codes("t", 8, 2, 2, inputs=["b"]), total("end", 3, 2, inputs=["s", "t"])])
+    engine_run(config, [1, 1, 1])

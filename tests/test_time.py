@@ -15,16 +15,14 @@ from export.checked import ConfigError
 from export.config import parse_config
 from export.cost import Cost
 from export.file import load_network, save_network
-from export.pack import pack
 from hw.engine import Engine
-from hw.generate import generate
 from hw.rings import Rings
 from hw.verilog import write_verilog
 from sim import golden
 from sim.runner import missing
 from sim.samples import random_clips, random_images, random_network
-from sim.streams import simulate
-from sim.verilog import Job, clip_jobs, run_jobs
+from sim.verilog import Job, run_jobs
+from tests.clips import check_clips, engine_run
 from tests.designs import clip_designs, conv, design, network, total
 
 # Three clocks; grouped kernels of three frames; gates and several inputs on a slow clock.
@@ -149,28 +147,6 @@ def test_images_are_no_clips():
 
 
 # ---- the engine
-
-def engine_run(config, lengths, seed=1, gaps=0, made=None):
-    """Runs clips through the engine, checks all, and gives the run and its cost."""
-    cost, made = Cost.of(config), made or random_network(config.network, seed)
-    clips = random_clips(config.network, lengths, seed + 1)
-    dut = Engine(cost.hardware, pack(cost.program, cost.hardware, made))
-    run = simulate(dut, cost.program, np.concatenate(clips), clips=lengths, seed=seed, gaps=gaps)
-    frames, results = iter(enumerate(run.cycles)), iter(run.results)
-    for clip in clips:
-        stream = golden.Stream(made)
-        for t, frame in enumerate(clip):
-            wanted, (n, cycles) = stream.step(frame[None]), next(frames)
-            came = run.codes.codes(n)
-            for name, codes in came.items():
-                np.testing.assert_array_equal(codes, wanted[name][0], f"{name}, frame {n}")
-            assert came.keys() == {name for name, each in wanted.items() if each.ndim == 4}
-            if (end := wanted.get(config.network.operations[-1].name)) is not None:
-                assert next(results) == (int(end.argmax(1)[0]), int(end.max()))
-            if not gaps:
-                assert sum(cycles) == cost.cycles_at(t), f"frame {n}"
-    return run, cost
-
 
 def clip_design(array, **more):
     return parse_config({"name": "clips", "network": {**CLIPS.model_dump(mode="json"), **more},
@@ -301,16 +277,3 @@ def test_random_networks_over_clips(tmp_path, seed, config, simulator):
 @pytest.mark.parametrize("seed, config", [*islice(clip_designs(range(100, 200)), 40)])
 def test_more_random_networks_over_clips(tmp_path, seed, config):
     check_clips(config, seed, tmp_path, [7, 1, 3, 9], "icarus")
-
-
-def check_clips(config, seed, folder, lengths, simulator):
-    """Every code and result of the Verilog at every frame, and its cycles."""
-    made, cost = random_network(config.network, seed), Cost.of(config)
-    clips = random_clips(config.network, lengths, seed)
-    generate(config, made, folder)
-    found = run_jobs(cost.hardware, folder, clip_jobs(cost.program, clips), simulator=simulator,
-                     gaps=seed % 3, seed=seed, strict=simulator == "icarus")
-    for n, trace in enumerate(golden.frame_traces(made, clips)):
-        assert found.difference(n, trace, 0) is None
-    times = [t for length in lengths for t in range(length)]
-    assert [sum(each) for each in found.cycles] == list(map(cost.cycles_at, times))
