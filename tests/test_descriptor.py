@@ -31,7 +31,8 @@ MADE = [design([conv("a", 8, 2, 3, pool=True),
         design([], (2, 3, 2), operations=[
             conv("a", 7, 2, 2), {"kind": "map", "name": "b", "channels": 4, "weight_bits": 2}])]
 
-CLIPS = {"clock", "in_clock", "last_frame", "in_stride", "out_stride"}
+CLIPS = {"clock", "in_clock", "last_frame", "in_stride", "out_stride", "coupled", "state_bits",
+         "state_shift", "state_base"}
 LEAVING = {"out_bits", "out_units", "out_last_pixel", "out_last_channel"}
 
 
@@ -66,37 +67,44 @@ def wanted(hardware: Hardware, op, layer, network) -> dict[str, int]:
     edges = [0, *(bits for bits, _ in hardware.weights)]
     formats = sorted((each.rule, each.mapping, each.mode) for each in hardware.generators)
     made = operation.generator
-    values_leave = operation.kind == "map"
+    values_leave, cell = operation.kind == "map", operation.kind == "cell"
+    vector = operation.kind == "sum" and operation.output == "codes"
     leaves = op.last and (maps or values_leave)
     size = op.source.height // (1 + (maps and operation.pool)) * (
         op.source.width // (1 + (maps and operation.pool)))
     values = {
         "mode": op.mode, "weight_bits": op.weight_bits,
         "segments": sum(0 < edge <= op.stored_bits for edge in edges),
-        "result": 0 if maps else 3 if values_leave else {"select": 1, "class": 2}[
-            operation.output],
+        "result": 0 if maps else 3 if values_leave else 5 if cell else {
+            "select": 1, "class": 2, "codes": 4}[operation.output],
         "last": op.last, "pool": maps and operation.pool,
-        "code_bits": operation.code_bits if maps else 1, "out_mode": op.out_mode,
+        "code_bits": operation.code_bits if maps or cell or vector else 1,
+        "out_mode": op.out_mode,
         "both_rows": operation.kernel == 3, "left": -1 in kernel_columns,
         "right": 1 in kernel_columns, "shift": layer.shift,
         "pad": pad if operation.inputs == ("pixels",) else 0,
         "last_digit": (hardware.digits if operation.inputs == ("pixels",) else 1) - 1,
         "tail": op.tail, "last_x": op.source.width - 1, "last_y": op.source.height - 1,
         "last_word": op.words - 1,
-        "last_channel_tile": -(-op.channels // hardware.array.columns) - 1,
+        "last_channel_tile": (-(-op.channels // hardware.array.columns) * (
+            1 if not cell else 3 if operation.form == "coupled" else 4)) - 1,
         "last_pixel_tile": -(-op.source.pixels // rows) - 1,
         "slots": -(-op.source.pixels // rows), "out_slots": op.out_slots,
         "digit_stride": op.digit_words * op.slots, "in_base": op.in_base, "out_base": op.out_base,
         "clock": frames[op.name].bit_length() - 1,
         "in_clock": frames[operation.inputs[0]].bit_length() - 1,
-        "last_frame": operation.frames - 1,
+        "last_frame": 1 if cell else operation.frames - 1,
+        "coupled": cell and operation.form == "coupled",
+        "state_bits": operation.state_bits - 1 if cell else 0,
+        "state_shift": operation.state_shift if cell else 0, "state_base": op.state_base,
         "in_stride": op.in_stride, "out_stride": op.out_stride,
         "up_slots": -(-op.source.width // rows), "up_rot": (rows - row_banks) % rows,
         "down_slots": row_slots, "down_rot": row_banks,
         "gate": GATES.index(operation.gate) if maps else 0, "rescale": RESCALES.index(op.rescale),
         "skip_base": op.skip_base, "skip_end": op.skip_base + op.skip_size, "keep": op.keep,
         "keep_pooled": op.keep_pooled, "keep_base": op.keep_base, "select_base": op.select_base,
-        "out_bits": operation.out_bits - 1 if values_leave else 0,
+        "out_bits": (operation.out_bits if values_leave else operation.value_bits if cell
+                     else 1) - 1,
         "out_units": (-(-op.channels // hardware.array.columns) * hardware.array.columns
                       // hardware.array.unit if leaves else 0),
         "out_last_pixel": size - 1 if leaves else 0,
