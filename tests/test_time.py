@@ -133,9 +133,6 @@ def test_images_are_no_clips():
         golden.run(random_network(CLIPS, 1), random_images(CLIPS, 2, 1))
 
 
-def test_neither_engine_nor_torch_takes_clips_yet():
+def test_the_engine_takes_no_clips_yet():
     with pytest.raises(ConfigError, match="engine must have frames = 1 and every = 1"):
         Program(Config(name="clips", network=CLIPS, array=ArrayConfig(rows=2, columns=2, words=1)))
-    encoder = pytest.importorskip("model.network").Encoder
-    with pytest.raises(ConfigError, match="must not read clips"):
-        encoder(CLIPS)
