@@ -400,7 +400,8 @@ class Encoder(nn.Module):
         """Pixels as the first operation reads them."""
         if not self.network.timed:
             return fold(x, self.network.fold)
-        return fold(x.flatten(0, 1), self.network.fold).unflatten(0, x.shape[:2])
+        frames = fold(x.flatten(0, 1), self.network.fold)
+        return frames.contiguous(memory_format=torch.channels_last).unflatten(0, x.shape[:2])
 
     def forward(self, x: Tensor) -> Tensor:
         results = walk(self.network, self.folded(x), self.apply_operation, keep=False)
