@@ -1,7 +1,8 @@
 """One design: a network, the engine that runs it, and the recipe that trains it.
 
 A design is one TOML file with the tables `network`, `array`, `machine`, `target` and `train`, or
-`codec` for a network that compresses, `detect` for one that finds boxes.
+`codec` for a network that compresses, `detect` for one that finds boxes, `clips` for one that reads
+clips.
 `engine` (array, machine and target), `network` or `train` may also be the path of another TOML
 file, beside the design's: so several designs name the same engine. Reading it gives a frozen
 :class:`Config`; what follows from it is a property and is computed nowhere else.
@@ -17,6 +18,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from export.checked import ConfigError, Frozen, Precision, count, parse, shown
+from export.clips import ClipsConfig, check_clips
 from export.codec import CodecConfig
 from export.detect import DetectConfig, cell_of
 from export.network import NetworkConfig
@@ -176,6 +178,7 @@ class Config(Frozen):
     train: TrainConfig = TrainConfig()
     codec: CodecConfig = CodecConfig()
     detect: DetectConfig | None = None
+    clips: ClipsConfig | None = None
 
     @model_validator(mode="after")
     def _crop_fits(self):
@@ -189,9 +192,11 @@ class Config(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _boxes_fit(self):
+    def _results_fit(self):
         if self.detect:
             cell_of(self.network, len(self.detect.classes), "detect")
+        if self.clips:
+            check_clips(self.network, self.clips.frames, "clips")
         return self
 
     @property

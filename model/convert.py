@@ -35,7 +35,7 @@ def convert(encoder: Encoder, record: dict | None = None) -> Network:
     layers = []
     for name, part in encoder.parts.items():
         shift, extra = 0, {}
-        if part.layer.kind != "sum":
+        if part.layer.kind != "sum" or part.layer.makes_codes:
             shift = _integers(part.shift, torch.int32, f"{name}: shift").item()
         if part.layer.generator is not None:
             extra["seed"] = part.seed.cpu().numpy()

@@ -11,92 +11,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from export.artifact import MAX_SHIFT
+from export.artifact import kernel_shape
 from export.automaton import cells, generated
-from export.checked import ConfigError
 from export.config import TrainConfig
 from export.network import ConvConfig, MapConfig, NetworkConfig, Operation, SumConfig, walk
+from model.cell import QuantCell
 from model.gates import Floor, Heaviside, gate, max_pool
 from model.quant import (
+    MOMENTUM,
+    STICKY,
     Normalize,
+    QuantWeight,
+    Shifted,
     codes,
     fused_codes,
-    mean_step,
     moments,
-    quantize_weight,
-    scale_weight,
-    standardize,
-    weight_step,
 )
+
+__all__ = ["MOMENTUM", "STICKY", "Encoder", "QuantWeight", "calibrate"]
 
 SPREAD = {1: 0.8, 2: 1.6, 3: 3.2}  # target standard deviation of y, in codes, by code precision
 CENTRED = 0.53  # of these, for codes that begin in the middle of their range
 OF_PEAK = 3 / 16  # target standard deviation of a map's values, in shares of the largest one
-MOMENTUM = 0.1
+CELL_ROUNDS = 3  # in which a cell's statistics settle
 DEFAULT_RECIPE = TrainConfig()
-STICKY = 0.6  # a shift moves only if its ideal value is further away than this, against flapping
 
 
-class QuantWeight(nn.Module):
-    """Base of what has a `weight` of some bits, and the rule for its step.
-
-    The parameter is a matrix with a row per output channel, as the optimizer wants it.
-    """
-
-    def __init__(self, weight: Tensor, bits: int, steps: str):
-        super().__init__()
-        self.bits, self.steps, self.shape = bits, steps, weight.shape
-        self.round_weights, self.centred = True, True
-        self.weight = nn.Parameter(weight.flatten(1))
-        self.log_step = None
-        if steps == "learned" and bits > 1:  # as in LSQ (Esser et al. 2020), but in the logarithm
-            self.log_step = nn.Parameter(weight_step(standardize(self.weight.detach()), bits).log())
-
-    def levels(self) -> Tensor:
-        """The integers that `weight` stands for; or real numbers, if it is not to be rounded."""
-        weight, step = standardize(self.weight, self.centred), None
-        if self.log_step is not None:
-            step = self.log_step.exp()
-            if self.round_weights:  # it moves no weight that is cut off
-                inside = (weight / step).abs() < self.bits - 0.5
-                step = torch.where(inside, step, step.detach())
-        elif self.steps == "mean" and self.bits > 1:
-            step = mean_step(weight, self.bits)
-        quantize = quantize_weight if self.round_weights else scale_weight
-        return quantize(weight, self.bits, step).view(self.shape)
-
-
-class Shifted(QuantWeight):
-    """Base of what shifts sums of a map to the right.
-
-    The shift follows the running standard deviation of the sums around their channels' means, so
-    that what comes of them has about the standard deviation `spread`.
-    """
-
-    def __init__(self, weight: Tensor, bits: int, steps: str, spread: float):
-        super().__init__(weight, bits, steps)
-        self.spread, self.momentum = spread, MOMENTUM
-        self.register_buffer("mean", torch.zeros(len(weight)))
-        self.register_buffer("square", torch.ones(()))  # of acc - mean, all channels
-        self.register_buffer("shift", torch.zeros(()))
-
-    @torch.no_grad()
-    def observe(self, mean: Tensor, square: Tensor, momentum: float):
-        """Moves the running statistics and, from them, the shift."""
-        self.mean.lerp_(mean, momentum)
-        self.square.lerp_(square, momentum)
-        ideal = 0.5 * torch.log2(self.square) - math.log2(self.spread)
-        nearest = torch.round(ideal).clamp(0, MAX_SHIFT)
-        self.shift.copy_(torch.where((ideal - self.shift).abs() > STICKY, nearest, self.shift))
-
-
-class QuantConv(Shifted):
-    """Convolution, 2x2 maximum if asked for, layer-shared bit-shift normalization, codes.
+class Coded(Shifted):
+    """Base of what makes codes of its sums (n, channels, h, w): layer-shared bit-shift
+    normalization.
 
     `y = (acc + bias) / 2**shift`, `code = clip(floor(y))`. The shift follows the running standard
     deviation of the layer's accumulators, the bias absorbs the channel's running mean and the
-    learned offset `beta` (in codes). The maximum is taken before the normalization, with which
-    it commutes, so that the statistics are those of the values that become codes.
+    learned offset `beta` (in codes).
 
     `round_weights` and `round_codes` are set by :meth:`Encoder.quantize`; without them the layer
     computes with real numbers in the same ranges. Then it divides by the standard deviation itself,
@@ -104,21 +51,12 @@ class QuantConv(Shifted):
     is `steady`, training computes with the running statistics, not with those of the batch.
     """
 
-    def __init__(self, layer: ConvConfig, in_channels: int, pad: int, recipe: TrainConfig):
-        fan_in = in_channels // layer.groups * layer.kernel**2
-        weight = torch.randn(layer.channels, in_channels // layer.groups, layer.kernel,
-                             layer.kernel)
-        centred = recipe.centred_muxes and layer.gate == "mux"
-        super().__init__(weight / math.sqrt(fan_in), layer.weight_bits, recipe.steps,
+    def __init__(self, layer: ConvConfig | SumConfig, weight: Tensor, recipe: TrainConfig,
+                 centred: bool = False):
+        super().__init__(weight, layer.weight_bits, recipe.steps,
                          SPREAD[layer.code_bits] * (CENTRED if centred else 1))
-        self.layer, self.pad = layer, pad
+        self.layer = layer
         self.round_codes, self.steady = True, False
-        if layer.generator is not None:  # weights that are not learned
-            seed = torch.randint(0, 2, (cells(layer),), dtype=torch.uint8)
-            made = generated(layer, seed.numpy(), in_channels)[:, :, None, None]
-            del self.weight
-            self.register_buffer("seed", seed)
-            self.register_buffer("weight", torch.from_numpy(made).float())
         self.norm = None
         if recipe.normalization == "batch":
             self.norm = nn.BatchNorm2d(layer.channels)
@@ -127,19 +65,9 @@ class QuantConv(Shifted):
         begin = 2.0 ** (layer.code_bits - 1) if centred else 1.0
         self.beta = nn.Parameter(torch.full((layer.channels,), begin))
 
-    def levels(self) -> Tensor:
-        return super().levels() if self.layer.generator is None else self.weight
-
     def accumulate(self, x: Tensor) -> Tensor:
-        """Sums (n, channels, h, w), pooled if the layer pools; integers, exact in float32."""
-        weight = self.levels()
-        edge = self.layer.kernel // 2
-        if edge and self.pad:
-            x = F.pad(x, (edge,) * 4, value=self.pad)
-            edge = 0
-        acc = F.conv2d(x, weight, padding=edge, groups=self.layer.groups)
-        # Behind a gate it is the merged codes that are pooled.
-        return max_pool(acc) if self.layer.pool and not self.layer.gate else acc
+        """Sums (n, channels, h, w) of what the operation sees; integers, exact in float32."""
+        raise NotImplementedError
 
     def integer_bias(self) -> Tensor:
         """The hardware's bias, one integer per channel."""
@@ -169,6 +97,45 @@ class QuantConv(Shifted):
         return (codes if exact else fused_codes)(acc, offset, scale, bits, self.round_codes)
 
 
+class QuantConv(Coded):
+    """Convolution, and 2x2 maximum if asked for.
+
+    The maximum is taken before the normalization, with which it commutes, so that the statistics
+    are those of the values that become codes. With three frames it sees (n, channels, t + 2, h, w)
+    and makes of it codes of t frames, or of every second one, ((n t), channels, h, w).
+    """
+
+    def __init__(self, layer: ConvConfig, in_channels: int, pad: int, recipe: TrainConfig):
+        shape = in_channels // layer.groups, *kernel_shape(layer)
+        weight = torch.randn(layer.channels, *shape) / math.sqrt(math.prod(shape))
+        super().__init__(layer, weight, recipe, recipe.centred_muxes and layer.gate == "mux")
+        self.pad = pad
+        if layer.generator is not None:  # weights that are not learned
+            seed = torch.randint(0, 2, (cells(layer),), dtype=torch.uint8)
+            made = generated(layer, seed.numpy(), in_channels)[:, :, None, None]
+            del self.weight
+            self.register_buffer("seed", seed)
+            self.register_buffer("weight", torch.from_numpy(made).float())
+
+    def levels(self) -> Tensor:
+        return super().levels() if self.layer.generator is None else self.weight
+
+    def accumulate(self, x: Tensor) -> Tensor:
+        """Pooled if the layer pools."""
+        weight, layer = self.levels(), self.layer
+        edge = layer.kernel // 2
+        if edge and self.pad:
+            x = F.pad(x, (edge,) * 4, value=self.pad)
+            edge = 0
+        if layer.frames > 1:
+            acc = F.conv3d(x, weight, stride=(layer.every, 1, 1), padding=(0, edge, edge),
+                           groups=layer.groups).transpose(1, 2).flatten(0, 1)
+        else:
+            acc = F.conv2d(x, weight, padding=edge, groups=layer.groups)
+        # Behind a gate it is the merged codes that are pooled.
+        return max_pool(acc) if layer.pool and not layer.gate else acc
+
+
 class QuantSum(QuantWeight):
     """Weighted sums over all pixels of a map of `channels`, one for each of `layer.channels`."""
 
@@ -181,6 +148,19 @@ class QuantSum(QuantWeight):
         """Sums (n, outputs) of (n, channels, h, w); exact in float32."""
         with torch.autocast(x.device.type, enabled=False):
             return F.linear(x.float().sum((2, 3)), self.levels().flatten(1))
+
+
+class QuantVector(Coded):
+    """Codes (n, channels, 1, 1) of weighted sums over all pixels of a map."""
+
+    def __init__(self, layer: SumConfig, channels: int, recipe: TrainConfig):
+        weight = torch.randn(layer.channels, channels, 1, 1) / math.sqrt(channels)
+        super().__init__(layer, weight, recipe)
+
+    def accumulate(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            sums = F.linear(x.float().sum((2, 3)), self.levels().flatten(1))
+        return sums[:, :, None, None]
 
 
 class Select(QuantSum):
@@ -305,13 +285,13 @@ class Encoder(nn.Module):
 
     That is a score for each class, in evaluation mode an integer, the sum over the last map; or a
     map of codes; or of values, see :class:`MapHead`. `parts` are its operations by name.
+
+    If the network reads clips, pixels are (n, frames, channels, h, w), and the second dimension of
+    each result counts the ticks at which it is computed.
     """
 
     def __init__(self, network: NetworkConfig, recipe: TrainConfig = DEFAULT_RECIPE):
         super().__init__()
-        if network.timed:  # until torch can
-            raise ConfigError("to be trained, a network must have frames = 1 and every = 1, it "
-                              "must not read clips")
         self.network, self.adds = network, recipe.residuals == "add"
         self.parts = nn.ModuleDict({each.name: self._part(each, recipe)
                                     for each in network.operations
@@ -330,6 +310,10 @@ class Encoder(nn.Module):
             return QuantConv(operation, source.channels, network.pad_of(operation), recipe)
         if _selects(operation):
             return Select(operation, source.channels, recipe)
+        if operation.kind == "cell":
+            return QuantCell(operation, recipe)
+        if operation.makes_codes:
+            return QuantVector(operation, source.channels, recipe)
         if operation.kind == "map":
             return MapHead(operation, source.channels, recipe)
         spread = max(SPREAD[network.by_name[name].code_bits] for name in operation.inputs)
@@ -344,8 +328,9 @@ class Encoder(nn.Module):
         """What gives the result."""
         return self.parts[self.network.operations[-1].name]
 
-    def quantize(self, *, weights: bool, codes: bool):
-        """Whether weights and codes are rounded to their levels; both are, unless told.
+    def quantize(self, *, weights: bool, codes: bool, cells: bool = True):
+        """Whether weights and codes are rounded to their levels, and in `cells` too; all are,
+        unless told.
 
         Codes that leave always are: who reads them would soon live on what rounding takes away.
         """
@@ -353,31 +338,74 @@ class Encoder(nn.Module):
             part.round_weights = weights
             if isinstance(part, Select):
                 part.round_selects = codes
-            elif isinstance(part, QuantConv):
+            elif isinstance(part, QuantCell):
+                part.round_weights, part.round_codes = weights and cells, codes and cells
+            elif isinstance(part, Coded):
                 part.round_codes = (codes or part is self.head) and not self.adds
         self.round_reads = codes and self.adds
 
     def read(self, inputs: list[Tensor]) -> Tensor:
         """What an operation sees; where residuals are added, maps are real, y - 1/2."""
-        x = inputs[0] if len(inputs) == 1 else torch.cat(inputs, 1)
+        x = inputs[0] if len(inputs) == 1 else torch.cat(inputs, -3)
         return Floor.apply(x + 0.5) if self.round_reads else x
+
+    def seen(self, operation: Operation, inputs: list[Tensor]) -> Tensor:
+        """What the operation's part takes: of clips each of its ticks, (n t, channels, h, w).
+
+        A cell takes (n, t, channels, 1, 1), a convolution of three frames (n, channels, t, h, w)
+        from the frame on that lies two before the first tick's.
+        """
+        network = self.network
+        if not network.timed:
+            return self.read(inputs)
+        if operation.frames > 1:
+            edge = (0, 0, 0, 0, operation.frames - 1, 0)
+            x = F.pad(self.read(inputs).transpose(1, 2), edge, value=network.pad_of(operation))
+            return x[:, :, operation.every - 1:]
+        steps = [network.periods[operation.name] // network.periods[name]
+                 for name in operation.inputs]
+        x = self.read([x[:, step - 1::step] for x, step in zip(inputs, steps, strict=True)])
+        return x if operation.kind == "cell" else x.flatten(0, 1)
 
     def apply_operation(self, operation: Operation, inputs: list[Tensor], skip: Tensor | None,
                         passed: Tensor | None) -> Tensor | None:
         """One operation's result; none of a sum whose mux is an adder, for comparison."""
         if operation.name not in self.parts:
             return None
+        if not self.network.timed:
+            return self._result(operation, inputs, skip, passed)
+        periods = self.network.periods
+        clips, ticks = inputs[0].shape[:2]
+        ticks //= periods[operation.name] // periods[operation.inputs[0]]
+        if not ticks:  # the clip is too short
+            shape = self.network.shapes[operation.name]
+            scores = operation.kind == "sum" and not operation.makes_codes
+            return inputs[0].new_zeros(
+                (clips, 0, shape.channels, *(() if scores else shape.size)))
+        skip, passed = (None if x is None else x.flatten(0, 1) for x in (skip, passed))
+        x = self._result(operation, inputs, skip, passed)
+        return x if operation.kind == "cell" else x.unflatten(0, (clips, ticks))
+
+    def _result(self, operation: Operation, inputs: list[Tensor], skip: Tensor | None,
+                passed: Tensor | None) -> Tensor:
         part = self.parts[operation.name]
-        x = part(self.read(inputs))
+        x = part(self.seen(operation, inputs))
         if operation.kind != "conv" or not operation.gate:
             return x
         skip_bits = self.network.by_name[operation.skip].code_bits
         x = gate(operation, x, skip, skip_bits, passed, part.round_codes, self.adds)
         return max_pool(x) if operation.pool else x
 
+    def folded(self, x: Tensor) -> Tensor:
+        """Pixels as the first operation reads them."""
+        if not self.network.timed:
+            return fold(x, self.network.fold)
+        frames = fold(x.flatten(0, 1), self.network.fold)
+        return frames.contiguous(memory_format=torch.channels_last).unflatten(0, x.shape[:2])
+
     def forward(self, x: Tensor) -> Tensor:
-        x = fold(x, self.network.fold)
-        return walk(self.network, x, self.apply_operation, keep=False)[self.head.layer.name]
+        results = walk(self.network, self.folded(x), self.apply_operation, keep=False)
+        return results[self.head.layer.name]
 
 
 def _selects(operation: Operation) -> bool:
@@ -388,8 +416,9 @@ def _selects(operation: Operation) -> bool:
 def calibrate(encoder: Encoder, images: Tensor, batch: int = 250):
     """Replaces the running statistics by those of `images`, in exact float32, layer by layer.
 
-    Shifts stay. The statistics of training come from bf16 sums and a moving network; these are
-    the ones that are exported. (Codes themselves are exact in bfloat16.)
+    Shifts stay. Cells are run several times, as their sums depend on them. The statistics of
+    training come from bf16 sums and a moving network; these are the ones that are exported. (Codes
+    themselves are exact in bfloat16.)
     """
     encoder.eval()
 
@@ -399,8 +428,10 @@ def calibrate(encoder: Encoder, images: Tensor, batch: int = 250):
         if part is None or isinstance(part, Head):
             return None
         batches = list(zip(*inputs, strict=True))
-        sums = (part.accumulate(encoder.read([x.float() for x in each])) for each in batches)
-        _set_statistics(part, sums)
+        for _ in range(CELL_ROUNDS if operation.kind == "cell" else 1):
+            _set_statistics(part, (
+                part.accumulate(encoder.seen(operation, [x.float() for x in each]))
+                for each in batches))
         out = []
         for k, each in enumerate(batches):
             skip, passed = (None if of is None else of[k] for of in (skips, selects))
@@ -409,12 +440,16 @@ def calibrate(encoder: Encoder, images: Tensor, batch: int = 250):
             out.append(codes if encoder.adds or _selects(operation) else codes.to(torch.bfloat16))
         return out
 
-    folded = fold(images, encoder.network.fold)
-    walk(encoder.network, list(folded.split(batch)), apply, keep=False)
+    walk(encoder.network, list(encoder.folded(images).split(batch)), apply, keep=False)
 
 
 def _set_statistics(part: Shifted | Select, batches):
     """Mean of each channel, and the variance around it over all channels."""
+    if isinstance(part, QuantCell):
+        mean, square = part.moments(torch.cat([acc.flatten(0, 1) for acc in batches]).double())
+        part.mean.copy_(mean)
+        part.square.copy_(square)
+        return
     if isinstance(part, Select):
         sums = torch.cat(list(batches)).double()
         part.mean.copy_(sums.mean(0))

@@ -6,9 +6,16 @@ et al. 2022). The paper's formula for more than three levels is not known to us;
 are ours.
 """
 
+import math
+
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from export.artifact import MAX_SHIFT
+
+MOMENTUM = 0.1
+STICKY = 0.6  # a shift moves only if its ideal value is further away than this, against flapping
 
 
 def _kth(values: Tensor, fraction: float) -> Tensor:
@@ -84,6 +91,63 @@ def quantize_weight(weight: Tensor, bits: int, step: Tensor | None = None) -> Te
     The gradient passes to the scaled weight unchanged.
     """
     return _Round.apply(scale_weight(weight, bits, step), bits)
+
+
+class QuantWeight(nn.Module):
+    """Base of what has a `weight` of some bits, and the rule for its step.
+
+    The parameter is a matrix with a row per output channel, as the optimizer wants it.
+    """
+
+    def __init__(self, weight: Tensor, bits: int, steps: str):
+        super().__init__()
+        self.bits, self.steps, self.shape = bits, steps, weight.shape
+        self.round_weights, self.centred = True, True
+        self.weight = nn.Parameter(weight.flatten(1))
+        self.log_step = None
+        if steps == "learned" and bits > 1:  # as in LSQ (Esser et al. 2020), but in the logarithm
+            self.log_step = nn.Parameter(weight_step(standardize(self.weight.detach()), bits).log())
+
+    def levels(self) -> Tensor:
+        """The integers that `weight` stands for; or real numbers, if it is not to be rounded."""
+        weight, step = standardize(self.weight, self.centred), None
+        if self.log_step is not None:
+            step = self.log_step.exp()
+            if self.round_weights:  # it moves no weight that is cut off
+                inside = (weight / step).abs() < self.bits - 0.5
+                step = torch.where(inside, step, step.detach())
+        elif self.steps == "mean" and self.bits > 1:
+            step = mean_step(weight, self.bits)
+        quantize = quantize_weight if self.round_weights else scale_weight
+        return quantize(weight, self.bits, step).view(self.shape)
+
+
+class Shifted(QuantWeight):
+    """Base of what shifts sums of a map to the right.
+
+    The shift follows the running standard deviation of the sums around their channels' means, so
+    that what comes of them has about the standard deviation `spread`.
+    """
+
+    def __init__(self, weight: Tensor, bits: int, steps: str, spread: float):
+        super().__init__(weight, bits, steps)
+        self.spread, self.momentum = spread, MOMENTUM
+        self.register_buffer("mean", torch.zeros(len(weight)))
+        self.register_buffer("square", torch.ones(()))  # of acc - mean, all channels
+        self.register_buffer("shift", torch.zeros(()))
+
+    @torch.no_grad()
+    def observe(self, mean: Tensor, square: Tensor, momentum: float):
+        """Moves the running statistics and, from them, the shift."""
+        self.mean.lerp_(mean, momentum)
+        self.square.lerp_(square, momentum)
+        self.move_shift(self.square)
+
+    def move_shift(self, square: Tensor):
+        """Towards that for sums of variance `square`."""
+        ideal = 0.5 * torch.log2(square) - math.log2(self.spread)
+        nearest = torch.round(ideal).clamp(0, MAX_SHIFT)
+        self.shift.copy_(torch.where((ideal - self.shift).abs() > STICKY, nearest, self.shift))
 
 
 class Fused:

@@ -25,11 +25,18 @@ def train(config: Design,
     """Trains the design's network, resuming a run that was stopped.
 
     If it gives codes, a decoder is trained with it, on the pictures in the folder HEXLANE_IMAGES;
-    if it gives values, they are those of boxes, as in the VOC folder HEXLANE_BOXES.
+    if it gives values, they are those of boxes, as in the VOC folder HEXLANE_BOXES. If it reads
+    clips, they are drawn, or those of the folder HEXLANE_CLIPS.
     """
     from export.config import load_config
     design = load_config(config)
     folder = output or Path("build") / design.name / "train"
+    if design.network.timed:
+        from model.clip_train import shown
+        from model.clip_train import train as train_clips
+        record = train_clips(design, folder, compiled=compiled, limit=limit)
+        typer.echo(f"validation: {shown(record['validation'])}")
+        return
     if design.network.output == "codes":
         if device not in ("", "cpu"):
             raise ConfigError(f"device must be cpu for a network that compresses, not {device}")

@@ -1,0 +1,57 @@
+"""How a network that reads clips is trained, and how a class is made of its scores."""
+
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from export.checked import ConfigError, Frozen, count
+from export.network import NetworkConfig
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Steps = count(2**31, 0)
+
+
+class ClipsConfig(Frozen):
+    """The recipe of a network that classifies clips; :mod:`model.clip_train` says what it does."""
+
+    frames: count(1000) = 16  # of a clip
+    steps: count(2**31) = 20000  # batches, in all
+    float_steps: Steps = 4000  # of these, at first nothing is rounded
+    code_steps: Steps = 1000  # behind them codes are, but not the weights, and nothing in cells
+    weight_steps: Steps = 3000  # ... then the weights too, but nothing in cells
+    easy_steps: Steps = 2000  # in which the clips that are drawn get as difficult as they will be
+    difficulty: Share = 0.5  # of drawn clips
+    batch: count(4096) = 26
+    learning_rate: Annotated[float, Field(gt=0)] = 0.01  # peak
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    validation: count(10**6) = 390  # clips
+    validate_every: count(2**31) = 500  # steps
+    seed: Steps = 1
+
+    @model_validator(mode="after")
+    def _phases_fit(self):
+        first = self.float_steps + self.code_steps + self.weight_steps
+        if first >= self.steps:
+            raise ValueError(f"float_steps, code_steps and weight_steps must be fewer than the "
+                             f"{self.steps} steps together, not {first}")
+        return self
+
+
+def check_clips(network: NetworkConfig, frames: int, where: str):
+    """ConfigError unless the network gives a class within clips of so many frames."""
+    if not network.timed or network.output != "class":
+        raise ConfigError(f"{where}: must be of a network that reads clips and gives a class")
+    if network.period > frames:
+        raise ConfigError(f"{where}: frames must be at least {network.period}, when the network "
+                          f"gives its first class, not {frames}")
+
+
+def clip_scores(network: NetworkConfig, scores: np.ndarray) -> np.ndarray:
+    """A clip's scores (..., classes) of those at each tick, (..., ticks, classes).
+
+    The last ones of a network that remembers the clip by a cell, else the sum of all.
+    """
+    remembers = any(each.kind == "cell" for each in network.operations)
+    return scores[..., -1, :] if remembers else scores.sum(-2)

@@ -1,0 +1,237 @@
+"""Trains a network that reads clips to classify them, stage by stage.
+
+At first the network has real numbers; then the codes of its convolutions are rounded, then their
+weights, at last all that is in its cells. The loss counts the scores at every tick, later ones
+more. Clips are drawn by :mod:`model.gestures`, each of them once, or come from the folder
+`HEXLANE_CLIPS`, see :mod:`model.clips`.
+
+Writes under `build/NAME/train/`: `checkpoint.pt` every few minutes (a killed run resumes from it),
+and whenever it validates `final.pt` (encoder and record), `record.json` and TensorBoard logs.
+"""
+
+import copy
+import json
+import math
+import os
+import platform
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from export.checked import ConfigError
+from export.clips import ClipsConfig, clip_scores
+from export.config import Config
+from export.file import write_whole
+from export.network import NetworkConfig
+from model import gestures
+from model.clip_baselines import told_apart
+from model.clips import load_clips
+from model.network import Encoder, calibrate
+from model.quant import Fused
+from model.steps import StepRun
+from model.train import atomic_save, learning_rate, optimizers_of
+
+SAVE = 120  # seconds between checkpoints
+FIRST = 26  # clips for the statistics that training begins with
+QUICK, FINAL = 52, 260  # ... for those of each validation, of the last one
+AT_ONCE = 13
+
+
+class Drawn:
+    """Clips of a split of :mod:`model.gestures`, by number."""
+
+    pairs = gestures.PAIRS
+
+    def __init__(self, network: NetworkConfig, recipe: ClipsConfig, split: str,
+                 limit: int | None = None):
+        size = (recipe.frames, network.channels, network.height, network.width)
+        wanted = (gestures.FRAMES, 3, gestures.HEIGHT, gestures.WIDTH)
+        if (size, network.classes) != (wanted, len(gestures.CLASSES)):
+            raise ConfigError(
+                f"clips that are drawn must be read as {'x'.join(map(str, wanted))} and "
+                f"{len(gestures.CLASSES)} classes, not as {'x'.join(map(str, size))} and "
+                f"{network.classes}; HEXLANE_CLIPS may name others")
+        self.recipe, self.split, self.limit = recipe, split, limit
+
+    def batch(self, step: int, count: int) -> tuple[Tensor, Tensor]:
+        """Clips uint8 (count, frames, channels, h, w) and classes (count,), new ones each step."""
+        recipe, numbers = self.recipe, range(step * count, (step + 1) * count)
+        hard = recipe.difficulty * min(1, step / recipe.easy_steps if recipe.easy_steps else 1)
+        made = [gestures.clip(self.split, number % self.limit if self.limit else number,
+                              recipe.seed, hard) for number in numbers]
+        return _stacked(made)
+
+    def first(self, count: int) -> tuple[Tensor, Tensor]:
+        """The first clips, at full difficulty."""
+        return _stacked([gestures.clip(self.split, number, self.recipe.seed,
+                                       self.recipe.difficulty) for number in range(count)])
+
+
+class Folder:
+    """Clips of a split of the folder `HEXLANE_CLIPS`, at random."""
+
+    pairs = ()
+
+    def __init__(self, network: NetworkConfig, recipe: ClipsConfig, split: str,
+                 limit: int | None = None):
+        self.clips = load_clips(split, recipe.frames, (network.height, network.width))
+        if (3, len(self.clips.classes)) != (network.channels, network.classes):
+            raise ConfigError(f"clips of HEXLANE_CLIPS must be read as 3 channels and "
+                              f"{len(self.clips.classes)} classes, not as {network.channels} and "
+                              f"{network.classes}")
+        self.recipe, self.count = recipe, min(limit or len(self.clips), len(self.clips))
+
+    def batch(self, step: int, count: int) -> tuple[Tensor, Tensor]:
+        """As of :class:`Drawn`."""
+        generator = torch.Generator().manual_seed(self.recipe.seed * 10**9 + step)
+        picks = torch.randint(0, self.count, (count,), generator=generator).tolist()
+        return _stacked([self.clips[pick] for pick in picks])
+
+    def first(self, count: int) -> tuple[Tensor, Tensor]:
+        return _stacked([self.clips[k] for k in range(min(count, self.count))])
+
+
+def _stacked(made: list) -> tuple[Tensor, Tensor]:
+    clips, labels = zip(*made, strict=True)
+    return torch.stack(list(map(torch.from_numpy, clips))), torch.tensor(labels)
+
+
+class Run(StepRun):
+    """One training run: model, optimizers, position; everything that a resume needs."""
+
+    def __init__(self, config: Config, folder: Path):
+        super().__init__(config.clips, folder)
+        self.network = config.network
+        self.encoder = Encoder(config.network)
+        self.optimizers = optimizers_of(self.encoder, self.recipe.weight_decay)
+
+    @property
+    def models(self) -> dict:
+        return {"encoder": self.encoder}
+
+    def begin_stage(self):
+        """Rounds what this step rounds."""
+        recipe = self.recipe
+        code = recipe.float_steps
+        weight = code + recipe.code_steps
+        self.encoder.quantize(codes=self.step >= code, weights=self.step >= weight,
+                              cells=self.step >= weight + recipe.weight_steps)
+
+    def loss(self, clips: Tensor, labels: Tensor) -> Tensor:
+        logits = self.encoder(clips.float())
+        ticks = logits.shape[1]
+        each = F.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(ticks),
+                               label_smoothing=self.recipe.label_smoothing, reduction="none")
+        share = torch.arange(1.0, ticks + 1).square()
+        return (each.view(-1, ticks) @ (share / share.sum())).mean()
+
+    def train_step(self, source: Drawn | Folder) -> float:
+        """One batch; what it is depends on seed and step only."""
+        recipe = self.recipe
+        self.begin_stage()
+        clips, labels = source.batch(self.step, recipe.batch)
+        if self.step == 0:
+            calibrate(self.encoder, source.first(FIRST)[0], AT_ONCE)
+        rate = recipe.learning_rate * learning_rate(self.step / recipe.steps, 1.0)
+        self.encoder.train()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.zero_grad()
+        loss = self.loss(clips, labels)
+        loss.backward()
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.step += 1
+        return loss.item()
+
+    def exact(self, source: Drawn | Folder) -> Encoder:
+        """The encoder as it is exported, with the exact statistics of some of these clips."""
+        encoder = copy.deepcopy(self.encoder)
+        count = FINAL if self.step == self.recipe.steps else QUICK
+        calibrate(encoder, source.first(count)[0], AT_ONCE)
+        return encoder
+
+
+@torch.no_grad()
+def scores_of(encoder: Encoder, clips: Tensor) -> Tensor:
+    """Scores (n, classes) of whole clips uint8 (n, frames, channels, h, w); exact float32."""
+    encoder.eval()
+    found = [clip_scores(encoder.network, encoder(part.float()))
+             for part in clips.split(AT_ONCE)]
+    return torch.cat(found)
+
+
+def measure(scores: Tensor, labels: Tensor, pairs) -> dict[str, float]:
+    """Share of right classes; and how often the right member of a pair gets more, if any are."""
+    found = {"accuracy": (scores.argmax(1) == labels).float().mean().item()}
+    if pairs:
+        found["pairs"] = told_apart(scores[:, None], labels, pairs)
+    return found
+
+
+def shown(found: dict[str, float]) -> str:
+    """A measure in words."""
+    pairs = f", pairs told apart {found['pairs']:.2%}" if "pairs" in found else ""
+    return f"accuracy {found['accuracy']:.2%}{pairs}"
+
+
+def train(config: Config, folder: Path, *, compiled: bool = True,
+          limit: int | None = None) -> dict:
+    """Trains to the end (or from where a killed run was) and returns the record.
+
+    `limit` takes only that many training clips, for trying a recipe out.
+
+    Raises
+    ------
+    ConfigError
+        If the design has no recipe for this, the clips do not fit, a checkpoint cannot be resumed,
+        or the loss is no number.
+    """
+    recipe = config.clips
+    if recipe is None:
+        raise ConfigError(f"{config.name}: a network that reads clips is trained to classify "
+                          f"them: the design must have a table [clips]")
+    Fused.enabled = compiled
+    kind = Folder if os.environ.get("HEXLANE_CLIPS") else Drawn
+    source = kind(config.network, recipe, "train", limit)
+    held = kind(config.network, recipe, "validation").first(recipe.validation)
+    run = Run(config, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    run.resume()
+    writer = SummaryWriter(folder / "logs")
+    saved, losses = time.perf_counter(), []
+    while run.step < recipe.steps:
+        start = time.perf_counter()
+        losses.append(run.train_step(source))
+        run.seconds += time.perf_counter() - start
+        if not math.isfinite(losses[-1]):
+            raise ConfigError(f"{folder}: the loss of step {run.step} is {losses[-1]}, wanted a "
+                              f"number to learn from; checkpoint.pt is of some steps before")
+        last = run.step == recipe.steps
+        if last or run.step % recipe.validate_every == 0:
+            encoder = run.exact(source)
+            found = measure(scores_of(encoder, held[0]), held[1], source.pairs)
+            mean, losses = sum(losses) / len(losses), []
+            run.curve.append([run.step, mean, *found.values()])
+            record = {"command": f"hexlane train configs/{config.name}.toml",
+                      "config": config.model_dump(), "python": platform.python_version(),
+                      "torch": torch.__version__, "machine": platform.machine(),
+                      "seconds": round(run.seconds), "steps": run.step, "clips": kind.__name__,
+                      "validation_clips": len(held[1]), "curve": run.curve, "validation": found}
+            text = json.dumps(record, indent=1) + "\n"
+            atomic_save({"encoder": encoder.state_dict(), "record": json.loads(text)},
+                        folder / "final.pt")
+            write_whole(folder / "record.json", text.encode())
+            for name, value in {"loss": mean, **found}.items():
+                writer.add_scalar(name, value, run.step)
+            print(f"step {run.step}/{recipe.steps}: loss {mean:.4f}, {shown(found)}; "
+                  f"{run.seconds / run.step:.2f} s per step", flush=True)
+        if last or run.step % recipe.validate_every == 0 or time.perf_counter() > saved + SAVE:
+            run.save()
+            saved = time.perf_counter()
+    return json.loads((folder / "record.json").read_bytes())

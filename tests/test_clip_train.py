@@ -1,0 +1,213 @@
+"""Training on clips: a tiny folder whose classes differ in the order of time only; resuming."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from export.checked import ConfigError
+from export.clips import ClipsConfig, clip_scores
+from export.config import load_config
+from export.file import load_network
+from sim import golden
+from sim.cli import main
+
+torch = pytest.importorskip("torch")
+clip_train = pytest.importorskip("model.clip_train")
+
+DESIGN = """
+[network]
+height = 16
+width = 16
+channels = 3
+pad = 128
+fold = 2
+classes = 2
+layers = [
+    {name = "a", channels = 12, weight_bits = 3, code_bits = 1},
+    {name = "b", channels = 12, weight_bits = 2, code_bits = 1, frames = 3, pool = true},
+    {name = "x", kind = "sum", output = "codes", channels = 16, weight_bits = 2, code_bits = 2},
+    {name = "cell", kind = "cell", channels = 16, weight_bits = 2, code_bits = 1, state_bits = 6},
+]
+[array]
+rows = 2
+columns = 4
+words = 2
+[clips]
+frames = 6
+steps = 60
+float_steps = 12
+code_steps = 6
+weight_steps = 10
+batch = 16
+learning_rate = 0.02
+validation = 12
+validate_every = 20
+"""
+
+
+def frames_of(rng: np.random.Generator, label: int) -> np.ndarray:
+    """A bright square that goes to the left or, of class 1, to the right."""
+    frames = rng.integers(60, 90, (6, 16, 16, 3)).astype(np.uint8)
+    y = int(rng.integers(0, 11))
+    for k in range(6):
+        x = 2 * k if label else 10 - 2 * k
+        frames[k, y:y + 6, x:x + 6] = 220
+    return frames
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A design, and a folder in Jester's format."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HEXLANE_CLIPS", "set")
+    Path("mine.toml").write_text(DESIGN)
+    rng = np.random.default_rng(1)
+    Path("set").mkdir()
+    Path("set/labels.csv").write_text("left\nright\n")
+    for split, count in (("train", 120), ("validation", 24)):
+        lines = []
+        for k in range(count):
+            folder = Path("set", f"{split}{k}")
+            folder.mkdir()
+            for t, frame in enumerate(frames_of(rng, k % 2), 1):
+                Image.fromarray(frame).save(folder / f"{t:05}.jpg")
+            lines.append(f"{folder.name};{('left', 'right')[k % 2]}")
+        Path(f"set/{split}.csv").write_text("\n".join(lines))
+    return tmp_path
+
+
+def run(*arguments) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main(list(arguments))
+    return stop.value.code
+
+
+@pytest.mark.slow
+def test_from_a_folder_to_an_artifact_by_commands(here):
+    assert run("train", "mine.toml", "--no-compiled") == 0
+    assert run("convert", "mine.toml") == 0
+    record = json.loads(Path("build/mine/train/record.json").read_text())
+    assert [step for step, *_ in record["curve"]] == [20, 40, 60]
+    assert record["validation"] == {"accuracy": record["curve"][-1][2]}
+    assert record["validation"]["accuracy"] > 0.9
+    # The artifact gives what was validated, and forgets when a clip begins.
+    network, design = load_network("weights/mine.npz"), load_config("mine.toml")
+    clips, labels = clip_train.Folder(design.network, design.clips, "validation").first(12)
+    trace = golden.run_clips(network, list(clips.permute(0, 1, 3, 4, 2).numpy()))
+    scores = clip_scores(design.network, trace.scores.reshape(12, 6, 2))
+    assert (scores.argmax(1) == labels.numpy()).mean() == record["validation"]["accuracy"]
+    encoder, _ = clip_train_encoder(design)
+    np.testing.assert_array_equal(scores, clip_train.scores_of(encoder, clips).numpy())
+
+
+def clip_train_encoder(design):
+    from model.convert import load_checkpoint
+    return load_checkpoint(Path("build/mine/train/final.pt"), design)
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_where_it_was(here, monkeypatch):
+    design, step = load_config("mine.toml"), clip_train.Run.train_step
+    whole = clip_train.train(design, here / "whole", compiled=False)
+
+    def dies(run, *data):
+        if run.step == 30:
+            raise InterruptedError
+        return step(run, *data)
+
+    monkeypatch.setattr(clip_train, "SAVE", 0)
+    monkeypatch.setattr(clip_train.Run, "train_step", dies)
+    with pytest.raises(InterruptedError):
+        clip_train.train(design, here / "killed", compiled=False)
+    monkeypatch.setattr(clip_train.Run, "train_step", step)
+    resumed = clip_train.train(design, here / "killed", compiled=False)
+    # The loss of the 20 steps around it was averaged from there on only.
+    np.testing.assert_allclose(np.delete(resumed["curve"], 1, 1), np.delete(whole["curve"], 1, 1),
+                               rtol=1e-3)
+
+
+def test_each_stage_rounds_more(here):
+    design = load_config("mine.toml")
+    made, seen = clip_train.Run(design, here), []
+    parts = made.encoder.parts
+    for made.step in (0, 11, 12, 17, 18, 27, 28, 59):
+        made.begin_stage()
+        seen.append((parts["b"].round_codes, parts["b"].round_weights, parts["cell"].round_codes,
+                     parts["cell"].round_weights))
+    no, yes = False, True
+    assert seen == [(no, no, no, no)] * 2 + [(yes, no, no, no)] * 2 + [(yes, yes, no, no)] * 2 + [
+        (yes, yes, yes, yes)] * 2
+
+
+def test_drawn_clips_are_new_each_step_and_get_difficult(monkeypatch):
+    seen = []
+
+    def clip(split, index, seed, difficulty):
+        seen.append((split, index, seed, round(difficulty, 3)))
+        return np.zeros((16, 3, 96, 128), np.uint8), index % 13
+
+    monkeypatch.setattr(clip_train.gestures, "clip", clip)
+    recipe = ClipsConfig(easy_steps=4, difficulty=0.8, seed=3)
+    config = load_config(Path(__file__).parent.parent / "configs/billnet.toml")
+    source = clip_train.Drawn(config.network, recipe, "train")
+    clips, labels = source.batch(1, 2)
+    assert (clips.shape, clips.dtype) == ((2, 16, 3, 96, 128), torch.uint8)
+    assert labels.tolist() == [2, 3]
+    source.batch(9, 1)
+    assert seen == [("train", 2, 3, 0.2), ("train", 3, 3, 0.2), ("train", 9, 3, 0.8)]
+    clip_train.Drawn(config.network, recipe, "train", 5).batch(9, 1)
+    assert seen[-1][1] == 4
+
+
+def test_a_clip_has_the_last_scores_of_a_cell_or_all(here):
+    design = load_config("mine.toml").network
+    scores = np.array([[[1, 5], [3, 2]], [[0, 1], [1, 9]]])
+    assert clip_scores(design, scores).tolist() == [[3, 2], [1, 9]]
+    layers = [each for each in design.operations if each.name not in ("x", "cell")]
+    layers[-1] = layers[-1].model_copy(update={"inputs": ("b",)})
+    alone = design.model_copy(update={"operations": tuple(layers)})
+    assert clip_scores(alone, scores).tolist() == [[4, 7], [1, 10]]
+
+
+@pytest.mark.parametrize("old, new, said", [
+    ("frames = 6", "frames = 0", "clips.frames: must be greater than or equal to 1, not 0"),
+    ("steps = 60", "steps = 28", "clips: float_steps, code_steps and weight_steps must be fewer "
+                                 "than the 28 steps together, not 28"),
+    ("frames = 6", "frames = 1\nbatches = 3", "clips.batches: is not known"),
+    ("fold = 2\n", "fold = 2\noperations = []\n", "layers is short for operations"),
+    ("frames = 6", "difficulty = 1.5", "clips.difficulty: must be less than or equal to 1"),
+    ('code_bits = 1},\n    {name = "b"', 'code_bits = 1, every = 2},\n    {name = "b"', None),
+    ("frames = 6", "frames = 1", None)])
+def test_recipes_that_do_not_fit_are_refused(here, old, new, said):
+    assert DESIGN.count(old) == 1
+    Path("mine.toml").write_text(DESIGN.replace(old, new))
+    if said is None:
+        load_config("mine.toml")
+        return
+    with pytest.raises(ConfigError) as caught:
+        load_config("mine.toml")
+    assert said in str(caught.value)
+
+
+def test_a_clip_must_give_a_class(here):
+    text = DESIGN.replace('frames = 3, pool', 'frames = 3, every = 2, pool')
+    Path("mine.toml").write_text(text.replace("frames = 6", "frames = 1"))
+    with pytest.raises(ConfigError, match="clips: frames must be at least 2, when the network "
+                                          "gives its first class, not 1"):
+        load_config("mine.toml")
+
+
+def test_clips_that_do_not_fit_are_refused(here, capsys, monkeypatch):
+    Path("set/labels.csv").write_text("left\nright\nneither\n")
+    assert run("train", "mine.toml") == 2
+    assert "must be read as 3 channels and 3 classes, not as 3 and 2" in capsys.readouterr().err
+    monkeypatch.delenv("HEXLANE_CLIPS")
+    assert run("train", "mine.toml") == 2
+    said = capsys.readouterr().err
+    assert "clips that are drawn must be read as 16x3x96x128 and 13 classes" in said
+    Path("mine.toml").write_text(DESIGN[:DESIGN.index("[clips]")])
+    assert run("train", "mine.toml") == 2
+    assert "the design must have a table [clips]" in capsys.readouterr().err
