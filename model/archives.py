@@ -22,6 +22,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from export.checked import ConfigError
 
@@ -126,8 +127,10 @@ def _download(url: str, path: Path):
     part = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(url, timeout=60) as source, part.open("wb") as file:
-            shutil.copyfileobj(source, file)
+        with urllib.request.urlopen(url, timeout=60) as source, part.open("wb") as file, \
+                tqdm.wrapattr(file, "write", desc=path.name, total=getattr(source, "length", None)
+                              ) as shown:
+            shutil.copyfileobj(source, shown)
     except (OSError, HTTPException) as error:
         part.unlink(missing_ok=True)
         raise ConfigError(f"{url}: download failed: {error}; set HEXLANE_DATA to a folder "
