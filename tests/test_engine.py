@@ -59,14 +59,16 @@ def check(config, network, images, hardware=None, **how):
 
 
 def few(make, seeds, count: int) -> list:
-    """The first `count` seeds; most are slow tests, and long those that take much to simulate."""
-    found = []
+    """The first `count` seeds: one quick test, slow ones, and long ones that simulate for long."""
+    found, quick = [], True
     for seed in islice(seeds, count):
         cost = Cost.of(make(seed))
         array = cost.hardware.array
         work = cost.frame_cycles * (8 + array.rows * array.columns * array.words)
-        mark = "long" if work > LIMIT else "slow" if found else None
-        found.append(pytest.param(seed, marks=[getattr(pytest.mark, mark)] if mark else []))
+        marks = [pytest.mark.long if work > LIMIT else pytest.mark.slow]
+        if quick and work < LIMIT / 3:
+            quick, marks = False, []
+        found.append(pytest.param(seed, marks=marks))
     return found
 
 
@@ -319,6 +321,7 @@ def test_wide_image_of_one_row():
     check(config, random_network(config.network, 1), random_images(config.network, 1, 1))
 
 
+@pytest.mark.slow
 def test_more_rows_than_pixels():
     config = design([conv(5, 3, 2), conv(5, 2, 1)], (9, 2, 2), height=2, width=3)
     check(config, random_network(config.network, 1), random_images(config.network, 2, 1))

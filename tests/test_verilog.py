@@ -60,6 +60,7 @@ def test_same_design_gives_the_same_bytes(tiny, tmp_path):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_verilog_is_clean(tiny):
     lint(tiny[2])
 
@@ -250,5 +251,6 @@ def test_the_first_difference_is_named():
     assert frames.equal(trace) == [True, False]
 
 
+@pytest.mark.slow
 def test_every_port_and_wire_has_a_name(tiny):
     assert "port$" not in (tiny[2] / "engine.v").read_text()
