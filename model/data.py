@@ -1,11 +1,11 @@
-"""Images and labels: any folder of the user's, or CIFAR-10 from its authors' archive, checked.
+"""Images and labels: any folder of the user's, or an archive of :mod:`model.archives`.
 
 `HEXLANE_DATA` names a folder that holds one of
 
 * `{train,test}_images.npy` (uint8 [N, H, W, C]) and `{train,test}_labels.npy` (integers [N]),
 * `{train,test}/CLASS/` with PNG or JPEG images, classes in the order of their names in `train`,
-* `cifar-10-python.tar.gz`, which is downloaded to `build/data` if nothing is named and the network
-  takes its images. A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
+* the archive of CIFAR-10, CIFAR-100 or STL-10, which is downloaded to `build/data` if nothing is
+  named and the network takes its images.
 
 The last tenth of the training images is held out for validation. Arrays are taken in the order that
 they have, so it must be a random one. A file `classes.txt` may name the classes, one per line.
@@ -13,13 +13,8 @@ they have, so it must be a random one. A file `classes.txt` may name the classes
 
 import hashlib
 import os
-import pickle
-import shutil
-import tarfile
-import urllib.request
 import warnings
 from contextlib import contextmanager
-from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -28,15 +23,10 @@ from PIL import Image
 from export.checked import ConfigError
 from export.network import NetworkConfig
 from export.picture import PIXEL_LIMIT
+from model.archives import CLASSES, SETS
 
-ARCHIVE = "cifar-10-python.tar.gz"
-URL = f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}"
-MD5 = "c58f30108f718f92721af3b95e74349a"
-CIFAR10 = (32, 32, 3), 10
-# SHA-256 of the test labels, one byte each.
+# SHA-256 of the test labels of CIFAR-10, one byte each.
 TEST_LABELS = "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5"
-CLASSES = ("airplane", "automobile", "bird", "cat", "deer",
-           "dog", "frog", "horse", "ship", "truck")
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 PICTURE_FORMATS = {**FORMATS, ".webp": "WEBP"}
 FILE_LIMIT = 2**26  # bytes of an image file
@@ -62,8 +52,8 @@ def load_images(network: NetworkConfig, split: str) -> tuple[np.ndarray, np.ndar
         images, labels = (_array(folder / f"{name}_{kind}.npy") for kind in ("images", "labels"))
     elif (folder / name).is_dir():
         images, labels = _from_classes(folder / name, _class_folders(folder), network)
-    elif (size, network.classes) == CIFAR10:
-        images, labels = _from_archive(folder, name, named)
+    elif archive := SETS.get((size, network.classes)):
+        images, labels = archive.load(folder, name, fetch=not named)
     else:
         raise ConfigError(f"{folder}: holds neither {name}_images.npy nor {name}/CLASS/ with images"
                           f" of {'x'.join(map(str, size))}; HEXLANE_DATA names the folder")
@@ -94,10 +84,9 @@ def class_names(network: NetworkConfig) -> list[str]:
         names = list(CLASSES) if digest == TEST_LABELS else []
     elif (folder / "train").is_dir() or (folder / "test").is_dir():
         names = _class_folders(folder)
-    elif ((network.height, network.width, network.channels), network.classes) == CIFAR10:
-        names = list(CLASSES)
     else:
-        names = []
+        archive = SETS.get(((network.height, network.width, network.channels), network.classes))
+        names = list(archive.classes) if archive else []
     return names if len(names) == network.classes else [str(k) for k in range(network.classes)]
 
 
@@ -188,47 +177,3 @@ def _from_classes(folder: Path, names: list[str], network: NetworkConfig
     # Classes alternate, so that any part, the held-out one too, has its share of each.
     order = np.argsort(places, kind="stable")
     return np.stack(images)[order], np.array(labels)[order]
-
-
-_ARRAYS = frozenset({("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"),
-                     ("numpy", "dtype"), ("_codecs", "encode")})
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Reads the archive's dictionaries of arrays and nothing that could run code."""
-
-    def find_class(self, module, name):
-        if (module, name) not in _ARRAYS:
-            raise ConfigError(f"{ARCHIVE}: holds an object of {module}.{name}, wanted arrays only")
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
-
-
-def _from_archive(folder: Path, split: str, named: bool) -> tuple[np.ndarray, np.ndarray]:
-    archive = folder / ARCHIVE
-    if not archive.exists():
-        if named:
-            raise ConfigError(f"{folder}: HEXLANE_DATA holds neither {split}_images.npy "
-                              f"nor {split}/CLASS/ nor {ARCHIVE}")
-        folder.mkdir(parents=True, exist_ok=True)
-        part = archive.with_suffix(".part")
-        try:
-            with urllib.request.urlopen(URL, timeout=60) as source, part.open("wb") as file:
-                shutil.copyfileobj(source, file)
-        except (OSError, HTTPException) as error:
-            part.unlink(missing_ok=True)
-            raise ConfigError(f"{URL}: download failed: {error}; set HEXLANE_DATA to a folder "
-                              f"with the data") from error
-        part.rename(archive)
-    with archive.open("rb") as file:
-        digest = hashlib.file_digest(file, "md5").hexdigest()
-    if digest != MD5:
-        raise ConfigError(f"{archive}: md5 should be {MD5}, is {digest}; delete it and try again")
-    names = [f"data_batch_{k}" for k in range(1, 6)] if split == "train" else ["test_batch"]
-    images, labels = [], []
-    with tarfile.open(archive) as tar:
-        for name in names:
-            batch = _ArraysOnly(tar.extractfile(f"cifar-10-batches-py/{name}"),
-                                encoding="bytes").load()
-            images.append(batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-            labels += batch[b"labels"]
-    return np.concatenate(images), np.array(labels)

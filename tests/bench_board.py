@@ -1,7 +1,7 @@
 """cocotb bench: a whole board through its two pins, with photographs; and the command.
 
-The environment names a folder with `engine.json` and `board.v`, the cycles of a bit, and what the
-golden model makes of the photographs.
+The environment names a folder with `engine.json`, `board.v` and `job.json`: the cycles of a bit,
+the photographs, and what the golden model makes of them.
 """
 
 import json
@@ -21,7 +21,8 @@ from sim.line import Line, run_command
 FOLDER = Path(os.environ["HEXLANE_BOARD"])
 JOB = json.loads((FOLDER / "job.json").read_text())
 MACHINE = Machine.load(FOLDER / "engine.json")
-PHOTOS = [read_image(Path(each), (32, 32, 3)).reshape(-1, 3) for each in JOB["photos"]]
+PHOTOS = [read_image(Path(each), tuple(JOB["size"])).reshape(-1, 3) for each in JOB["photos"]]
+SIZE = PHOTOS[0].size  # bytes
 TRUTH = [tuple(each) for each in JOB["truth"]]  # class and score
 
 
@@ -49,7 +50,7 @@ async def photographs(dut):
         for photo in PHOTOS:
             assert link.send(photo)
         assert [scored(link.receive(1)) for _ in PHOTOS] == TRUTH
-        assert link.flags() == set() and link.receive(0.001) is None
+        assert link.flags() == set() and link.receive(JOB["seconds"] / 3) is None
 
     await bridge(session)()
 
@@ -62,15 +63,15 @@ async def damage(dut):
     whole = [Packet(Type.DONE, 7), Packet(Type.RESULT, 7, np.array(TRUTH[0], "<i4").tobytes())]
 
     def session():
-        line.damage_next(1500, 0x10)
+        line.damage_next(SIZE // 2, 0x10)
         line.write(frame)
         assert line.packets(1) == [Packet(Type.ERROR, 7, bytes([Code.DAMAGED]))]
-        line.write(frame[:-1000])
+        line.write(frame[:-(SIZE // 3)])
         assert line.packets(1) == [Packet(Type.ERROR, 7, bytes([Code.SHORT]))]
         line.write(b"noise \x7d \x00 \xff" + frame)
         assert line.packets(2) == whole
         line.write(frame)  # as if its answer had been lost: nothing is done twice
-        assert line.packets(2, 0.003) == whole[:1]
+        assert line.packets(2, JOB["seconds"]) == whole[:1]
 
     await bridge(session)()
 
@@ -82,7 +83,7 @@ async def library_over_a_bad_line(dut):
 
     def session():
         link = SerialLink(line, MACHINE, seconds=0.01)
-        line.damage_next(2000)
+        line.damage_next(2 * SIZE // 3)
         assert link.send(PHOTOS[0])
         line.write(bytes(range(256)))  # noise, with a flag in it
         assert link.send(PHOTOS[1])

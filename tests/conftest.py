@@ -17,6 +17,9 @@ def pytest_configure(config):
         config.add_cleanup(folder.cleanup)
         script = Path(__file__).with_name("objects.py")
         os.environ |= {"HEXLANE_OBJECTS": folder.name, "OBJCACHE": f"{sys.executable} -SE {script}"}
+    from sim.runner import VERILATOR_OPTIONS
+    # One file of C++ for each model: half the work of twenty, as the workers take all cores anyway.
+    VERILATOR_OPTIONS += ["--output-split", "0"]
 
 
 def pytest_collection_modifyitems(items):

@@ -5,6 +5,7 @@ build. Sources of Verilator's own are the same for all designs and take most of 
 objects are kept in `HEXLANE_OBJECTS`, a name for each command line. All else is compiled as usual.
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -16,17 +17,18 @@ from pathlib import Path
 def compile_once(command: list[str], kept: Path):
     """Runs `command`, ... -o OBJECT SOURCE, or takes its object from the folder `kept`.
 
-    Workers may do so at once: an object gets its name when it is complete.
+    Workers may do so at once: the first compiles, the others wait for it.
     """
     made = Path(command[command.index("-o") + 1])
     known = kept / hashlib.sha256("\0".join(command).encode()).hexdigest()
-    if not known.exists():
-        subprocess.run(command, check=True)
-        part = kept / f"{known.name}.{os.getpid()}"
-        shutil.copyfile(made, part)
-        part.rename(known)
-    else:
-        shutil.copyfile(known, made)
+    with open(f"{known}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not known.exists():
+            subprocess.run(command, check=True)
+            part = Path(f"{known}.part")
+            shutil.copyfile(made, part)
+            part.rename(known)
+    shutil.copyfile(known, made)
 
 
 if __name__ == "__main__":

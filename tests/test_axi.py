@@ -131,11 +131,13 @@ def test_around_a_stand_in(tmp_path, words, ram):
     run(tmp_path, job)
 
 
-A = design([conv("a", 4, 3, 2), conv("b", 4, 2, 1, pool=True)], (2, 4, 2), height=4, width=4)
-B = design([conv("a", 8, 2, 2), conv("b", 8, 1, 2)], (2, 4, 2), height=3, width=6, channels=2)
-CODES = design([], (2, 4, 2), height=4, width=4, operations=[
-    conv("a", 5, 3, 3), conv("b", 7, 2, 2, pool=True)])
-VALUES = design([], (2, 4, 2), height=8, width=4, channels=1, fold=2, operations=[
+A = design([conv("a", 4, 3, 2), conv("b", 4, 2, 1, kernel=1, pool=True)], (2, 4, 2), height=2,
+           width=4)
+B = design([conv("a", 8, 2, 2, kernel=1), conv("b", 5, 1, 2)], (2, 4, 2), height=2, width=3,
+           channels=2)
+CODES = design([], (2, 4, 2), height=2, width=4, operations=[
+    conv("a", 5, 3, 3, kernel=1), conv("b", 7, 2, 2, pool=True)])
+VALUES = design([], (2, 4, 2), height=4, width=4, channels=1, fold=2, operations=[
     conv("a", 5, 3, 3), {"kind": "map", "name": "b", "channels": 6, "weight_bits": 3,
                          "out_bits": 5}])
 MACHINES = {"rom": ([A], "rom"), "two programs in rom": ([A, B], "rom"), "ram": ([A, B], "ram"),
@@ -143,9 +145,10 @@ MACHINES = {"rom": ([A], "rom"), "two programs in rom": ([A, B], "rom"), "ram": 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("count", [2, pytest.param(8, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", MACHINES)
-def test_around_an_engine(tmp_path, name):
-    job = write_engine(tmp_path, *MACHINES[name], count=8)
+def test_around_an_engine(tmp_path, name, count):
+    job = write_engine(tmp_path, *MACHINES[name], count=count)
     lint(tmp_path)
     run(tmp_path, job)
 

@@ -28,19 +28,40 @@ from tests.test_image import machine_of
 DIVIDER, TIMEOUT = 5, 3000
 
 
-@pytest.mark.slow
-def test_photographs_through_the_pins(tmp_path, monkeypatch):
-    monkeypatch.delenv("HEXLANE_DATA", raising=False)
+def tiny(folder):
+    """The shipped network and two photographs."""
     config, network = load_config("configs/tiny.toml"), load_network("weights/tiny.npz")
+    files, images = load_photos(PHOTOS, config)
+    return config, network, files[3:5], images[3:5]
+
+
+def noise(folder):
+    """A network of fewer pixels and layers, and two images of noise."""
+    config = design([conv("a", 4, 3, 2, pool=True), conv("b", 4, 2, 1)], (2, 4, 2), height=8,
+                    width=8)
+    network, images = random_network(config.network, 1), random_images(config.network, 2, 1)
+    files = [folder / "first.png", folder / "second.png"]
+    for file, pixels in zip(files, images, strict=True):
+        Picture.fromarray(pixels).save(file)
+    return config, network, files, images
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make, seconds", [
+    (noise, 0.0006), pytest.param(tiny, 0.003, marks=pytest.mark.long)])
+def test_photographs_through_the_pins(tmp_path, monkeypatch, make, seconds):
+    """`seconds` of simulated time are enough for a frame and its answer."""
+    monkeypatch.delenv("HEXLANE_DATA", raising=False)
+    config, network, files, images = make(tmp_path)
     program = Program(config)
     hardware = Hardware.of([program])
     generate(config, network, tmp_path)
     write_verilog(BoardTop(hardware, pack(program, hardware, network), divider=DIVIDER,
                            timeout=TIMEOUT), tmp_path, "board")
-    files, images = load_photos(PHOTOS, config)
-    trace = golden.run(network, images[3:5])
+    trace = golden.run(network, images)
     (tmp_path / "job.json").write_text(json.dumps({
-        "divider": DIVIDER, "photos": [str(file.resolve()) for file in files[3:5]],
+        "divider": DIVIDER, "seconds": seconds, "size": images.shape[1:],
+        "photos": [str(file.resolve()) for file in files],
         "truth": [[int(k), int(scores.max())]
                   for k, scores in zip(trace.classes, trace.scores, strict=True)],
         "names": class_names(config.network), "python": sys.executable}))

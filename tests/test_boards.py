@@ -13,7 +13,7 @@ from hw.boards import BOARDS, divider_of, divides, pins
 from sim.samples import random_network
 from tests.designs import conv, design
 
-A = design([conv("a", 4, 3, 2), conv("b", 4, 2, 1)], (2, 4, 2), height=4, width=4)
+A = design([conv("a", 2, 2, 1)], (1, 2, 1, (1, 2, 3)), height=3, width=3)
 
 
 PINS = {"ulx3s-85f": ("M1", "L4", "B2 C2 C1 D2 D1 E2 E1 H3", "G2", 25),

@@ -198,9 +198,10 @@ def test_simulate_and_leave_a_waveform(here, capsys, simulator):
     from sim.runner import missing
     if reason := missing(simulator):
         pytest.skip(reason)
-    assert run("simulate", "mine.toml", "--weights", "random", "--frames", 2, "--gaps", 2,
-               "--simulator", simulator) == 0
-    assert "2 frames equal to the golden model in every layer" in capsys.readouterr().out
+    if simulator == "icarus":  # the other has a test of its own
+        assert run("simulate", "mine.toml", "--weights", "random", "--frames", 2, "--gaps", 2,
+                   "--simulator", simulator) == 0
+        assert "2 frames equal to the golden model in every layer" in capsys.readouterr().out
     assert run("simulate", "mine.toml", "--weights", "random", "--frames", 1, "--waves",
                "--simulator", simulator) == 0
     folder = Path("build/mine/waves") / simulator
@@ -228,7 +229,8 @@ def test_simulate_and_leave_a_waveform(here, capsys, simulator):
 
 @pytest.mark.slow
 def test_simulate_names_the_first_difference(here, capsys):
-    assert run("simulate", "mine.toml", "--weights", "random", "--frames", 1) == 0
+    assert run("simulate", "mine.toml", "--weights", "random", "--frames", 2, "--gaps", 2) == 0
+    assert "2 frames equal to the golden model in every layer" in capsys.readouterr().out
     biases = Path("build/mine/biases.mem")
     words = biases.read_text().splitlines()
     words[0] = words[0][:-4] + ("0000" if words[0][-4:] != "0000" else "1111")

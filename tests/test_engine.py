@@ -20,6 +20,8 @@ from sim.samples import extreme_network, random_images, random_network
 from sim.streams import simulate
 from tests import designs
 
+LIMIT = 30_000  # cycles times multipliers of a frame in usual tests: two or three seconds
+
 
 def design(layers: list[dict], array: tuple, *, height=6, width=5, channels=3, **network):
     """A configuration; `array` is rows, columns, words, optionally precisions and dense."""
@@ -56,10 +58,18 @@ def check(config, network, images, hardware=None, **how):
     return run
 
 
-def few(seeds, count: int) -> list:
-    """The first `count` seeds; most of them are slow tests."""
-    return [pytest.param(seed, marks=[] if k < 1 else pytest.mark.slow)
-            for k, seed in enumerate(islice(seeds, count))]
+def few(make, seeds, count: int) -> list:
+    """The first `count` seeds: one quick test, slow ones, and long ones that simulate for long."""
+    found, quick = [], True
+    for seed in islice(seeds, count):
+        cost = Cost.of(make(seed))
+        array = cost.hardware.array
+        work = cost.frame_cycles * (8 + array.rows * array.columns * array.words)
+        marks = [pytest.mark.long if work > LIMIT else pytest.mark.slow]
+        if quick and work < LIMIT / 3:
+            quick, marks = False, []
+        found.append(pytest.param(seed, marks=marks))
+    return found
 
 
 def random_design(seed: int):
@@ -93,7 +103,7 @@ def packable(seeds):
         yield seed
 
 
-@pytest.mark.parametrize("seed", few(packable(range(48)), 36))
+@pytest.mark.parametrize("seed", few(random_design, packable(range(48)), 36))
 def test_random_networks(seed):
     config = random_design(seed)
     check(config, random_network(config.network, seed), random_images(config.network, 2, seed),
@@ -131,10 +141,10 @@ def leaving(seeds):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", few(leaving(range(100, 180)), 36))
+@pytest.mark.parametrize("seed", few(random_output, leaving(range(100, 180)), 36))
 def test_random_outputs(seed):
     config = random_output(seed)
-    check(config, random_network(config.network, seed), random_images(config.network, 3, seed),
+    check(config, random_network(config.network, seed), random_images(config.network, 2, seed),
           gaps=3 * (seed % 2), seed=seed)
 
 
@@ -182,7 +192,7 @@ def gated(seeds):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", few(gated(range(80)), 30))
+@pytest.mark.parametrize("seed", few(random_gates, gated(range(80)), 30))
 def test_random_gates(seed):
     config = random_gates(seed)
     check(config, random_network(config.network, seed), random_images(config.network, 2, seed),
@@ -233,7 +243,7 @@ def concatenating(seeds):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", few(concatenating(range(200)), 36))
+@pytest.mark.parametrize("seed", few(random_concatenation, concatenating(range(200)), 36))
 def test_random_concatenations(seed):
     config = random_concatenation(seed)
     check(config, random_network(config.network, seed), random_images(config.network, 2, seed),
@@ -311,6 +321,7 @@ def test_wide_image_of_one_row():
     check(config, random_network(config.network, 1), random_images(config.network, 1, 1))
 
 
+@pytest.mark.slow
 def test_more_rows_than_pixels():
     config = design([conv(5, 3, 2), conv(5, 2, 1)], (9, 2, 2), height=2, width=3)
     check(config, random_network(config.network, 1), random_images(config.network, 2, 1))

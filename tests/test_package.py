@@ -47,10 +47,17 @@ MEMORIES = {"inner_biases.mem", "inner_layers.mem", "inner_tiles.mem", "inner_we
             "inner_weights1.mem"}
 
 
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("generated")
+    return generate(CONFIG, NETWORK, folder, top="inner"), folder
+
+
 @pytest.fixture
-def product(tmp_path):
-    """What `engine.json` says, and the folder of an engine whose top module is `inner`."""
-    return generate(CONFIG, NETWORK, tmp_path / "product", top="inner"), tmp_path / "product"
+def product(generated, tmp_path):
+    """What `engine.json` says, and the folder of an engine whose top module is `inner`: a copy."""
+    facts, folder = generated
+    return facts, shutil.copytree(folder, tmp_path / "product")
 
 
 def user(facts: dict, folder: Path, body: str, tmp_path: Path) -> Path:

@@ -20,21 +20,21 @@ REPORTS = json.loads(Path(__file__).with_name("nextpnr.json").read_text())
 NOTHING = {"cells": {}, "netnames": {}, "attributes": {}}
 SMALL = """
     [network]
-    height = 8
-    width = 8
+    height = 4
+    width = 4
     channels = 1
     pad = 128
-    classes = 4
+    classes = 2
     classifier_bits = 1
 
     [[network.layers]]
     name = "conv1"
-    channels = 4
+    channels = 2
     weight_bits = 1
     code_bits = 1
 
     [array]
-    rows = 2
+    rows = 1
     columns = 2
     words = 1
     precisions = [1]

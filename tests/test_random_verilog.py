@@ -24,8 +24,8 @@ LARGE = [
     design([conv(9, 3, 2), conv(20, 2, 3, pool=True)], (17, 2, 3), height=6, width=7, classes=11),
     design([conv(40, 1, 3), conv(7, 3, 1, kernel=1)], (33, 1, 1, (1, 3)), height=5, width=9,
            classes=2),
-    design([conv(33, 2, 3), conv(18, 3, 2, groups=3)], (3, 16, 5), height=3, width=5, classes=20),
-    design([conv(24, 3, 3), conv(12, 1, 3)], (2, 12, 7, (3,), True), height=4, width=4,
+    design([conv(33, 2, 3), conv(18, 3, 2, groups=3)], (1, 16, 5), height=2, width=3, classes=20),
+    design([conv(24, 3, 3), conv(12, 1, 3)], (1, 12, 7, (3,), True), height=3, width=3,
            classes=30)]
 
 
@@ -98,7 +98,7 @@ def test_mapped_netlists(tmp_path, device):
     """What Yosys makes of the Verilog, on images."""
     if reason := missing("icarus"):
         pytest.skip(reason)
-    config = design([conv(6, 3, 2, pool=True), conv(5, 2, 3)], (3, 4, 1), height=4, width=5)
+    config = design([conv(4, 3, 2, pool=True), conv(3, 2, 3)], (2, 2, 1), height=4, width=5)
     network = random_network(config.network, 1)
     generate(config, network, tmp_path)
     module = gates(tmp_path, DEVICES[device])

@@ -17,6 +17,7 @@ from sim import golden
 torch = pytest.importorskip("torch")
 model = pytest.importorskip("model.network")
 data = pytest.importorskip("model.data")
+archives = pytest.importorskip("model.archives")
 
 
 ACCURACY = {"megabit": 0.875, "cifar10": 0.85, "heq_residual": 0.88, "mognet": 0.84}  # at least
@@ -24,7 +25,7 @@ ACCURACY = {"megabit": 0.875, "cifar10": 0.85, "heq_residual": 0.88, "mognet": 0
 
 @pytest.fixture(scope="module")
 def cifar10():
-    if "HEXLANE_DATA" not in os.environ and not (Path("build/data") / data.ARCHIVE).exists():
+    if "HEXLANE_DATA" not in os.environ and not (Path("build/data") / archives.ARCHIVE).exists():
         pytest.skip("CIFAR-10 is not here: set HEXLANE_DATA or run `make eval` once")
     return data.load_images(load_config("configs/megabit.toml").network, "test")
 

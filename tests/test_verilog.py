@@ -19,6 +19,8 @@ from sim.results import wanted
 from sim.runner import missing
 from sim.samples import random_images, random_network
 from sim.verilog import Frames, run_frames
+from tests.designs import conv, design
+from tests.product import RECORD, hashes
 
 
 def check(config, network, folder, images, hardware=None, **how):
@@ -58,6 +60,7 @@ def test_same_design_gives_the_same_bytes(tiny, tmp_path):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_verilog_is_clean(tiny):
     lint(tiny[2])
 
@@ -69,32 +72,50 @@ def test_gaps_and_back_pressure(tiny):
     check(config, network, folder, images[:3], gaps=5, seed=2)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_four_states(tiny):
-    """No X on any output after reset."""
+    """No X on any output after reset; designs of all kinds are held to it in usual tests."""
     if reason := missing("icarus"):
         pytest.skip(reason)
     config, network, folder = tiny
-    images = random_images(config.network, 1, 1)  # small designs run several, see below
+    images = random_images(config.network, 1, 1)
     check(config, network, folder, images, simulator="icarus", strict=True, gaps=2)
+
+
+SHIPPED = "cifar10", "megabit", "heq_residual", "mognet"
 
 
 @pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow),
                                    pytest.param(10, marks=pytest.mark.long)])
-@pytest.mark.parametrize("name", ["cifar10", "megabit", "heq_residual", "mognet"])
+@pytest.mark.parametrize("name", SHIPPED)
 def test_photographs(tmp_path, name, count):
     config = load_config(f"configs/{name}.toml")
     network = load_network(f"weights/{name}.npz")
     files, images = load_photos(PHOTOS, config)
     assert len(files) == 10
-    generate(config, network, tmp_path)
+    found = hashes(name, tmp_path)
     check(config, network, tmp_path, images[:count])
+    assert found == json.loads(RECORD.read_text())[name]  # nothing changes by accident
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["cifar100", "stl10"])
+def test_designs_that_are_not_trained(tmp_path, name):
+    config = load_config(f"configs/{name}.toml")
+    network = random_network(config.network, 1)
+    generate(config, network, tmp_path)
+    check(config, network, tmp_path, random_images(config.network, 1, 1))
 
 
 @pytest.mark.slow
-def test_precisions_take_cycles_in_their_ratio(tmp_path):
+@pytest.mark.parametrize("rows, size", [
+    (4, 16), pytest.param(16, 32, marks=pytest.mark.long)])  # the latter as in docs/results.md
+def test_precisions_take_cycles_in_their_ratio(tmp_path, rows, size):
     """The same layer with 3, 2 and 1 bit: 3 : 2 : 1 within 3 %, measured."""
-    config = load_config(Path(__file__).with_name("precisions.toml"))
+    values = load_config(Path(__file__).with_name("precisions.toml")).model_dump()
+    values["array"]["rows"] = rows
+    values["network"] |= {"height": size, "width": size}
+    config = parse_config(values)
     network = random_network(config.network, 1)
     generate(config, network, tmp_path)
     frames = check(config, network, tmp_path, random_images(config.network, 1, 1))
@@ -154,25 +175,44 @@ def test_concatenation(tmp_path, simulator):
           strict=simulator == "icarus", gaps=2)
 
 
+def shipped():
+    """`cifar10` and `heq_residual`, whose arrays are made equal, and a photograph or two."""
+    configs = [load_config(f"configs/{name}.toml") for name in ("cifar10", "heq_residual")]
+    for config in configs:
+        config = config.model_copy(update={"array": configs[0].array.model_copy(
+            update={"dense": True})})
+        yield config, load_network(f"weights/{config.name}.npz"), load_photos(PHOTOS, config)[1][:2]
+
+
+def small():
+    """The same of designs with what tells those two apart: depth, precisions, gates."""
+    array = (4, 4, 2, (1, 2, 3), True)
+    for config in (
+            design([conv("a", 8, 3, 3), conv("b", 12, 2, 2, pool=True), conv("c", 16, 1, 1)],
+                   array, height=8, width=8, classes=10),
+            design([conv("a", 8, 3, 3), conv("b", 8, 3, 3), conv("c", 8, 3, 3, gate="or", skip="a"),
+                    conv("d", 8, 2, 3, pool=True), conv("e", 16, 1, 3)],
+                   array, height=6, width=8, classes=7)):
+        yield config, random_network(config.network, 1), random_images(config.network, 2, 1)
+
+
 @pytest.mark.slow
-def test_two_networks_on_one_machine(tmp_path):
-    """`cifar10` and `heq_residual`, whose arrays are made equal: one netlist, two programs."""
-    designs = {name: load_config(f"configs/{name}.toml") for name in ("cifar10", "heq_residual")}
-    array = designs["cifar10"].array.model_copy(update={"dense": True})
-    designs = {name: config.model_copy(update={"array": array}) for name, config in designs.items()}
-    hardware = Hardware.of([Program(config) for config in designs.values()])
+@pytest.mark.parametrize("designs", [small, pytest.param(shipped, marks=pytest.mark.long)])
+def test_two_networks_on_one_machine(tmp_path, designs):
+    """One netlist, two programs."""
+    designs = [*designs()]
+    hardware = Hardware.of([Program(config) for config, *_ in designs])
     netlists, built = set(), tmp_path / "built"
-    for name, config in designs.items():
-        network = load_network(f"weights/{name}.npz")
-        generate(config, network, tmp_path / name, hardware)
-        lines = (tmp_path / name / "engine.v").read_text().splitlines()
+    for number, (config, network, images) in enumerate(designs):
+        folder = tmp_path / str(number)
+        generate(config, network, folder, hardware)
+        lines = (folder / "engine.v").read_text().splitlines()
         netlists.add("\n".join(line for line in lines if not line.startswith("//")))
         built.mkdir(exist_ok=True)
-        for file in (tmp_path / name).iterdir():
+        for file in folder.iterdir():
             if file.suffix == ".mem" or not (built / file.name).exists():
                 shutil.copy(file, built)  # the netlist stays the first one's: one build
-        _, images = load_photos(PHOTOS, config)
-        check(config, network, built, images[:2], hardware)
+        check(config, network, built, images, hardware)
     assert len(netlists) == 1
 
 
@@ -182,7 +222,8 @@ def test_more_channels_per_write_than_a_machine_word_holds(tmp_path):
     layers = [{"name": "a", "channels": 32, "weight_bits": 2, "code_bits": 3},
               {"name": "b", "channels": 32, "weight_bits": 1, "code_bits": 3}]
     config = parse_config({
-        "name": "wide", "array": {"rows": 2, "columns": 32, "words": 16},
+        "name": "wide",
+        "array": {"rows": 1, "columns": 32, "words": 16, "precisions": [3]},
         "network": {"height": 3, "width": 3, "channels": 3, "classes": 3, "layers": layers}})
     assert config.array.unit == 32
     network = random_network(config.network, 1)
@@ -210,5 +251,6 @@ def test_the_first_difference_is_named():
     assert frames.equal(trace) == [True, False]
 
 
+@pytest.mark.slow
 def test_every_port_and_wire_has_a_name(tiny):
     assert "port$" not in (tiny[2] / "engine.v").read_text()
