@@ -68,7 +68,7 @@ lint: .venv/.lint  ## check Python and Verilog
 	@$(RUN) lint configs/tiny.toml "$$CONFIG"
 
 codec-bench: .venv/.train  ## compare compression with other codecs: IMAGES=folder, HEXLANE_IMAGES=folder
-	@$(RUN) codec-bench "$$IMAGES"
+	@$(RUN) codec-bench "$$IMAGES" --draw build/codec
 
 bench: .venv/.base  ## compare arrays and precisions
 	@$(RUN) bench "$$CONFIG"

@@ -275,19 +275,31 @@ def lint(designs: Annotated[list[Path], typer.Argument(
 
 @app.command()
 def demo(config: Design, weights: Weights = None, seed: Seed = 1, output: Folder = None,
-         photos: Annotated[Path | None, typer.Option(help="folder of PNG images")] = None):
+         photos: Annotated[Path | None, typer.Option(help="folder of PNG images")] = None,
+         encoder: Annotated[Path | None, typer.Option(
+             help="another design, which compresses photographs of any size on the same machine")]
+         = None):
     """Classifies photographs with generated Verilog and compares every layer.
 
-    A network that finds boxes gets five test images of HEXLANE_BOXES, and draws what it finds.
+    With --encoder both programs are loaded into one machine of RAM, which classifies each
+    photograph, then compresses it. A network that finds boxes gets five test images of
+    HEXLANE_BOXES, and draws what it finds.
     """
     from rich.console import Console
 
     from sim.demo import PHOTOS
     from sim.demo import demo as run
     from sim.detect_demo import detect_demo
+    from sim.tasks_demo import tasks_demo
     design, network, _ = load_design(config, weights, seed)
+    if network is None:
+        raise ConfigError("demo: wanted weights, got --weights none")
     folder = output or Path("build") / design.name
-    if design.network.output == "map":
+    if encoder:
+        other, made, _ = load_design(encoder, "random" if weights == "random" else None, seed)
+        folder = output or Path("build") / f"{design.name}_{other.name}"
+        same = tasks_demo([design, other], [network, made], photos or PHOTOS, folder, Console())
+    elif design.network.output == "map":
         same = detect_demo(design, network, folder, Console())
     else:
         same = run(design, network, photos or PHOTOS, folder, Console())

@@ -64,7 +64,9 @@ def codec_bench(folder: Annotated[Path, typer.Argument(help="of pictures to test
                 config: PatchDesign = None, weights: Weights = None, decoder: DecoderFile = None,
                 trained: Annotated[list[Path] | None, typer.Option(
                     help="final.pt of another training, to compare with; may be repeated")]
-                = None):
+                = None,
+                draw: Annotated[Path | None, typer.Option(
+                    help="folder for NAME-crops.png and NAME-rate.svg")] = None):
     """Compares the codec with others on the same pictures.
 
     The others that learn do so from the training pictures in the folder HEXLANE_IMAGES.
@@ -74,10 +76,15 @@ def codec_bench(folder: Annotated[Path, typer.Argument(help="of pictures to test
     from model.decoder import load
     from sim.codec_bench import bench
     design = _design(config)
-    _, network, _ = load_design(design, weights)
+    loaded, network, _ = load_design(design, weights)
     if network is None:
         raise ConfigError("codec-bench: wanted weights, got --weights none")
-    Console().print(bench(network, *load(_decoder(decoder, design)), folder, trained or ()))
+    found = bench(network, *load(_decoder(decoder, design)), folder, trained or ())
+    Console().print(found.table())
+    if draw:
+        from sim.codec_pictures import draw as run
+        for path in run(found, loaded.name, draw):
+            typer.echo(path)
 
 
 @app.command()

@@ -1,9 +1,11 @@
 """Compression beside other codecs on the same pictures."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich.table import Table
 from tqdm import tqdm
 
@@ -11,12 +13,15 @@ from export.artifact import Network
 from export.checked import ConfigError
 from export.codec import Patches, patches_of
 from model import baselines
-from model.codec import LEAST, load_trained, quality_of
+from model.codec import LEAST, entropy, load_trained, quality_of
 from model.data import PICTURE_FORMATS, read_picture
 from model.decoder import Decoder, Header, decompress
 from model.pictures import random_patches
 from sim.codec import compress
 
+OURS, JPEG, PER_PATCH = "this codec", "JPEG of as many bytes", "JPEG per patch, heads not counted"
+QUALITIES = 3, 6, 10, 15, 20  # of JPEG, for its curve
+CROP, SHOWN = 192, 4  # side of the squares that are shown, and of how many pictures
 BORDER = 2  # pixels on each side of a border between patches
 LEARNED = 18000  # patches, twelve times as many as the transform of one has inputs
 # RGB PSNR and MS-SSIM on Kodak at 0.25 bits per pixel, from CompressAI's tables (averages over the
@@ -54,16 +59,55 @@ def codecs(patches: Patches) -> dict[str, Callable]:
     eighths = baselines.blocks(training[:4096].reshape(-1, patches.side, 3), 8)
     klt = baselines.Klt(patches.side, patches.bits, training)
     return {
-        "JPEG per patch, heads not counted": _padded(
+        PER_PATCH: _padded(
             lambda each: baselines.jpeg_of_patches(each, patches.side, patches.bits), patches),
         f"KLT of {patches.side}x{patches.side}, fixed bits": _padded(klt, patches),
         "two-stage vector quantization of 8x8": _padded(baselines.VectorQuantizer(eighths),
                                                         patches)}
 
 
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a comparison finds.
+
+    `rows`: by codec, of each picture bits per pixel, PSNR in dB, MS-SSIM and :func:`blockiness`.
+    `crops`: of some pictures, by codec the middle of what it makes of it, uint8 [H, W, 3]. `ones`:
+    the share of ones of each bit of a patch, [channels, grid, grid].
+    """
+
+    rows: dict[str, list[tuple[float, ...]]]
+    crops: list[dict[str, np.ndarray]]
+    ones: np.ndarray
+
+    @property
+    def means(self) -> dict[str, np.ndarray]:
+        """Over the pictures."""
+        return {name: np.mean(values, 0) for name, values in self.rows.items()}
+
+    def table(self) -> Table:
+        """All codecs, and those that are published."""
+        bits = entropy(torch.from_numpy(self.ones))
+        table = Table("codec", "bits per pixel", "PSNR, dB", "MS-SSIM", "borders less inside, dB",
+                      title=f"{len(self.rows[OURS])} pictures", caption=(
+                          f"entropy of {OURS}'s bits: {bits.mean():.3f} in the mean of the "
+                          f"{bits.numel()} of a patch, {bits.min():.3f} at least"))
+        for name, (rate, psnr, likeness, blocks) in self.means.items():
+            table.add_row(name, f"{rate:.4f}", f"{psnr:.2f}", f"{likeness:.4f}", f"{blocks:+.2f}")
+        for name, psnr, likeness in PUBLISHED:
+            table.add_row(f"{name} (published, Kodak)", "0.25", f"{psnr or '-'}", f"{likeness}",
+                          "-")
+        return table
+
+
+def middle(picture: np.ndarray) -> np.ndarray:
+    """The square in the middle of a picture [H, W, 3], of :data:`CROP` pixels at most."""
+    top, left = (max(size - CROP, 0) // 2 for size in picture.shape[:2])
+    return picture[top:top + CROP, left:left + CROP]
+
+
 def bench(network: Network, header: Header, decoder: Decoder, folder: Path,
-          trained: Sequence[Path] = ()) -> Table:
-    """A table of all codecs, means over the pictures in a folder.
+          trained: Sequence[Path] = ()) -> Found:
+    """All codecs on the pictures of a folder.
 
     `trained` are results of other trainings, `final.pt`, of patches of the same size.
 
@@ -77,7 +121,7 @@ def bench(network: Network, header: Header, decoder: Decoder, folder: Path,
     pictures = [read_picture(path) for path in files]
     if not pictures or min(min(each.shape[:2]) for each in pictures) < LEAST:
         raise ConfigError(f"{folder}: must hold images of at least {LEAST} pixels each way")
-    others, rows = {}, {}
+    others, rows, crops, codes = {}, {}, [], []
     for path in trained:
         name, its, run = load_trained(path)
         if its != patches:
@@ -86,29 +130,28 @@ def bench(network: Network, header: Header, decoder: Decoder, folder: Path,
         others[name] = run
     others |= codecs(patches)
 
-    def note(name: str, found: np.ndarray, wanted: np.ndarray, rate: float):
-        rows.setdefault(name, []).append(
-            (rate, *quality_of(found, wanted), blockiness(found, wanted, patches.side)))
-
     for picture in tqdm(pictures, desc="pictures"):
-        made, area = compress(network, picture), picture.shape[0] * picture.shape[1]
-        for name, channels in (("this codec", patches.channels),
-                               ("this codec, half of its codes", patches.channels // 2)):
+        crops.append({"original": middle(picture)})
+
+        def note(name: str, found: np.ndarray, rate: float, wanted: np.ndarray = picture):
+            rows.setdefault(name, []).append(
+                (rate, *quality_of(found, wanted), blockiness(found, wanted, patches.side)))
+            crops[-1][name] = middle(found)
+
+        made, area = compress(network, picture), picture[..., 0].size
+        codes.append(made.codes)
+        for name, quarters in ((OURS, 4), (f"{OURS}, three quarters of its codes", 3),
+                               (f"{OURS}, half of its codes", 2)):
+            channels = -(-patches.channels * quarters // 4)
             part = made.kept(channels)
             size = len(part.to_bytes())
-            note(name, decompress(part, header, decoder), picture, 8 * size / area)
+            note(name, decompress(part, header, decoder), 8 * size / area)
             if channels == patches.channels:
                 file = baselines.best_jpeg(picture, size) or baselines.jpeg(picture, 1)
-                note("JPEG of as many bytes", baselines.decoded(file), picture,
-                     8 * len(file) / area)
+                note(JPEG, baselines.decoded(file), 8 * len(file) / area)
         for name, codec in others.items():
-            note(name, codec(picture), picture, patches.bits / patches.side**2)
-
-    table = Table("codec", "bits per pixel", "PSNR, dB", "MS-SSIM", "borders less inside, dB",
-                  title=f"{len(pictures)} pictures")
-    for name, values in rows.items():
-        rate, psnr, likeness, blocks = np.mean(values, 0)
-        table.add_row(name, f"{rate:.4f}", f"{psnr:.2f}", f"{likeness:.4f}", f"{blocks:+.2f}")
-    for name, psnr, likeness in PUBLISHED:
-        table.add_row(f"{name} (published, Kodak)", "0.25", f"{psnr or '-'}", f"{likeness}", "-")
-    return table
+            note(name, codec(picture), patches.bits / patches.side**2)
+        for quality in QUALITIES:
+            file = baselines.jpeg(picture, quality)
+            note(f"JPEG, quality {quality}", baselines.decoded(file), 8 * len(file) / area)
+    return Found(rows, crops[::-(-len(crops) // SHOWN)], np.concatenate(codes).mean(0))

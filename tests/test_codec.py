@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -466,13 +467,24 @@ def test_from_training_to_a_picture_by_commands(here, capsys, monkeypatch):
         with Image.open("images/0.png" if k else "images/more/1.png") as image:
             image.crop((0, 0, 180, 170)).save(f"two/{k}.png")  # no whole patches
     final = "build/mine/train/final.pt"
-    assert run("codec-bench", "two", "-c", "mine.toml", "--trained", final) == 0
+    assert run("codec-bench", "two", "-c", "mine.toml", "--trained", final, "--draw", "img") == 0
     table = capsys.readouterr().out
     rows = {line.split("│")[1].strip(): [each.strip() for each in line.split("│")[2:5]]
             for line in table.splitlines() if line.startswith("│")}
     for came, wanted in zip(rows["mine"][1:], rows["this codec"][1:], strict=True):
         assert float(came) == pytest.approx(float(wanted), abs=0.02)  # of the same training
     assert "2 pictures" in table and table.count("published") == 5 and "nan" not in table
+    said = [float(each) for each in re.findall(r"(0\.\d+)\s+(?:in\s+the\s+mean|at\s+least)", table)]
+    ones = np.concatenate([compress(network, data.read_picture(Path(f"two/{k}.png"))).codes
+                           for k in range(2)]).mean(0)
+    bits = codec.entropy(torch.from_numpy(ones))
+    assert said == [pytest.approx(bits.mean().item(), abs=1e-3),
+                    pytest.approx(bits.min().item(), abs=1e-3)]
+    with Image.open("img/mine-crops.png") as image, Image.open("two/1.png") as second:
+        sheet = np.asarray(image)
+        assert sheet.shape == (16 + 2 * 170, 7 * 180, 3)  # original, this, JPEG, trained, KLT, ...
+        np.testing.assert_array_equal(sheet[16 + 170:, :180], np.asarray(second))
+    assert "0.25" in Path("img/mine-rate.svg").read_text()
     assert run("codec-bench", "two", "-c", "mine.toml", "--trained", "mine.npz") == 2
     assert "mine.npz: no such file" in capsys.readouterr().err
     assert run("codec-bench", "build", "-c", "mine.toml") == 2
