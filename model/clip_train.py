@@ -44,7 +44,7 @@ AT_ONCE = 13
 class Drawn:
     """Clips of a split of :mod:`model.gestures`, by number."""
 
-    pairs = gestures.PAIRS
+    pairs, classes = gestures.PAIRS, gestures.CLASSES
 
     def __init__(self, network: NetworkConfig, recipe: ClipsConfig, split: str,
                  limit: int | None = None):
@@ -84,6 +84,7 @@ class Folder:
                               f"{len(self.clips.classes)} classes, not as {network.channels} and "
                               f"{network.classes}")
         self.recipe, self.count = recipe, min(limit or len(self.clips), len(self.clips))
+        self.classes = self.clips.classes
 
     def batch(self, step: int, count: int) -> tuple[Tensor, Tensor]:
         """As of :class:`Drawn`."""
@@ -93,6 +94,16 @@ class Folder:
 
     def first(self, count: int) -> tuple[Tensor, Tensor]:
         return _stacked([self.clips[k] for k in range(min(count, self.count))])
+
+
+def source_of(network: NetworkConfig, recipe: ClipsConfig, split: str,
+              limit: int | None = None) -> Drawn | Folder:
+    """Where a network's clips come from: `HEXLANE_CLIPS`, or else they are drawn.
+
+    Raises ConfigError if they do not fit the network.
+    """
+    kind = Folder if os.environ.get("HEXLANE_CLIPS") else Drawn
+    return kind(network, recipe, split, limit)
 
 
 def _stacked(made: list) -> tuple[Tensor, Tensor]:
@@ -197,9 +208,8 @@ def train(config: Config, folder: Path, *, compiled: bool = True,
         raise ConfigError(f"{config.name}: a network that reads clips is trained to classify "
                           f"them: the design must have a table [clips]")
     Fused.enabled = compiled
-    kind = Folder if os.environ.get("HEXLANE_CLIPS") else Drawn
-    source = kind(config.network, recipe, "train", limit)
-    held = kind(config.network, recipe, "validation").first(recipe.validation)
+    source = source_of(config.network, recipe, "train", limit)
+    held = source_of(config.network, recipe, "validation").first(recipe.validation)
     run = Run(config, folder)
     folder.mkdir(parents=True, exist_ok=True)
     run.resume()
@@ -221,7 +231,7 @@ def train(config: Config, folder: Path, *, compiled: bool = True,
             record = {"command": f"hexlane train configs/{config.name}.toml",
                       "config": config.model_dump(), "python": platform.python_version(),
                       "torch": torch.__version__, "machine": platform.machine(),
-                      "seconds": round(run.seconds), "steps": run.step, "clips": kind.__name__,
+                      "seconds": round(run.seconds), "steps": run.step, "clips": type(source).__name__,
                       "validation_clips": len(held[1]), "curve": run.curve, "validation": found}
             text = json.dumps(record, indent=1) + "\n"
             atomic_save({"encoder": encoder.state_dict(), "record": json.loads(text)},

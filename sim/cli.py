@@ -283,7 +283,8 @@ def demo(config: Design, weights: Weights = None, seed: Seed = 1, output: Folder
 
     With --encoder both programs are loaded into one machine of RAM, which classifies each
     photograph, then compresses it. A network that finds boxes gets five test images of
-    HEXLANE_BOXES, and draws what it finds.
+    HEXLANE_BOXES, and draws what it finds. One that reads clips gets five test clips, and makes
+    moving pictures.
     """
     from rich.console import Console
 
@@ -301,6 +302,9 @@ def demo(config: Design, weights: Weights = None, seed: Seed = 1, output: Folder
         same = tasks_demo([design, other], [network, made], photos or PHOTOS, folder, Console())
     elif design.network.output == "map":
         same = detect_demo(design, network, folder, Console())
+    elif design.network.timed:
+        from sim.clip_demo import clip_demo
+        same = clip_demo(design, network, folder, Console())
     else:
         same = run(design, network, photos or PHOTOS, folder, Console())
     if not same:
