@@ -26,7 +26,8 @@ class ClipsConfig(Frozen):
     learning_rate: Annotated[float, Field(gt=0)] = 0.01  # peak
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    validation: count(10**6) = 390  # clips
+    validation: count(10**6) = 390  # drawn clips of this split, and of the next one
+    test: count(10**6) = 1300
     validate_every: count(2**31) = 500  # steps
     seed: Steps = 1
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from export.artifact import MAX_SHIFT
 
 MOMENTUM = 0.1
+SLOPE = {1: 2 / 3, 2: 1.0, 3: 1.0}  # of codes that are not rounded, by their bits
 STICKY = 0.6  # a shift moves only if its ideal value is further away than this, against flapping
 
 
@@ -177,9 +178,12 @@ def codes(acc: Tensor, offset: Tensor, scale: Tensor, bits: int, rounded: bool =
     Half-wave, most significant bits (HWMSB at 2 bits). `offset` is per channel, in codes, `scale`
     a power of two; in float32 the result is exact while sums and `offset / scale` are integers
     below 2**24. Not `rounded`, half a code is subtracted instead of the fraction.
+
+    A code of one bit is then flatter, so that its ramp reaches as far in standard deviations as
+    that of two bits: in a range of one code most sums would be cut off, and learn nothing.
     """
     y = acc.float() * scale + offset[:, None, None]
-    y = torch.floor(y) if rounded else y - 0.5
+    y = torch.floor(y) if rounded else y * SLOPE[bits] - 0.5
     return y.clamp(0, 2**bits - 1).to(acc.dtype)
 
 
@@ -192,22 +196,22 @@ def _moments(acc: Tensor) -> tuple[Tensor, Tensor]:
     return acc.sum((2, 3)), acc.square().sum((2, 3))
 
 
-def _passed(acc: Tensor, offset: Tensor, scale: Tensor, grad: Tensor, bits: int,
-            edge: float) -> Tensor:
+def _passed(acc: Tensor, offset: Tensor, scale: Tensor, grad: Tensor, low: float, high: float,
+            slope: float) -> Tensor:
     y = acc.float() * scale + offset[:, None, None]
-    return torch.where((y >= edge) & (y <= 2**bits - edge), grad.float(), 0)
+    return torch.where((y >= low) & (y <= high), grad.float() * slope, 0)
 
 
 @Fused
-def _passed_sum(acc: Tensor, offset: Tensor, scale: Tensor, grad: Tensor, bits: int,
-                edge: float) -> Tensor:
-    return _passed(acc, offset, scale, grad, bits, edge).sum((2, 3))
+def _passed_sum(acc: Tensor, offset: Tensor, scale: Tensor, grad: Tensor, low: float,
+                high: float, slope: float) -> Tensor:
+    return _passed(acc, offset, scale, grad, low, high, slope).sum((2, 3))
 
 
 @Fused
 def _passed_centred(acc: Tensor, offset: Tensor, scale: Tensor, grad: Tensor, mean: Tensor,
-                    bits: int, edge: float) -> Tensor:
-    grad = _passed(acc, offset, scale, grad, bits, edge) - mean[:, None, None]
+                    low: float, high: float, slope: float) -> Tensor:
+    grad = _passed(acc, offset, scale, grad, low, high, slope) - mean[:, None, None]
     return (grad * scale).to(acc.dtype)
 
 
@@ -232,7 +236,10 @@ class Normalize(torch.autograd.Function):
                 rounded: bool, own: bool = True) -> Tensor:
         offset = beta - mean * scale
         ctx.save_for_backward(acc, offset, scale)
-        ctx.window, ctx.own = (bits, 0.0 if rounded else 0.5), own
+        slope = SLOPE[bits]
+        ctx.window = ((0.0, 2.0**bits, 1.0) if rounded
+                      else (0.5 / slope, (2**bits - 0.5) / slope, slope))
+        ctx.own = own
         return fused_codes(acc, offset, scale, bits, rounded)
 
     @staticmethod

@@ -328,14 +328,17 @@ def evaluate(config: Design, weights: Weights = None, seed: Seed = 1,
 
     from export.cost import Cost
     from export.file import save_network, save_record, write_whole
-    from sim.evaluate import accuracy, average_precision, shown
+    from sim.evaluate import accuracy, average_precision, clip_accuracy, shown
     if record and (limit or weights == "random"):
         raise ConfigError("--record keeps the result of all images with weights from a file: it "
                           "goes with neither --limit nor random weights")
     design, network, path = load_design(config, weights, seed)
     cost, start = Cost.of(design), time.perf_counter()
-    measure = average_precision if design.network.output == "map" else accuracy
-    result = measure(network, split, limit)
+    if design.network.timed:
+        result = clip_accuracy(design, network, split, limit)
+    else:
+        measure = average_precision if design.network.output == "map" else accuracy
+        result = measure(network, split, limit)
     typer.echo(f"{split}: {result['images']} images, {shown(result)}, "
                f"{cost.total_bits:,} bits stored, {time.perf_counter() - start:.1f} s")
     if limit is None and path:

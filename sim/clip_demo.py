@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.table import Table
 
 from export.artifact import Network
-from export.checked import ConfigError
 from export.clips import check_clips
 from export.config import Config
 from export.cost import Cost
@@ -28,12 +27,9 @@ def clip_demo(design: Config, network: Network, folder: Path, console: Console) 
     ConfigError if the network does not read clips, or they do not fit.
     """
     from model.clip_train import source_of  # which needs torch
-    if design.clips is None:
-        raise ConfigError(f"{design.name}: demo of a network that reads clips wants the table "
-                          f"[clips]")
-    check_clips(design.network, design.clips.frames, f"{design.name}: clips")
     found = source_of(design.network, design.clips, "test")
-    clips, labels = found.first(CLIPS)
+    check_clips(design.network, design.clips.frames, f"{design.name}: clips")
+    clips, labels = found.part(range(CLIPS))
     clips = clips.permute(0, 1, 3, 4, 2).numpy()
     with console.status(f"generate {folder}/engine.v"):
         generate(design, network, folder)

@@ -1,4 +1,6 @@
-"""Accuracy of an integer network, or the precision of its boxes, by the golden model."""
+"""Accuracy of an integer network, on images or clips, or the precision of its boxes, by the golden
+model.
+"""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +15,14 @@ from tqdm import tqdm
 
 from export.artifact import Network
 from export.checked import ConfigError
+from export.clips import clip_scores
+from export.config import Config
 from export.detect import decode, decoding_of
 from model.data import load_images
-from sim.golden import predict, run
+from sim.golden import Stream, predict, run
 
 BATCH = 100  # images between two steps of the progress bar
+CLIPS = 13  # ... and clips
 
 
 def accuracy(network: Network, split: str, limit: int | None = None) -> dict:
@@ -62,6 +67,31 @@ def average_precision(network: Network, split: str, limit: int | None = None) ->
     return {**found, "images": len(samples), "split": split}
 
 
+def clip_accuracy(config: Config, network: Network, split: str, limit: int | None = None) -> dict:
+    """Share of right classes of the golden model over whole clips, and of pairs; this needs torch.
+
+    Raises
+    ------
+    ConfigError
+        If the design has no table [clips], or the clips do not fit the network.
+    """
+    from model.clip_train import measure, source_of
+    source = source_of(config.network, config.clips, split, limit)
+    count = min(limit or len(source), len(source))
+
+    def scores(numbers: range):
+        clips, labels = source.part(numbers)
+        stream = Stream(network)
+        found = [stream.step(frames).get(network.config.operations[-1].name)
+                 for frames in clips.permute(1, 0, 3, 4, 2).numpy()]
+        ticks = np.stack([each for each in found if each is not None], 1)
+        return clip_scores(network.config, ticks), labels.numpy()
+
+    parts = [range(k, min(k + CLIPS, count)) for k in range(0, count, CLIPS)]
+    found, labels = map(np.concatenate, zip(*_spread(scores, parts), strict=True))
+    return {**measure(found, labels, source.pairs), "images": count, "split": split}
+
+
 def _spread(function, items: list) -> list:
     """Results of all items, on all cores."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -69,8 +99,9 @@ def _spread(function, items: list) -> list:
 
 
 def shown(result: dict) -> str:
-    """What :func:`accuracy` or :func:`average_precision` found, in words."""
+    """What one of the functions above found, in words."""
     if "accuracy" in result:
-        return f"accuracy {result['accuracy']:.2%}"
+        pairs = f", pairs told apart {result['pairs']:.2%}" if "pairs" in result else ""
+        return f"accuracy {result['accuracy']:.2%}{pairs}"
     from model import precision
     return precision.shown(result)

@@ -95,7 +95,7 @@ def test_from_a_folder_to_an_artifact_by_commands(here):
     assert record["validation"]["accuracy"] > 0.9
     # The artifact gives what was validated, and forgets when a clip begins.
     network, design = load_network("weights/mine.npz"), load_config("mine.toml")
-    clips, labels = clip_train.Folder(design.network, design.clips, "validation").first(12)
+    clips, labels = clip_train.Folder(design.network, design.clips, "validation").part(range(12))
     trace = golden.run_clips(network, list(clips.permute(0, 1, 3, 4, 2).numpy()))
     scores = clip_scores(design.network, trace.scores.reshape(12, 6, 2))
     assert (scores.argmax(1) == labels.numpy()).mean() == record["validation"]["accuracy"]
@@ -210,4 +210,4 @@ def test_clips_that_do_not_fit_are_refused(here, capsys, monkeypatch):
     assert "clips that are drawn must be read as 16x3x96x128 and 13 classes" in said
     Path("mine.toml").write_text(DESIGN[:DESIGN.index("[clips]")])
     assert run("train", "mine.toml") == 2
-    assert "the design must have a table [clips]" in capsys.readouterr().err
+    assert "a network that reads clips needs a table [clips]" in capsys.readouterr().err
