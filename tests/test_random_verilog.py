@@ -21,8 +21,8 @@ from tests.test_verilog import check
 
 # What the arrays of the other random designs do not reach.
 LARGE = [
-    design([conv(9, 3, 2), conv(20, 2, 3, pool=True)], (17, 2, 3), height=6, width=7, classes=11),
-    design([conv(40, 1, 3), conv(7, 3, 1, kernel=1)], (33, 1, 1, (1, 3)), height=5, width=9,
+    design([conv(5, 3, 2), conv(9, 2, 3, pool=True)], (17, 2, 3), height=5, width=7, classes=11),
+    design([conv(7, 1, 3), conv(3, 3, 1, kernel=1)], (33, 1, 1, (1, 3)), height=5, width=9,
            classes=2),
     design([conv(33, 2, 3), conv(18, 3, 2, groups=3)], (1, 16, 5), height=2, width=3, classes=20),
     design([conv(24, 3, 3), conv(12, 1, 3)], (1, 12, 7, (3,), True), height=3, width=3,
