@@ -40,5 +40,5 @@ def test_a_difference_is_told(tmp_path, monkeypatch):
 
 def test_a_network_without_a_recipe_for_clips_is_refused(tmp_path):
     values = SMALL.model_dump(mode="json") | {"clips": None}
-    with pytest.raises(ConfigError, match="needs a table .clips. in its design"):
+    with pytest.raises(ConfigError, match=r"needs a table \[clips\] in its design"):
         clip_demo.clip_demo(parse_config(values), None, tmp_path, Console())
