@@ -38,6 +38,9 @@ class Transport(Protocol):
     def select(self, slot: int):
         """Chooses the program of the frames that are sent from now on."""
 
+    def begin_clip(self):
+        """The next frame begins a clip; of machines that read clips only."""
+
     def send(self, pixels: np.ndarray) -> bool:
         """Sends one frame, uint8 [H * W, channels], the last pixel marked as such.
 
@@ -119,6 +122,8 @@ class Host:
     def run(self, slot: int, images: np.ndarray) -> list[Result]:
         """Results of images uint8 [N, H, W, C] with the program of a slot.
 
+        Of a program that reads clips they are the frames of one, and results those that it gives.
+
         Raises
         ------
         ConfigError
@@ -127,8 +132,10 @@ class Host:
             If a result does not come in time, or is none.
         """
         header = self._loaded(slot).header
+        if header.period:
+            self.transport.begin_clip()
         return run_frames(self.transport, slot, header.name, header.frame, header.output, images,
-                          self.seconds)
+                          self.seconds, header.period or 1)
 
     def _loaded(self, slot: int) -> Image:
         if slot not in self.loader.programs:
@@ -144,8 +151,10 @@ class Host:
 
 
 def run_frames(transport: Transport, slot: int, name: str, frame: Frame, output: Output,
-               images: np.ndarray, seconds: float) -> list[Result]:
+               images: np.ndarray, seconds: float, period: int = 1) -> list[Result]:
     """Results of images uint8 [N, H, W, C] with the program in a slot, one after the other.
+
+    Every so many frames, `period`, give one.
 
     Raises
     ------
@@ -160,6 +169,8 @@ def run_frames(transport: Transport, slot: int, name: str, frame: Frame, output:
         where = f"slot {slot}: {name}: frame {n}"
         if not transport.send(pixels):
             raise HostError(f"{where}: its pixels were not taken{_texts(transport.flags())}")
+        if (n + 1) % period:
+            continue
         words = transport.receive(seconds)
         said = _texts(transport.flags())
         if words is None:

@@ -62,6 +62,7 @@ class Header(Frozen):
     output: Output
     classes: count(MAX_CHANNELS, 0)
     cycles: count(2**63, 0)  # of a frame
+    period: count(64, 0) = 0  # frames of a clip from result to result; 0: it reads no clips
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +99,8 @@ class Image:
 
     def to_bytes(self) -> bytes:
         """The file's content; equal images give equal bytes."""
-        header = json.dumps(self.header.model_dump(mode="json"), sort_keys=True).encode()
+        values = self.header.model_dump(mode="json", exclude_defaults=True)
+        header = json.dumps(values, sort_keys=True).encode()
         content = HEAD.pack(MAGIC, VERSION, bytes.fromhex(self.machine),
                             bytes.fromhex(self.program), len(header), len(self.words))
         content += header + self.words.astype("<u4").tobytes()
@@ -213,7 +215,8 @@ def build_image(machine: Machine, config: Config, network: Network) -> Image:
         "frame": {"channels": shape.channels, "height": shape.height, "width": shape.width},
         "output": output_of(shape, hardware).model_dump(),
         "classes": shape.classes if shape.output == "class" else 0,
-        "cycles": Cost(program, hardware).frame_cycles}, network.digest)
+        "cycles": Cost(program, hardware).frame_cycles,
+        "period": shape.period if shape.timed else 0}, network.digest)
 
 
 def output_of(network: NetworkConfig, hardware: Hardware) -> Output:

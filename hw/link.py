@@ -23,7 +23,12 @@ SETTLE = 4  # cycles until a write has been refused or not
 
 
 def capacity(hardware: Hardware) -> int:
-    """Bytes of the longest payload: a frame with its slot; ConfigError if it is too long."""
+    """Bytes of the longest payload: a frame with its slot.
+
+    Raises ConfigError if it is too long, or if frames belong to clips: each must give a result.
+    """
+    if hardware.clocks:
+        raise ConfigError("a machine on a serial line must read single frames, not clips")
     fold = max(each.fold for each in hardware.pixels)
     pixels = hardware.frame_width * hardware.frame_height * fold**2
     longest = 1 + pixels * hardware.pixel_bits // 8

@@ -24,10 +24,11 @@ from export.machine import Machine, describe_machine
 from export.pack import pack
 from export.program import Program
 from export.sections import RECORDS, memories
+from hw.link import capacity
 from sim import golden
 from sim.memory_model import MemoryModel
 from sim.samples import random_images, random_network
-from tests.designs import conv, design
+from tests.designs import conv, design, total
 from tests.test_image import describe, machine_of
 
 A = design([conv("a", 4, 3, 1), conv("b", 4, 2, 1)], (2, 4, 1))
@@ -437,6 +438,33 @@ def test_faults_in_one_line(machine, images, words, flags, takes, match):
     assert model.waited in ([], [0.5])
     model.sets, model.takes, model.answer = set(), True, lambda slot, pixels: GOOD
     assert host.run(0, np.zeros((1, 6, 5, 3), np.uint8)) == [Class(1, 5)]
+
+
+def test_clips():
+    """A clip is begun by name, and every second frame of it gives a result."""
+    config = design([], (2, 2, 1), height=2, width=3, channels=1, operations=[
+        conv("a", 2, 2, 2, frames=3, every=2), total("end", 2, 3, inputs=["a"])])
+    machine = Machine(**describe_machine(Hardware.of([Program(config)], memory="ram")))
+    image = build_image(machine, config, random_network(config.network, 1))
+    assert Image.from_bytes(image.to_bytes()).header.period == image.header.period == 2
+    said, sent = [], []
+
+    class Clips(MemoryModel):
+        def begin_clip(self):
+            said.append("clip")
+
+        def send(self, pixels):
+            sent.append(pixels)
+            return len(sent) % 2 == 1 or super().send(pixels)  # it gives nothing at odd ones
+
+    host = Host(machine, Clips(machine, lambda slot, pixels: GOOD))
+    host.load(image)
+    for _ in range(2):
+        assert host.run(0, np.zeros((5, 2, 3, 1), np.uint8)) == [Class(1, 5)] * 2
+        sent.append(None)
+    assert (said, len(sent)) == (["clip"] * 2, 12)
+    with pytest.raises(ConfigError, match=r"serial line must read single frames, not clips$"):
+        capacity(machine.hardware)
 
 
 def test_a_record_that_is_lost(machine, images):
