@@ -15,6 +15,10 @@ from export.checked import ConfigError
 from export.config import parse_config
 from export.cost import Cost
 from export.file import load_network, save_network
+from export.machine import describe_machine
+from export.pack import pack
+from export.registers import register_map
+from hw.axi import AxiEngine
 from hw.engine import Engine
 from hw.rings import Rings
 from hw.verilog import write_verilog
@@ -277,3 +281,47 @@ def test_random_networks_over_clips(tmp_path, seed, config, simulator):
 @pytest.mark.parametrize("seed, config", [*islice(clip_designs(range(100, 200)), 40)])
 def test_more_random_networks_over_clips(tmp_path, seed, config):
     check_clips(config, seed, tmp_path, [7, 1, 3, 9], "icarus")
+
+
+def test_axi_marks_clips_with_tuser():
+    """The mark counts with a frame's first pixel; the soft reset's work is the engine's reset."""
+    config = design([], (2, 2, 1), height=2, width=3, channels=1, operations=[
+        conv("a", 2, 3, 3, frames=3), total("end", 3, 3, inputs=["a"])])
+    cost, made = Cost.of(config), random_network(config.network, 1)
+    clips = random_clips(config.network, [3, 4], 1)
+    engine = Engine(cost.hardware, pack(cost.program, cost.hardware, made), framed=True)
+    dut = AxiEngine(engine, register_map(describe_machine(cost.hardware)))
+    found = []
+
+    async def pixels(ctx):
+        for name, value in (("awaddr", 0x40), ("wdata", 1), ("wstrb", 15), ("bready", 1),
+                            ("awvalid", 1), ("wvalid", 1)):  # CONTROL: run
+            ctx.set(getattr(dut, f"s_axil_{name}"), value)
+        await ctx.tick().until(dut.s_axil_bvalid)
+        ctx.set(dut.s_axil_awvalid, 0)
+        ctx.set(dut.s_axil_wvalid, 0)
+        ctx.set(dut.s_axis_tvalid, 1)
+        for clip in clips:
+            for t, frame in enumerate(clip):
+                flat = frame.ravel().tolist()
+                for n, pixel in enumerate(flat):
+                    ctx.set(dut.s_axis_tdata, pixel)
+                    ctx.set(dut.s_axis_tuser, t == 0 if n == 0 else n % 2)
+                    ctx.set(dut.s_axis_tlast, n == len(flat) - 1)
+                    await ctx.tick().until(dut.s_axis_tready)
+
+    async def results(ctx):
+        ctx.set(dut.m_axis_tready, 1)
+        while len(found) < 14:
+            *_, word = await ctx.tick().sample(dut.m_axis_tdata).until(dut.m_axis_tvalid)
+            found.append(word)
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(pixels, background=True)
+    simulator.add_testbench(results)
+    simulator.run_until(0.002)
+    scores = golden.run_clips(made, clips).scores
+    wanted = [word for each in scores for word in (int(each.argmax()), int(each.max()) % 2**32)]
+    assert found == wanted
+    assert len(set(scores.max(1).tolist())) > 3
