@@ -64,7 +64,12 @@ def _program(config: Config, cost: Cost, clock: float) -> list[Table]:
                        str(layer.channels), f"{cost.weight_bits(layer):,}",
                        f"{cost.layer_cycles(layer):,}", f"{cost.array_use(layer):.1%}")
     totals = _pairs(f"{config.name}: totals")
-    totals.add_row("cycles per frame", f"{cost.frame_cycles:,}")
+    if config.network.timed:
+        totals.add_row(f"cycles per frame, of {config.network.period} on average",
+                       f"{cost.frame_period:,}")
+        totals.add_row("cycles of a frame with a result", f"{cost.frame_cycles:,}")
+    else:
+        totals.add_row("cycles per frame", f"{cost.frame_cycles:,}")
     totals.add_row(f"frames per second at {clock:g} MHz (not measured)",
                    f"{clock * 1e6 / cost.frame_period:,.1f}")
     for name, bits in cost.stored_bits.items():
