@@ -5,7 +5,8 @@ from importlib import import_module
 import numpy as np
 import pytest
 
-from export.network import NetworkConfig, walk
+from export.config import TrainConfig
+from export.network import CellConfig, NetworkConfig, walk
 from sim.golden import Stream
 from sim.samples import random_images
 from tests.designs import conv, total
@@ -15,6 +16,7 @@ from tests.test_cell import cell, codes
 torch = pytest.importorskip("torch")
 model = import_module("model.network")
 convert = import_module("model.convert")
+QuantCell = import_module("model.cell").QuantCell
 
 NETWORKS = {
     # Kernels of three frames that read pixels, and codes on each clock; gates, pools, groups.
@@ -94,3 +96,57 @@ def test_golden_is_torch_at_every_layer_and_frame(name):
     for each in config.operations:
         levels = len(np.unique(np.concatenate([x.ravel() for x in seen[each.name]])))
         assert levels == 2**each.code_bits if each.makes_codes else levels > 1, each.name
+
+
+@pytest.mark.parametrize("name", ["clocks", "cells"])
+def test_statistics_are_those_of_all_ticks(name):
+    config = NETWORKS[name]
+    encoder = encoder_of(config)
+    with torch.no_grad():
+        maps = walk(config, encoder.folded(torch.tensor(clips_of(config, 24, 8, 9)).float()),
+                    encoder.apply_operation)
+        for each in config.operations:
+            part = encoder.parts[each.name]
+            if not each.makes_codes:
+                continue
+            acc = part.accumulate(encoder.seen(each, [maps[other] for other in each.inputs]))
+            if each.kind == "cell":  # whose sums depend on them
+                mean, square = part.moments(acc)
+                torch.testing.assert_close(part.square, square, rtol=0.05, atol=0)
+                torch.testing.assert_close(part.mean, mean, rtol=0, atol=0.2 * square.max().sqrt())
+            else:
+                torch.testing.assert_close(part.mean, acc.mean((0, 2, 3)), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", ["full", "coupled"])
+def test_what_a_cell_rounds_is_near_to_what_it_does_not(form):
+    """Same sums: a gate that is decided, values far from the ends, give the same but for a code."""
+    layer = CellConfig(name="a", channels=4, weight_bits=2, code_bits=3, form=form, state_bits=6)
+    made = QuantCell(layer, TrainConfig())
+    y = {"i": 3.0, "f": -3.0, "g": 9.3, "o": 3.0}
+    y = torch.tensor([y[gate] for gate in layer.gates]).repeat_interleave(4)[None]
+    found = {}
+    for made.round_codes in (True, False):
+        h, c = made.step(y, torch.zeros(1, 4))
+        found[made.round_codes] = h, made.step(y * torch.where(y > 8, 0, -1), c)[1]
+    assert found[True][0].tolist() == [[5.0] * 4]  # 9 >> 3, and 4
+    assert found[True][1].tolist() == [[9.0] * 4]  # it is kept, and nothing added
+    for one, other in zip(found[True], found[False], strict=True):
+        assert 0 < (one - other).abs().max() < 1
+
+
+def test_gradients_pass_a_cell_from_the_last_tick_to_the_first():
+    torch.manual_seed(1)
+    cell = QuantCell(CellConfig(name="a", channels=16, weight_bits=2, code_bits=2, state_bits=6),
+                     TrainConfig())
+    x = torch.randint(0, 4, (8, 12, 16, 1, 1)).float()
+    cell.train()
+    for _ in range(30):
+        cell(x)
+    for rounded in (True, False):
+        cell.round_codes = cell.round_weights = rounded
+        seen = x.clone().requires_grad_()
+        cell(seen)[:, -1].sum().backward()
+        size = seen.grad.abs().amax((0, 2, 3, 4))
+        assert (size > 0).all() and torch.isfinite(size).all()
+        assert size[0] < size[-1]  # it forgets

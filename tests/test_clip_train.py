@@ -13,9 +13,11 @@ from export.config import load_config
 from export.file import load_network
 from sim import golden
 from sim.cli import main
+from sim.evaluate import clip_accuracy
 
 torch = pytest.importorskip("torch")
 clip_train = pytest.importorskip("model.clip_train")
+load_checkpoint = pytest.importorskip("model.convert").load_checkpoint
 
 DESIGN = """
 [network]
@@ -99,13 +101,11 @@ def test_from_a_folder_to_an_artifact_by_commands(here):
     trace = golden.run_clips(network, list(clips.permute(0, 1, 3, 4, 2).numpy()))
     scores = clip_scores(design.network, trace.scores.reshape(12, 6, 2))
     assert (scores.argmax(1) == labels.numpy()).mean() == record["validation"]["accuracy"]
-    encoder, _ = clip_train_encoder(design)
+    found = clip_accuracy(design, network, "validation")
+    assert found == {**record["validation"], "images": 12, "split": "validation"}
+    assert clip_accuracy(design, network, "test", 5)["images"] == 5
+    encoder, _ = load_checkpoint(Path("build/mine/train/final.pt"), design)
     np.testing.assert_array_equal(scores, clip_train.scores_of(encoder, clips).numpy())
-
-
-def clip_train_encoder(design):
-    from model.convert import load_checkpoint
-    return load_checkpoint(Path("build/mine/train/final.pt"), design)
 
 
 @pytest.mark.slow
