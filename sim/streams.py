@@ -124,6 +124,7 @@ def simulate(engine, program: Program, images: np.ndarray, *, clips: Sequence[in
                 if last:
                     results.append(unpack(network, hardware, transfers))
                     transfers = []
+                    assert len(results) <= wanted, "a result of a frame that gives none"
                     if len(results) == wanted and not network.timed:
                         return
                 wait = rng.randint(0, gaps)
