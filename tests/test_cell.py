@@ -344,6 +344,24 @@ def test_a_vector_without_clips():
     engine_run(config, [1, 1, 1])
 
 
+def test_a_class_that_waits_is_not_touched_by_a_vector():
+    """Frames are there before the class of the one before is taken."""
+    config = design([], (1, 2, 1), height=1, width=2, channels=1, operations=[
+        conv("a", 2, 3, 3, kernel=1), codes("s", 8, 3, 3), conv("b", 6, 3, 3, kernel=1),
+        total("end", 4, 3)])
+    engine_run(config, [1] * 12, gaps=250)
+
+
+@pytest.mark.parametrize("form", ["full", "coupled"])
+def test_a_small_engine_with_a_cell(form):
+    """Gates and state of its own last codes; the second clip begins without them."""
+    config = design([], (2, 4, 1), height=2, width=2, channels=1, operations=[
+        conv("a", 4, 3, 3), codes("s", 7, 3, 3), cell("h", 7, 3, 3, form=form),
+        total("end", 4, 3, inputs=["h"])])
+    run, _ = engine_run(config, [6, 3], seed=2)
+    assert len({run.codes.codes(n)["h"].tobytes() for n in range(9)}) > 6
+
+
 def test_a_vector_leaves_select_bits_alone():
     config = design([], (2, 4, 2), height=3, width=3, operations=[
         conv("a", 8, 2, 2), total("m", 8, 2, "select", inputs=["a"]),
