@@ -296,6 +296,17 @@ def test_the_shipped_design_is_exact_on_real_patches():
             assert 0.05 < found.mean() < 0.95
 
 
+def test_the_shipped_encoder_and_decoder_belong_together():
+    root = Path(__file__).parent.parent
+    photos = [data.read_picture(path) for path in sorted(root.glob("sim/photos/*.png"))]
+    pixels = np.concatenate([np.concatenate(photos[:5]), np.concatenate(photos[5:])], 1)
+    header, decoder = decoders.load(root / "weights/patch.decoder.npz")
+    made = compress(load_network(root / "weights/patch.npz"), pixels)
+    error = [np.square(decoders.decompress(part, header, decoder) - pixels.astype(float)).mean()
+             for part in (made, made.kept(8))]
+    assert error[0] < error[1] < pixels.var() / 2
+
+
 @pytest.mark.slow
 def test_training_computes_with_what_is_exported(here):
     """With the means of each batch no code could say how bright a patch is."""

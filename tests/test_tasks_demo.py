@@ -88,6 +88,16 @@ def test_two_tasks_on_one_verilog(here, capsys, monkeypatch):
         assert "differs from the golden model" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.long
+def test_the_shipped_designs_on_one_verilog(tmp_path, monkeypatch, capsys):
+    root = Path(__file__).parent.parent
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["demo", f"{root}/configs/megabit.toml", "--encoder", f"{root}/configs/patch.toml"])
+    assert stop.value.code == 0
+    assert "all 20 frames equal" in " ".join(capsys.readouterr().out.split())
+
+
 def test_what_is_no_demo_of_two_tasks_is_refused(here, capsys):
     Path("none").mkdir()
     for arguments, said in ((("label.toml",), "a network that compresses must give codes"),
