@@ -357,7 +357,9 @@ async def soft_reset_at_any_time(dut):
         if rng.random() < 0.3:  # a result is kept waiting, for once
             bench.sink.set_pause_generator(None)
             bench.sink.pause = True
-        await bench.cycles(rng.randrange(sent * JOB["period"][frame["program"]]))
+        # Within the pixels, or anywhere.
+        await bench.cycles(rng.randrange(rng.choice(
+            [2 * len(frame["pixels"]), sent * JOB["period"][frame["program"]]])))
         await bench.write("CONTROL", RUN | RESET)
         bench.sink.set_pause_generator(bench.pauses())
         if rng.random() < 0.5:  # once more, soon or late

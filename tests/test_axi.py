@@ -145,7 +145,7 @@ MACHINES = {"rom": ([A], "rom"), "two programs in rom": ([A, B], "rom"), "ram": 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [2, pytest.param(8, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [3, pytest.param(8, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", MACHINES)
 def test_around_an_engine(tmp_path, name, count):
     job = write_engine(tmp_path, *MACHINES[name], count=count)
