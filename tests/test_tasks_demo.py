@@ -106,6 +106,9 @@ def test_what_is_no_demo_of_two_tasks_is_refused(here, capsys):
         assert run(*arguments) == 2
         err = capsys.readouterr().err
         assert said in err and err.startswith("error: ") and err.count("\n") == 1
+    with pytest.raises(SystemExit) as stop:
+        main(["demo", "label.toml", "--weights", "none"])
+    assert stop.value.code == 2 and "demo: wanted weights" in capsys.readouterr().err
     Path("label.toml").write_text(LABEL.replace("channels = 3\n", "channels = 1\n") + ARRAY)
     assert run("patch.toml") == 2
     assert "must give a class of colors" in capsys.readouterr().err
