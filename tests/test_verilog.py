@@ -195,7 +195,7 @@ def small():
             design([conv("a", 8, 3, 3), conv("b", 12, 2, 2, pool=True), conv("c", 16, 1, 1)],
                    array, height=6, width=6, classes=10),
             design([conv("a", 8, 3, 3), conv("b", 8, 3, 3), conv("c", 8, 3, 3, gate="or", skip="a"),
-                    conv("d", 8, 2, 3, pool=True), conv("e", 16, 1, 3)],
+                    conv("d", 16, 2, 3, pool=True), conv("e", 24, 1, 3)],
                    array, height=6, width=6, classes=7)):
         yield config, random_network(config.network, 1), random_images(config.network, 2, 1)
 
