@@ -186,14 +186,17 @@ def shipped():
 
 
 def small():
-    """The same of designs with what tells those two apart: depth, precisions, gates."""
+    """The same of designs with what tells those two apart: depth, precisions, gates.
+
+    Their images are of one size: where only one program is in ROM, its own is in the netlist.
+    """
     array = (2, 4, 2, (1, 2, 3), True)
     for config in (
             design([conv("a", 8, 3, 3), conv("b", 12, 2, 2, pool=True), conv("c", 16, 1, 1)],
                    array, height=6, width=6, classes=10),
             design([conv("a", 8, 3, 3), conv("b", 8, 3, 3), conv("c", 8, 3, 3, gate="or", skip="a"),
-                    conv("d", 8, 2, 3, pool=True), conv("e", 16, 1, 3)],
-                   array, height=4, width=6, classes=7)):
+                    conv("d", 16, 2, 3, pool=True), conv("e", 24, 1, 3)],
+                   array, height=6, width=6, classes=7)):
         yield config, random_network(config.network, 1), random_images(config.network, 2, 1)
 
 
