@@ -75,13 +75,14 @@ class PixelInput(wiring.Component):
         # Neither changes between a position's first word and its last one, of three at least.
         row_end, frame_end = Signal(), Signal()
         m.d.sync += [row_end.eq(x == record.last_x + 1 + extra), frame_end.eq(y == record.last_y)]
-        base = 0
+        where = address
         if hardware.pixel_frames > 1:  # known before a frame's first pixel
             base = Signal.like(address)
             m.d.sync += base.eq(copy_offset(record.stride, self.copy))
+            where = base + address
         m.d.comb += [
             self.write.bank.eq(bank),
-            self.write.address.eq(base + address),
+            self.write.address.eq(where),
             self.write.enable.eq(~0),
         ]
         for lane in range(LANES):

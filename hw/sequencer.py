@@ -123,7 +123,7 @@ class Sequencer(wiring.Component):
             m.d.comb += step.base.eq(frames.base)
             if hardware.cells:
                 m.d.comb += self.first.eq(frames.first)
-        pass_last = taps_last & (frames.at_end if frames else 1)
+        pass_last = taps_last & frames.at_end if frames else taps_last
         # A tile takes four cycles at least, so what holds for all of it may come a cycle late.
         layer_last, may_end, begins = Signal(), Signal(), Signal()
         offset = Signal.like(tile.offset)  # of the next tile

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
+from export.area import estimate
 from export.artifact import Layer
 from export.checked import ConfigError, parse
-from export.config import parse_config
+from export.config import load_config, parse_config
+from export.cost import Cost
 from export.file import load_network, save_network
 from export.network import CellConfig, Shape
 from hw.cell import Cell
@@ -369,3 +371,11 @@ def test_a_vector_leaves_select_bits_alone():
                                                 select="m"),
         codes("t", 8, 2, 2, inputs=["b"]), total("end", 3, 2, inputs=["s", "t"])])
     engine_run(config, [1, 1, 1])
+
+
+@pytest.mark.parametrize("name, most", [("billnet", 1_000_000), ("billnet_small", 500_000)])
+def test_the_shipped_video_networks_fit(name, most):
+    """Stored bits, and block RAMs of an LFE5U-85F."""
+    cost = Cost.of(load_config(f"configs/{name}.toml"))
+    assert cost.total_bits <= most
+    assert estimate(cost.hardware, "ecp5").cells["block_ram"] <= 208
