@@ -54,8 +54,8 @@ def play(folder, simulator, fault=0, gaps=0, strict=False, jobs=(), loads=()):
     place.mkdir(exist_ok=True)
     write_traffic(place, jobs, loads, gaps=gaps, seed=1, address_bits=8)
     run_bench(verilog=folder, top="engine", bench="sim.bench_engine", harness=HARNESS,
-              simulator=simulator, build=folder, arguments=[f"+frames={len(jobs)}",
-                                                            *["+strict"] * strict],
+              simulator=simulator, build=folder,
+              arguments=[f"+frames={len(jobs)}", f"+results={len(jobs)}", *["+strict"] * strict],
               parameters={"PIXELS": 16, "RESULT": 33, "PROBE": 14, "LAYERS": 2, "SLOTS": 2,
                           "LOAD": 40, "WORDS": 1, "PAYLOAD": 64, "LIMIT": 100},
               defines=["RAM", "SEVERAL_SLOTS", "SEVERAL_LAYERS"])
@@ -65,7 +65,7 @@ def play(folder, simulator, fault=0, gaps=0, strict=False, jobs=(), loads=()):
 def frames(count):
     rng = np.random.default_rng(1)
     return [SimpleNamespace(image=rng.integers(0, 256, (2, 2, 2), np.uint8), number=n % 2,
-                            needs=2 if n else 0) for n in range(count)]
+                            needs=2 if n else 0, clip=n == 2) for n in range(count)]
 
 
 @pytest.mark.slow
@@ -75,6 +75,8 @@ def test_what_is_played_and_written_down(tmp_path, simulator, gaps):
     loads = [SimpleNamespace(words=[(1, 2**32 - 1), (9, 5)], after=1),
              SimpleNamespace(words=[(9, 0)], after=3)]
     found = play(tmp_path, simulator, gaps=gaps, strict=True, jobs=jobs, loads=loads)
+    marks = [line[0] for line in (tmp_path / simulator / "pixels.txt").read_text().splitlines()]
+    assert "".join(marks) == "1000" "1000" "2000" "1000"  # of frames, and of a clip
     words = [job.image.reshape(4, 2) @ np.array([1, 256]) for job in jobs]
     results, left = found.results(33, words=True)
     assert results == [[int(each.sum()) + 4 * (n % 2 << 20)] for n, each in enumerate(words)]
