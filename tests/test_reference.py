@@ -16,6 +16,8 @@ from sim import golden
 
 torch = pytest.importorskip("torch")
 model = pytest.importorskip("model.network")
+parts = pytest.importorskip("model.parts")
+quant = pytest.importorskip("model.quant")
 data = pytest.importorskip("model.data")
 archives = pytest.importorskip("model.archives")
 
@@ -45,20 +47,20 @@ def copy(part, layer):
     weight, bias = (torch.from_numpy(each.astype(np.float32))
                     for each in (layer.weight, layer.bias))
     part.weight.copy_(weight.view(part.weight.shape))
-    if isinstance(part, model.Head):
+    if isinstance(part, parts.Head):
         part.bias.copy_(bias / part.scale)
         return
     part.mean.copy_(-bias)
     part.beta.zero_()
-    if isinstance(part, model.QuantConv):
+    if isinstance(part, parts.QuantConv):
         part.shift.fill_(layer.shift)
 
 
 @pytest.fixture(autouse=True)
 def integers_stay(monkeypatch):
     """The weights are integers already; quantizing them again would move them."""
-    monkeypatch.setattr(model, "standardize", lambda weight, centred=True: weight)
-    monkeypatch.setattr(model, "quantize_weight", lambda weight, bits, step: weight)
+    monkeypatch.setattr(quant, "standardize", lambda weight, centred=True: weight)
+    monkeypatch.setattr(quant, "quantize_weight", lambda weight, bits, step: weight)
 
 
 def tensor(images):
