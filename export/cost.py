@@ -123,8 +123,7 @@ class Cost:
 
     def _written_units(self, layers: tuple[LayerProgram, ...]) -> int:
         shapes = self.program.config.network.shapes
-        return sum(shapes[layer.name].pixels * layer.channel_tiles // layer.gates
-                   * self.hardware.array.units
+        return sum(shapes[layer.name].pixels * layer.map_tiles * self.hardware.array.units
                    for layer in layers[1:] if layer.operation.makes_codes and not layer.last)
 
     def period_at(self, frame: int) -> int:

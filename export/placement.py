@@ -120,7 +120,7 @@ def activations(network: NetworkConfig, array: ArrayConfig, loops: tuple[Loops, 
         another clock.
     """
     order = {name: k for k, name in enumerate(network.shapes)}  # pixels: 0, operation k: k + 1
-    modes = {name: each.mode for each in loops for name in each.reads}
+    modes = {name: each.mode for each in loops for name in each.maps}
     follows: dict[str, tuple[str, int]] = {}  # the map behind a map, and the words up to it
     for each in loops:
         inputs = each.operation.inputs

@@ -70,7 +70,7 @@ class Program:
         kept, pooled = placement.skips(network, array)
         skip_bases, self.skip_words = placement.allocate(kept)
         skip_sizes = {region.name: region.size for block in kept for region, _ in block}
-        modes = {name: each.mode for each in loops for name in each.reads}
+        modes = {name: each.mode for each in loops for name in each.maps}
         selects, self.select_words, self.state_words = {}, 0, 0
         for each in loops:
             if each.summed and each.operation.output == "select":
@@ -102,7 +102,7 @@ class Program:
                            "select_base": selects.get(operation.select, 0)}
             if operation.kind == "cell":
                 values["state_base"] = self.state_words
-                self.state_words += each.channel_tiles // each.gates * array.units
+                self.state_words += each.map_tiles * array.units
             if operation.generator:
                 values["seed"] = generated
                 generated += 1

@@ -44,7 +44,7 @@ class Loops:
         return self.operation.channels
 
     @property
-    def reads(self) -> tuple[str, ...]:
+    def maps(self) -> tuple[str, ...]:
         """The maps that its weights see; a cell's own last one comes behind its input."""
         return maps_read(self.operation)
 
@@ -72,6 +72,11 @@ class Loops:
     def gates(self) -> int:
         """Tiles of weights, one behind the other, that give one tile of channels."""
         return self.operation.filters // self.channels
+
+    @property
+    def map_tiles(self) -> int:
+        """Tiles of channels of what it makes."""
+        return self.channel_tiles // self.gates
 
     def filters(self, tile: int, columns: int) -> range:
         """Rows of weights and biases of a tile; the gates of a cell's channels are neighbours."""
@@ -183,7 +188,7 @@ def _loops(network: NetworkConfig, array: ArrayConfig, operation: Operation,
             last = min(first + array.columns, operation.channels) - 1
             begin, end = (c * operation.groups // operation.channels * size for c in (first, last))
             span = positions[begin] * taps, (positions[end + size - 1] + 1) * taps
-            spans += [span] * (operation.filters // operation.channels)
+            spans += [span] * (operation.filters // operation.channels)  # a cell's gates
         return ops, taps, positions, sum(words), spans
 
     weight_bits = operation.weight_bits

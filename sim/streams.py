@@ -41,7 +41,7 @@ class TraceCollector:
     def _map(self, op: LayerProgram, units: list) -> np.ndarray:
         array, shape = self.program.array, self.program.config.network.shapes[op.name]
         codes = np.array(units, np.uint8).reshape(
-            op.channel_tiles // op.gates, shape.pixels, array.units, array.unit)
+            op.map_tiles, shape.pixels, array.units, array.unit)
         maps = codes.transpose(0, 2, 3, 1).reshape(-1, shape.height, shape.width)
         return maps[:shape.channels]
 
