@@ -11,7 +11,6 @@ and whenever it validates `final.pt` (encoder and record), `record.json` and Ten
 
 import copy
 import json
-import math
 import os
 import platform
 import time
@@ -225,12 +224,7 @@ def train(config: Config, folder: Path, *, compiled: bool = True,
     writer = SummaryWriter(folder / "logs")
     saved, losses = time.perf_counter(), []
     while run.step < recipe.steps:
-        start = time.perf_counter()
-        losses.append(run.train_step(source))
-        run.seconds += time.perf_counter() - start
-        if not math.isfinite(losses[-1]):
-            raise ConfigError(f"{folder}: the loss of step {run.step} is {losses[-1]}, wanted a "
-                              f"number to learn from; checkpoint.pt is of some steps before")
+        losses.append(run.checked_step(source))
         last = run.step == recipe.steps
         if last or run.step % recipe.validate_every == 0:
             encoder = run.exact(source)

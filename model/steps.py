@@ -1,9 +1,12 @@
-"""A training run that counts in batches: what :mod:`model.codec` and :mod:`model.detect` share."""
+"""A training run that counts in batches: what compression, detection and clips share."""
 
+import math
+import time
 from pathlib import Path
 
 import torch
 
+from export.checked import ConfigError
 from model.convert import load_state
 from model.train import atomic_save, resuming
 
@@ -26,6 +29,20 @@ class StepRun:
     def parts(self) -> dict:
         """What has a state."""
         return self.models | {f"optimizer{k}": each for k, each in enumerate(self.optimizers)}
+
+    def train_step(self, data) -> float:
+        """Trains one batch, counts it, and returns its loss."""
+        raise NotImplementedError
+
+    def checked_step(self, data) -> float:
+        """A step, timed; ConfigError if its loss is no number."""
+        start = time.perf_counter()
+        loss = self.train_step(data)
+        self.seconds += time.perf_counter() - start
+        if not math.isfinite(loss):
+            raise ConfigError(f"{self.folder}: the loss of step {self.step} is {loss}, wanted a "
+                              f"number to learn from; checkpoint.pt is of some steps before")
+        return loss
 
     def save(self):
         atomic_save({**{name: part.state_dict() for name, part in self.parts.items()},
