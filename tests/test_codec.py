@@ -332,10 +332,11 @@ def test_training_computes_with_what_is_exported(here):
 
 
 def test_the_first_filters_say_how_bright_a_patch_is():
+    torch.manual_seed(1)
     parts = codec.Encoder(design().network).parts
     for name, least in (("first", 1), ("second", -1)):
         with torch.no_grad():
-            parts[name].weight.normal_(1, 0.1)
+            parts[name].weight.normal_(1, 0.02)  # a weight far from 1 would be rounded to 0
         assert parts[name].levels().min() == least
 
 
