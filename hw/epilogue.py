@@ -11,7 +11,7 @@ from hw.descriptor import bias_layout, is_summed, layer_layout, makes
 from hw.gate import Gate
 from hw.head import Head, best_layout
 from hw.memory import write_layout
-from hw.pipeline import delay
+from hw.pipeline import carry, delay
 from hw.pool import Pool
 from hw.records import record_layout
 from hw.store import fill_member, store
@@ -92,24 +92,26 @@ class Epilogue(wiring.Component):
         # Stage 1: one unit of the drained pixel.
         one = self._stage(m, walk, "one")
         biases = self._biases(m, one)
-        sums = Signal(data.ArrayLayout(hardware.acc_bits, U))
+        sums = Signal(data.ArrayLayout(hardware.acc_bits, U), reset_less=True)
         columns = Array(Cat(self.sums[k * U + u] for u in range(U)) for k in range(K))
         m.d.sync += sums.eq(columns[walk.unit])
 
         # Stage 2: bias.
         two = self._stage(m, one, "two")
         bias = [Array(biases[k * U + u] for k in range(K))[one.unit] for u in range(U)]
-        y = [Signal(signed(hardware.bias_bits), name=f"y_{u}") for u in range(U)]
+        y = [Signal(signed(hardware.bias_bits), name=f"y_{u}", reset_less=True) for u in range(U)]
         m.d.sync += [y[u].eq(sums[u] + bias[u]) for u in range(U)]
 
         # Stages 3 and 4: shift, clip.
         three = self._stage(m, two, "three")
-        shift, peak = Signal.like(layer.shift), Signal(CODE_BITS)  # they come with the layer
+        shift = Signal.like(layer.shift, reset_less=True)  # they come with the layer
+        peak = Signal(CODE_BITS, reset_less=True)
         m.d.sync += [shift.eq(layer.shift), peak.eq((1 << layer.code_bits) - 1)]
-        shifted = [Signal(signed(hardware.bias_bits), name=f"shifted_{u}") for u in range(U)]
+        shifted = [Signal(signed(hardware.bias_bits), name=f"shifted_{u}", reset_less=True)
+                   for u in range(U)]
         m.d.sync += [each.eq(sums >> shift) for each, sums in zip(shifted, y, strict=True)]
         four = self._stage(m, three, "four")
-        codes = Signal(data.ArrayLayout(CODE_BITS, U))
+        codes = Signal(data.ArrayLayout(CODE_BITS, U), reset_less=True)
         for u in range(U):
             m.d.sync += codes[u].eq(
                 Mux(shifted[u] < 0, 0, Mux(shifted[u] > peak, peak, shifted[u])))
@@ -179,9 +181,10 @@ class Epilogue(wiring.Component):
 
     def _values(self, m: Module, shifted: list) -> list:
         """Signed values, clipped at stage 4."""
-        peak = Signal(8)  # the largest one
+        peak = Signal(8, reset_less=True)  # the largest one
         m.d.sync += peak.eq((1 << self.layer.out_bits) - 1)
-        values = [Signal(signed(8), name=f"value_{u}") for u in range(len(shifted))]
+        values = [Signal(signed(8), name=f"value_{u}", reset_less=True)
+                  for u in range(len(shifted))]
         for value, each in zip(values, shifted, strict=True):
             m.d.sync += value.eq(
                 Mux(each > peak, peak, Mux(each < ~peak.as_signed(), ~peak, each)))
@@ -196,7 +199,7 @@ class Epilogue(wiring.Component):
         if values is None:
             return
         emit = delay(m, four.valid & four.inside, 2, "emit")
-        later = [delay(m, value, 2, f"value_{u}") for u, value in enumerate(values)]
+        later = [carry(m, value, 2, f"value_{u}") for u, value in enumerate(values)]
         with m.If(layer.result == RESULTS.index("map")):
             m.d.comb += leaving.valid.eq(emit)
             m.d.comb += [leaving["values"][u].eq(each) for u, each in enumerate(later)]

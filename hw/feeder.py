@@ -5,10 +5,10 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from export.hardware import FEEDER_CYCLES, Hardware
-from hw.array import CONTROL
 from hw.descriptor import layer_layout
 from hw.memory import ActivationMemory
-from hw.pipeline import delay
+from hw.pe import CONTROL
+from hw.pipeline import carry, delay
 from hw.sequencer import step_layout
 
 
@@ -57,14 +57,16 @@ class Feeder(wiring.Component):
 
         # Pixel n0 + dy * W + dx, as a slot (its quotient by R) and a rotation (its remainder).
         up, down = step.dy == -1, step.dy == 1
-        slot, rot = Signal.like(layer.in_base), Signal(range(rows))
+        slot = Signal.like(layer.in_base, reset_less=True)
+        rot = Signal(range(rows), reset_less=True)
         m.d.sync += [
             slot.eq((step.base if self.hardware.clocks else layer.in_base) + step.word + step.slot
                     + Mux(down, layer.down_slots, 0) - Mux(up, layer.up_slots, 0)),
             rot.eq(Mux(down, layer.down_rot, Mux(up, layer.up_rot, 0))),
         ]
-        dx = delay(m, step.dx, 1, "dx").as_signed()
-        slot_dx, next_slot, rot_dx = Signal.like(slot), Signal.like(slot), Signal.like(rot)
+        dx = carry(m, step.dx, 1, "dx").as_signed()
+        slot_dx, next_slot = Signal.like(slot), Signal.like(slot)
+        rot_dx = Signal.like(rot)
         m.d.sync += [slot_dx.eq(slot), next_slot.eq(slot + 1), rot_dx.eq(rot + dx)]
         with m.If((dx == -1) & (rot == 0)):
             m.d.sync += [slot_dx.eq(slot - 1), next_slot.eq(slot), rot_dx.eq(rows - 1)]
@@ -72,10 +74,12 @@ class Feeder(wiring.Component):
             m.d.sync += [slot_dx.eq(slot + 1), next_slot.eq(slot + 2), rot_dx.eq(0)]
         # Banks before the first pixel's hold it one slot further on.
         for bank in range(rows):
-            m.d.sync += self.address[bank].eq(Mux(bank < rot_dx, next_slot, slot_dx))
+            address = Signal.like(slot, name=f"address_{bank}")
+            m.d.sync += address.eq(Mux(bank < rot_dx, next_slot, slot_dx))
+            m.d.comb += self.address[bank].eq(address)
 
         banks = self._banks(m, rot_dx)
-        rotated = self._rotate(m, banks, delay(m, rot_dx, 2 + ActivationMemory.LATENCY, "rot"))
+        rotated = self._rotate(m, banks, carry(m, rot_dx, 2 + ActivationMemory.LATENCY, "rot"))
         self._pad(m, rotated)
 
         m.d.comb += [
@@ -93,12 +97,13 @@ class Feeder(wiring.Component):
         """
         array, layer, half = self.hardware.array, self.layer, self.hardware.array.words
         cut = (len(rot) + 1) // 2
-        outside = _turn(delay(m, ~self.step.mask[::-1], 2, "outside"), rot[:cut], -1)
-        outside = _turn(delay(m, Cat(outside), 1, "outside_turned"),
-                        delay(m, rot[cut:], 1, "rot_outside"), -1 << cut)
-        void = delay(m, Cat(outside), ActivationMemory.LATENCY, "void")
-        swap = delay(m, layer.mode == 2, 1, "swap")  # memory order to PE order: export.words
-        banks = [Signal(6 * half, name=f"bank_{bank}") for bank in range(array.rows)]
+        outside = _turn(carry(m, ~self.step.mask[::-1], 2, "outside"), rot[:cut], -1)
+        outside = _turn(carry(m, Cat(outside), 1, "outside_turned"),
+                        carry(m, rot[cut:], 1, "rot_outside"), -1 << cut)
+        void = carry(m, Cat(outside), ActivationMemory.LATENCY, "void")
+        swap = carry(m, layer.mode == 2, 1, "swap")  # memory order to PE order: export.words
+        banks = [Signal(6 * half, name=f"bank_{bank}", reset_less=True)
+                 for bank in range(array.rows)]
         for bank, word in enumerate(banks):
             ordered = self.data[bank]
             if 2 in array.precisions:
@@ -113,15 +118,15 @@ class Feeder(wiring.Component):
         """Pixel r of the tile comes from bank (rot + r) mod R; one register behind."""
         cut = (len(rot) + 1) // 2
         words = _turn(words, rot[:cut], 1)
-        words = [delay(m, word, 1, f"turned_{r}") for r, word in enumerate(words)]
-        return _turn(words, delay(m, rot[cut:], 1, "rot_high"), 1 << cut)
+        words = [carry(m, word, 1, f"turned_{r}") for r, word in enumerate(words)]
+        return _turn(words, carry(m, rot[cut:], 1, "rot_high"), 1 << cut)
 
     def _pad(self, m: Module, rotated):
         """The pad pixel's digit where the tap lies outside; one register behind."""
         array, layer = self.hardware.array, self.layer
         rows, half, precision = array.rows, array.words, array.digit_bits
         stages = self.LATENCY - 2
-        outside = delay(m, ~self.step.mask, stages, "outside")
+        outside = carry(m, ~self.step.mask, stages, "outside")
         # The pad pixel's current digit, most significant first; each of its bits is the value of
         # that bit of all operands.
         last = self.hardware.digits - 1
@@ -130,18 +135,19 @@ class Feeder(wiring.Component):
             for k in range(last + 1):
                 with m.Case(k):
                     m.d.comb += digit.eq(layer.pad >> precision * (last - k))
-        digit = delay(m, digit, stages, "pad_digit")
+        digit = carry(m, digit, stages, "pad_digit")
         planes = {3: (0, 0, 1, 1, 2, 2), 2: (0, 0, 1, 1, 0, 1), 1: (0,) * 6}[precision]
         # Where all weights are binary, lanes behind a tap's last operand are zero: see hw.decoder.
-        void = Signal(6 * half)
+        void = Signal(6 * half, reset_less=True)
         if array.precisions == (1,):
-            last_word = delay(m, self.step.word_last, self.LATENCY - 2, "word_last")
+            last_word = carry(m, self.step.word_last, self.LATENCY - 2, "word_last")
             m.d.sync += void.eq(Mux(last_word, Cat(layer.tail <= k for k in range(6 * half)), 0))
         for r, word in enumerate(rotated):
-            pads = Signal(precision, name=f"pads_{r}")
+            pads = Signal(precision, name=f"pads_{r}", reset_less=True)
             m.d.sync += pads.eq(Mux(outside[rows - 1 - r], digit, 0))
-            padded = word | Cat(pads[plane].replicate(half) for plane in planes)
-            for k, bit in enumerate(self.acts[r]):
-                m.d.sync += bit.eq(padded[k])
+            act = Signal(6 * half, name=f"act_{r}", reset_less=True)
+            m.d.sync += act.eq(word | Cat(pads[plane].replicate(half) for plane in planes))
+            for k in range(6 * half):
                 with m.If(void[k]):
-                    m.d.sync += bit.eq(0)
+                    m.d.sync += act[k].eq(0)
+            m.d.comb += self.acts[r].eq(act)

@@ -59,7 +59,7 @@ class Head(wiring.Component):
         columns, unit = hardware.array.columns, hardware.array.unit
         score = signed(hardware.score_bits)
         walk = self.walk
-        totals = [Signal(score, name=f"total_{c}") for c in range(columns)]
+        totals = [Signal(score, name=f"total_{c}", reset_less=True) for c in range(columns)]
         active = walk.valid & is_summed(layer)
         for c, total in enumerate(totals):
             with m.If(active & walk.inside & (walk.unit == c // unit)):
@@ -67,7 +67,7 @@ class Head(wiring.Component):
 
         load, last = Signal(), Signal()
         m.d.sync += [load.eq(active & walk.channels_last), last.eq(walk.layer_last)]
-        waiting = [Signal(score, name=f"score_{c}") for c in range(columns)]
+        waiting = [Signal(score, name=f"score_{c}", reset_less=True) for c in range(columns)]
         left, comparing = Signal(range(columns + 1)), Signal()
         number = Signal(range(-(-hardware.classes // columns) * columns))
         final, scored, fetched = Signal(), Signal(), Signal()

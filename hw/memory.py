@@ -56,11 +56,11 @@ class ActivationMemory(wiring.Component):
         m = Module()
         array, depth = self.hardware.array, self.hardware.activation_words
         lane = 2 * array.words
-        write = Signal.like(self.write)
+        write = Signal.like(self.write, reset_less=True)
         m.d.sync += write.eq(self.write)
         first = write.address
         if self.hardware.carries:
-            first = Signal(range(depth))
+            first = Signal(range(depth), reset_less=True)
             m.d.sync += first.eq(self.write.address + self.write.carry)
         # What an operation reads lies apart from what is written meanwhile, and pixels come in when
         # the first operation has read those before.

@@ -3,15 +3,24 @@
 from amaranth import Module, Signal, Value
 
 
-def delay(m: Module, signal, cycles: int, name: str):
+def delay(m: Module, signal, cycles: int, name: str, reset_less: bool = False):
     """`signal` as it was `cycles` clock cycles ago; all zero after reset."""
     shape = signal.shape() if isinstance(signal, Value) else signal.as_value().shape()
     signal = Value.cast(signal)
     for k in range(cycles):
-        later = Signal(shape, name=f"{name}_{k + 1}")
+        later = Signal(shape, name=f"{name}_{k + 1}", reset_less=reset_less)
         m.d.sync += later.eq(signal)
         signal = later
     return signal
+
+
+def carry(m: Module, signal, cycles: int, name: str):
+    """The same for data, which count only where a pulse beside them says so: without a reset.
+
+    Registers that are reset cannot lie beside those that are not, and thousands of them on one net
+    cost clock.
+    """
+    return delay(m, signal, cycles, name, reset_less=True)
 
 
 class Counter:

@@ -55,7 +55,8 @@ class PixelInput(wiring.Component):
         most = max(hardware.digits * each.digit_words for each in formats)
 
         # The last `taps` pixels of the row, newest last; a row ends with one outside of it.
-        window = [Signal(position_bits(hardware), name=f"window_{k}") for k in range(taps)]
+        window = [Signal(position_bits(hardware), name=f"window_{k}", reset_less=True)
+                  for k in range(taps)]
         x, y = Signal(range(hardware.frame_width + 2)), Signal(range(hardware.frame_height))
         word, address = Signal(range(most)), Signal(range(hardware.activation_words))
         slot, bank = Signal(range(hardware.pixel_slots)), Signal(range(rows))

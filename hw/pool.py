@@ -44,12 +44,16 @@ class Pool(wiring.Component):
         inside = walk.valid & walk.inside & (layer.result == RESULTS.index("codes"))
         block = self._block(m, walk) if hardware.pool_width else now
         corner = walk.x[0] & walk.y[0]
+        pooled, kept = (Signal.like(self.codes, name=name, reset_less=True)
+                        for name in ("pooled_now", "kept_now"))
         m.d.sync += [self.emit.eq(inside & (~layer.pool | corner)),
-                     self.pooled.eq(Mux(layer.pool, block, now))]
+                     pooled.eq(Mux(layer.pool, block, now))]
+        m.d.comb += self.pooled.eq(pooled)
         if hardware.gated:
             pools = layer.pool | layer.keep_pooled
             m.d.sync += [self.keep.eq(layer.keep & inside & (~pools | corner)),
-                         self.kept.eq(Mux(pools, block, now))]
+                         kept.eq(Mux(pools, block, now))]
+            m.d.comb += self.kept.eq(kept)
         return m
 
     def _block(self, m: Module, walk):
@@ -68,7 +72,7 @@ class Pool(wiring.Component):
             pairs = ((a.word_select(u, CODE_BITS), b.word_select(u, CODE_BITS)) for u in range(U))
             return Cat(Mux(p > q, p, q) for p, q in pairs)
 
-        left = Array(Signal(CODE_BITS * U, name=f"left_{k}") for k in range(K))
+        left = Array(Signal(CODE_BITS * U, name=f"left_{k}", reset_less=True) for k in range(K))
         pair, block = Signal(CODE_BITS * U, reset_less=True), Signal(CODE_BITS * U)
         m.d.sync += pair.eq(maximum(left[self.walk.unit], now))
         m.d.comb += [

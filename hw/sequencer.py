@@ -286,8 +286,8 @@ class Border(wiring.Component):
         take = self.advance | ~full
         hit = 0
         for edge, now in seen.items():
-            ahead = Signal(rows, name=f"{edge}_ahead")
-            current = Signal(rows, name=f"{edge}_now")
+            ahead = Signal(rows, name=f"{edge}_ahead", reset_less=True)
+            current = Signal(rows, name=f"{edge}_now", reset_less=True)
             with m.If(take):
                 m.d.sync += ahead.eq(Cat(now, ahead))
             with m.If(self.advance):

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In
 
 from export.hardware import Hardware
 from export.sections import memories, pieces, sections
-from hw.pipeline import delay
+from hw.pipeline import carry
 from hw.verilog import KEEP_ZEROS
 
 # Of a memory that is not read where it is being written, or not so that it matters: what is read
@@ -66,7 +66,7 @@ def deep_store(m: Module, unit, name: str, init: list[int], row, cycles: int):
     """
     rows, width = memories(unit.hardware)[name]
     found, steps = pieces(rows), choices(rows)
-    row = delay(m, row, cycles - 2 - len(steps), f"{name}_row")
+    row = carry(m, row, cycles - 2 - len(steps), f"{name}_row")
     words, number = [], Signal(range(len(found)), name=f"{name}_number")
     for k, (start, stop, size) in enumerate(found):
         piece = section(m, unit, name, stop - start, width, init[start:stop],
@@ -78,13 +78,13 @@ def deep_store(m: Module, unit, name: str, init: list[int], row, cycles: int):
         words.append(word)
         with m.If(row >= start):
             m.d.comb += number.eq(k)
-    number = delay(m, number, 2, f"{name}_number")
+    number = carry(m, number, 2, f"{name}_number")
     for step, most in enumerate(steps):
         bits, chosen = most.bit_length() - 1, []
         for k in range(0, len(words), most):
             chosen.append(Signal(width, name=f"{name}_chosen{step}_{k}", reset_less=True))
             m.d.sync += chosen[-1].eq(Array(words[k:k + most])[number[:bits]])
-        words, number = chosen, delay(m, number[bits:], 1, f"{name}_number{step}")
+        words, number = chosen, carry(m, number[bits:], 1, f"{name}_number{step}")
     return words[0]
 
 

@@ -9,12 +9,12 @@ from export.words import bit_positions, operands, stored_bits
 
 
 class WeightUnpacker(wiring.Component):
-    """Combinational; only for the `formats`, pairs of word precision and weight bits, that it gets.
+    """Combinational; for the `formats`, pairs of word precision and weight bits, that it gets.
 
     Members
     -------
     stored : In          as :func:`export.words.store_weights` writes it
-    mode, weight_bits : In(2)
+    format : In(range(len(formats)))    which one of them; static
     valid : In(6 * words)      lanes in use; binary weights have no zero for the others
     row : Out(6 * words)       as :func:`export.words.pack_weights` has it; signs of zeros are void
     """
@@ -23,17 +23,16 @@ class WeightUnpacker(wiring.Component):
         self.words, self.formats, self.dense = words, formats, dense
         super().__init__({
             "stored": In(max(stored_bits(mode, bits, words, dense) for mode, bits in formats)),
-            "mode": In(2),
-            "weight_bits": In(2),
+            "format": In(range(max(2, len(formats)))),
             "valid": In(6 * words),
             "row": Out(6 * words),
         })
 
     def elaborate(self, platform):
         m = Module()
-        with m.Switch(Cat(self.weight_bits, self.mode)):
-            for mode, bits in self.formats:
-                with m.Case(mode << 2 | bits):
+        with m.Switch(self.format):
+            for number, (mode, bits) in enumerate(self.formats):
+                with m.Case(number):
                     m.d.comb += self.row.eq(self._row(mode, bits))
         return m
 

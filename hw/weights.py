@@ -8,7 +8,7 @@ from export.hardware import DECODER_CYCLES, FEEDER_CYCLES, Hardware
 from hw.array import WEIGHT_CONTROL
 from hw.automaton import Automaton
 from hw.descriptor import layer_layout
-from hw.pipeline import delay
+from hw.pipeline import carry, delay
 from hw.records import record_layout
 from hw.sequencer import step_layout
 from hw.store import deep_cycles, deep_store, fill_member, store
@@ -59,30 +59,35 @@ class WeightFeeder(wiring.Component):
             m, self.step, FEEDER_CYCLES - DECODER_CYCLES - self.latency, "step"))
         segments = [self._segment(m, late, k) for k in range(len(hardware.weights))]
 
-        tail = Signal(6 * array.words)
+        tail = Signal(6 * array.words, reset_less=True)
         m.d.sync += tail.eq(Cat(layer.tail > k for k in range(6 * array.words)))
-        word_last = delay(m, late.word_last, self.latency - 1, "stored_last")
+        word_last = carry(m, late.word_last, self.latency - 1, "stored_last")
         formats = tuple(sorted(hardware.formats))
+        number = Signal(range(max(2, len(formats))), name="format", reset_less=True)
+        for k, (mode, bits) in enumerate(formats):
+            with m.If((layer.mode == mode) & (layer.weight_bits == bits)):
+                m.d.sync += number.eq(k)
         generated = self._automata(m, late)
         for c in range(array.columns):
             unpacker = WeightUnpacker(words=array.words, formats=formats, dense=array.dense)
             m.submodules[f"unpacker_c{c}"] = shared(unpacker, platform, "unpacker")
             m.d.comb += [
                 unpacker.stored.eq(Cat(segment[c] for segment in segments)),
-                unpacker.mode.eq(layer.mode),
-                unpacker.weight_bits.eq(layer.weight_bits),
+                unpacker.format.eq(number),
                 unpacker.valid.eq(Mux(word_last, tail, ~0)),
             ]
             row = unpacker.row
             for number, rows in generated.items():
                 row = Mux(layer.generator == number, rows[c], row)
-            m.d.sync += self.rows[c].eq(row)
+            kept = Signal.like(row, name=f"row_{c}", reset_less=True)
+            m.d.sync += kept.eq(row)
+            m.d.comb += self.rows[c].eq(kept)
 
         control = Signal(WEIGHT_CONTROL)
         m.d.comb += control.word_last.eq(late.word_last)
         if array.digit_bits == 3:  # 2 + 3 + 3 bits: the first digit is short
             m.d.comb += control.top.eq((layer.last_digit != 0) & (late.digit == 0))
-        m.d.comb += self.control.eq(delay(m, control, self.latency, "weight_control"))
+        m.d.comb += self.control.eq(carry(m, control, self.latency, "weight_control"))
         return m
 
     def _automata(self, m: Module, late) -> dict[int, list]:

@@ -75,15 +75,15 @@ def boxes(widths=(12, 48, 60), weights=ORDER, **recipe) -> Config:
     """`configs/bccd.toml` at these widths: of its first layer, of the next ones, of the last two.
 
     Weights have these bits in the first three layers, the next three, and the last two; codes have
-    three. Trained for a quarter of its steps.
+    three. Trained for an eighth of its steps.
     """
     full = load_config(CONFIGS / "bccd.toml")
     values = full.model_dump(mode="json")
     for k, layer in enumerate(values["network"]["operations"][:-1]):
         layer |= {"channels": widths[0 if k == 0 else 1 if k < 6 else 2],
                   "weight_bits": weights[k // 3]}
-    quarter = {name: values["detect"][name] // 4 for name in ("steps", "float_steps", "code_steps")}
-    values["detect"] |= quarter | {"validate_every": quarter["steps"]} | recipe
+    eighth = {name: values["detect"][name] // 8 for name in ("steps", "float_steps", "code_steps")}
+    values["detect"] |= eighth | {"validate_every": eighth["steps"]} | recipe
     return parse_config(values | {"name": "ablation"})
 
 

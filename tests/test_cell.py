@@ -355,7 +355,7 @@ def test_a_class_that_waits_is_not_touched_by_a_vector():
     engine_run(config, [1] * 12, gaps=250)
 
 
-@pytest.mark.parametrize("form", ["full", "coupled"])
+@pytest.mark.parametrize("form", ["full", pytest.param("coupled", marks=pytest.mark.slow)])
 def test_a_small_engine_with_a_cell(form):
     """Gates and state of its own last codes; the second clip begins without them."""
     config = design([], (2, 4, 1), height=2, width=2, channels=1, operations=[
@@ -365,6 +365,7 @@ def test_a_small_engine_with_a_cell(form):
     assert len({run.codes.codes(n)["h"].tobytes() for n in range(9)}) > 6
 
 
+@pytest.mark.slow
 def test_a_vector_leaves_select_bits_alone():
     config = design([], (2, 4, 2), height=3, width=3, operations=[
         conv("a", 8, 2, 2), total("m", 8, 2, "select", inputs=["a"]),

@@ -82,6 +82,7 @@ def test_classes_of_all_test_images_and_the_accuracy(cifar10, reference, request
     assert np.mean(classes == labels) == measured["accuracy"] >= ACCURACY[name]
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_every_layer_of_256_images(cifar10, reference):
     network, encoder = reference

@@ -19,8 +19,7 @@ def check(formats, cases, *, words, dense):
 
     async def bench(ctx):
         for mode, bits, weights, valid in cases:
-            ctx.set(dut.mode, mode)
-            ctx.set(dut.weight_bits, bits)
+            ctx.set(dut.format, dut.formats.index((mode, bits)))
             ctx.set(dut.valid, 2 ** valid - 1)
             ctx.set(dut.stored, *bits_to_ints(store_weights(weights[None], mode, bits, words,
                                                             dense)))
