@@ -7,10 +7,12 @@ from amaranth.lib.wiring import In, Out
 from export.hardware import CLUSTER, DECODER_CYCLES, DRAIN_CYCLES, Hardware
 from hw.decoder import WeightDecoder
 from hw.drain import Drain
-from hw.pe import CONTROL, ProcessingElement
+from hw.pe import CONTROL as ELEMENT_CONTROL
+from hw.pe import ProcessingElement
 from hw.pipeline import carry, delay
 from hw.verilog import shared
 
+CONTROL = data.StructLayout({"first": 1, "horner": 1, "capture": 1})
 WEIGHT_CONTROL = data.StructLayout({"word_last": 1, "top": 1})
 
 
@@ -84,13 +86,19 @@ class SystolicArray(wiring.Component):
             if i and i % CLUSTER == 0:
                 early = delay(m, early, 1, f"control_row{i}")
                 mode = carry(m, mode, 1, f"mode_row{i}")
-            now = data.View(CONTROL, early)
+            control = data.View(CONTROL, early)
+            now = Signal(ELEMENT_CONTROL, name=f"element_control_row{i}")
+            m.d.comb += [
+                now.first.eq(control.first), now.horner.eq(control.horner),
+                now.fresh.eq(control.first | control.horner), now.plain.eq(~control.horner),
+                now.capture.eq(control.capture), now.hide.eq(~select[i]),
+            ]
             act = Signal(self.bits, name=f"act_row{i}")  # a name for the Verilog
             grid.d.comb += act.eq(carry(m, self.acts[i], i // CLUSTER, f"act_row{i}"))
             for c, element in enumerate(pe[i]):
                 if c and c % CLUSTER == 0:
                     act = carry(m, act, 1, f"act_row{i}_c{c}")
-                    now = data.View(CONTROL, carry(m, now, 1, f"control_row{i}_c{c}"))
+                    now = data.View(ELEMENT_CONTROL, carry(m, now, 1, f"control_row{i}_c{c}"))
                 m.d.comb += [element.act.eq(act), element.control.eq(now), element.mode.eq(mode)]
 
         # Columns: skewed weight rows, decoded once; sums leave at the other end.
@@ -101,22 +109,19 @@ class SystolicArray(wiring.Component):
                 words=array.words, precisions=array.precisions)
             m.submodules[f"drain_c{c}"] = drain = Drain(R, self.hardware.acc_bits)
             skew, last = c // CLUSTER, (C - 1) // CLUSTER
-            if c and c % CLUSTER == 0:
-                select = carry(m, select, 1, f"select_c{c}")
             control = data.View(WEIGHT_CONTROL, carry(m, self.weight_control, skew, f"weight_c{c}"))
             m.d.comb += [
                 decoder.mode.eq(head_mode),
                 decoder.row.eq(carry(m, self.rows[c], skew, f"row_c{c}")),
                 decoder.valid_operands.eq(Mux(control.word_last, tail, ~0)),
                 decoder.top.eq(control.top),
-                drain.select.eq(select),
                 self.sums[c].eq(carry(m, drain.sum, last - skew, f"sum_c{c}")),
             ]
             weight = decoder.weight
             for i in range(R):
                 if i % CLUSTER == 0:
                     weight = carry(m, weight, 1, f"weight_c{c}_row{i}")
-                m.d.comb += [pe[i][c].weight.eq(weight), drain.sums[i].eq(pe[i][c].sum)]
+                m.d.comb += [pe[i][c].weight.eq(weight), drain.parts[i].eq(pe[i][c].sum)]
         m.d.comb += self.start.eq(delay(m, first_row.capture, DRAIN_CYCLES + last, "start"))
         return m
 

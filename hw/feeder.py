@@ -5,9 +5,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from export.hardware import FEEDER_CYCLES, Hardware
+from hw.array import CONTROL
 from hw.descriptor import layer_layout
 from hw.memory import ActivationMemory
-from hw.pe import CONTROL
 from hw.pipeline import carry, delay
 from hw.sequencer import step_layout
 

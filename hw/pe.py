@@ -13,7 +13,10 @@ from hw.heap import add_level, add_levels, add_up, keep
 CONTROL = data.StructLayout({
     "first": 1,  # first step of a tile: the accumulator starts from zero
     "horner": 1,  # first step of each further digit of pixels: the accumulator is shifted before
+    "fresh": 1,  # `first` or `horner`
+    "plain": 1,  # not `horner`
     "capture": 1,  # in the cycle after a tile's last step: the sum is kept
+    "hide": 1,  # zero leaves in the next cycle, not the kept sum
 })
 
 
@@ -54,7 +57,7 @@ class ProcessingElement(wiring.Component):
     act : 6 * words bits, of the row; zero in lanes that are not in use if all weights are binary
     weight : weight_layout(words, precisions), of the column
     control : CONTROL, of the row
-    sum : acc_bits, the kept sum
+    sum : acc_bits, the kept sum as it was a cycle ago, zero if it was to hide
 
     Pixels come in digits of `max(precisions)` bits, most significant digit first, if `horner`.
     """
@@ -101,7 +104,11 @@ class ProcessingElement(wiring.Component):
         self._accumulate(m, step, total)
         with m.If(self.control.capture):
             m.d.sync += kept.eq(total)
-        m.d.comb += self.sum.eq(kept)
+        shown = Signal(self.acc_bits, reset_less=True)  # by nothing else but `hide`
+        m.d.sync += shown.eq(kept)
+        with m.If(self.control.hide):  # a register's reset; a mask in front of it would take a LUT
+            m.d.sync += shown.eq(0)
+        m.d.comb += self.sum.eq(shown)
         return m
 
     def _planes(self):
@@ -132,17 +139,31 @@ class ProcessingElement(wiring.Component):
     def _accumulate(self, m: Module, step: Signal, total: Signal):
         """Registers whose sum with `step` is `total`.
 
-        Masked, not reset: Yosys makes a reset of an If, and no tile of the device holds registers
-        of two resets, which pulls the adder's registers apart.
+        A multiplexer for Horner's shift would take a LUT per bit. Bits above those of a step go
+        another way: the accumulator starts from zero, and `carried`, which is zero at all other
+        times, brings the shifted sum in at the adder's free inputs.
         """
         control, shift = self.control, max(self.precisions)
         acc = Signal(self.acc_bits, reset_less=True)
-        after, goes_on = total, ~control.first
-        if self.horner:
-            after = Cat(total[:shift] & ~control.horner.replicate(shift),
-                        Mux(control.horner, total[:-shift], total[shift:]))
-        m.d.comb += total.eq(acc + step)
-        m.d.sync += acc.eq(after & goes_on.replicate(self.acc_bits))
+        if not self.horner:
+            m.d.comb += total.eq(acc + step)
+            m.d.sync += acc.eq(total)
+            with m.If(control.first):
+                m.d.sync += acc.eq(0)
+            return
+        cut = min(len(step), self.acc_bits)
+        shifted = Signal(self.acc_bits)
+        carried = Signal(self.acc_bits - cut, reset_less=True)
+        m.d.comb += [shifted.eq(total << shift), total.eq(acc + Cat(step[:cut], carried))]
+        m.d.sync += [acc.eq(total), carried.eq(shifted[cut:])]
+        with m.If(control.horner):
+            m.d.sync += acc[shift:cut].eq(shifted[shift:cut])
+        with m.If(control.first):
+            m.d.sync += acc[shift:cut].eq(0)
+        with m.If(control.fresh):
+            m.d.sync += [acc[:shift].eq(0), acc[cut:].eq(0)]
+        with m.If(control.plain):
+            m.d.sync += carried.eq(0)
 
     def _products(self) -> tuple[Value, Value, Value, Value]:
         """The bits that count 1, 2, 4 and 8 in mode 3.

@@ -71,7 +71,8 @@ def run(tiles, *, words, precisions, mode, acc_bits=20, horner=False, gap=0, see
                 "valid": min(2 ** tile.valid, 2 ** (6 * words)) - 1,
                 "top": int(top),
             }
-            control[cycle + pe.LATENCY] = {"first": int(first), "horner": int(again)}
+            control[cycle + pe.LATENCY] = {"first": int(first), "horner": int(again),
+                                           "fresh": int(first or again), "plain": int(not again)}
             cycle += 1
         captured[cycle + pe.LATENCY] = tile.total(mode)
         assert tile.total(mode) < 2 ** acc_bits
@@ -83,16 +84,18 @@ def run(tiles, *, words, precisions, mode, acc_bits=20, horner=False, gap=0, see
         kept = 0
         for t in range(cycle + pe.LATENCY + 1):
             now = inputs.get(t) or {name: int(rng.integers(top)) for name, top in garbage.items()}
-            bits = control.get(t, {"first": 0, "horner": int(rng.integers(2))}) | {
-                "capture": int(t in captured)}
+            again = int(rng.integers(2))
+            bits = control.get(t, {"first": 0, "horner": again, "fresh": again,
+                                   "plain": 1 - again}) | {
+                "capture": int(t in captured), "hide": int(rng.integers(2))}
             ctx.set(pe.act, now["act"])
             ctx.set(decoder.row, now["row"])
             ctx.set(decoder.valid_operands, now["valid"])
             ctx.set(decoder.top, now["top"])
             ctx.set(pe.control, bits)
             await ctx.tick()
+            assert ctx.get(pe.sum) == (0 if bits["hide"] else kept)
             kept = captured.get(t, kept)
-            assert ctx.get(pe.sum) == kept
 
     sim = Simulator(m)
     sim.add_clock(1e-6)
