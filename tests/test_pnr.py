@@ -279,8 +279,8 @@ def test_devices():
     assert (usual.part, usual.grade) == ("LFE5U-85F", 6)
     chosen = parse_config(values | {"target": {"device": "LFE5U-45F", "speed": 8}}).target
     assert pnr._options(DEVICES[chosen.part], chosen.grade) == [
-        "--45k", "--package", "CABGA381", "--lpf-allow-unconstrained", "--speed", "8",
-        "--freq", "120", "--timing-allow-fail"]
+        "--45k", "--package", "CABGA381", "--lpf-allow-unconstrained", "--placer", "static",
+        "--speed", "8", "--freq", "120", "--timing-allow-fail"]
     small = parse_config(values | {"target": {"family": "ice40"}}).target
     assert (small.part, small.grade) == ("iCE40UP5K", None)
     assert "--speed" not in pnr._options(DEVICES[small.part], small.grade)
