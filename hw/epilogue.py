@@ -218,10 +218,11 @@ class Epilogue(wiring.Component):
         port = store(m, self, "biases", self.biases)
         pointer = Signal(range(self.hardware.tiles + 2))  # up to one behind the last one read
         ahead, biases = (Signal.like(port.data, reset_less=True) for _ in range(2))
-        begin = delay(m, self.restart, 3, "restart")
+        restart = delay(m, self.restart, 1, "restarts")  # from far away
+        begin = delay(m, restart, 3, "begins")
         m.d.comb += port.addr.eq(pointer)
         m.d.sync += ahead.eq(port.data)
-        with m.If(self.restart):
+        with m.If(restart):
             m.d.sync += pointer.eq(self.record.tiles_base)
         with m.Elif(begin | (one.valid & one.channels_last)):
             m.d.sync += [biases.eq(ahead), pointer.eq(pointer + 1)]
