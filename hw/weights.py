@@ -63,17 +63,17 @@ class WeightFeeder(wiring.Component):
         m.d.sync += tail.eq(Cat(layer.tail > k for k in range(6 * array.words)))
         word_last = carry(m, late.word_last, self.latency - 1, "stored_last")
         formats = tuple(sorted(hardware.formats))
-        number = Signal(range(max(2, len(formats))), name="format", reset_less=True)
+        chosen = Signal(range(max(2, len(formats))), name="format", reset_less=True)
         for k, (mode, bits) in enumerate(formats):
             with m.If((layer.mode == mode) & (layer.weight_bits == bits)):
-                m.d.sync += number.eq(k)
+                m.d.sync += chosen.eq(k)
         generated = self._automata(m, late)
         for c in range(array.columns):
             unpacker = WeightUnpacker(words=array.words, formats=formats, dense=array.dense)
             m.submodules[f"unpacker_c{c}"] = shared(unpacker, platform, "unpacker")
             m.d.comb += [
                 unpacker.stored.eq(Cat(segment[c] for segment in segments)),
-                unpacker.format.eq(number),
+                unpacker.format.eq(chosen),
                 unpacker.valid.eq(Mux(word_last, tail, ~0)),
             ]
             row = unpacker.row
