@@ -338,6 +338,7 @@ def test_the_engine_runs_cells(tmp_path, simulator, array, lengths):
     check_clips(cells(array), 1, tmp_path, lengths, simulator)
 
 
+@pytest.mark.slow
 def test_a_vector_without_clips():
     """Sums of codes are of no clip; a class is compared beside them."""
     config = design([], (2, 4, 2), height=3, width=3, operations=[

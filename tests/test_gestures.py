@@ -117,6 +117,7 @@ def test_the_camera_shakes():
     assert unrest(world, 1) > 1.5 * unrest(plain, 1)
 
 
+@pytest.mark.slow
 def test_splits_share_no_performer_and_no_room(motions):
     """All of them are compared, and clips of a split use its own, whatever the seed."""
     people = {split: [gestures.performer(split, k) for k in range(gestures.PERFORMERS[split])]

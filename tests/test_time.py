@@ -178,7 +178,8 @@ def test_a_clip_longer_than_all_counters():
     assert len(np.unique([run.codes.codes(n)["b"] for n in range(42)])) == 4
 
 
-@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("every", [1, 2])
 def test_results_come_in_their_period(every):
     """Paced by the operations, or by pixels, which a network that looks only now and then takes."""
     operations = [conv("a", 2, 2, 2, every=every), conv("b", 4, 2, 1, inputs=["a"], frames=3),
