@@ -82,9 +82,11 @@ class Cost:
         shape = network.shapes[last.name]
         size = 8 if network.output == "map" else last.operation.code_bits
         values = shape.pixels * shape.channels
-        units = -(-shape.channels // self.hardware.array.unit)
+        unit = self.hardware.array.unit
+        units = -(-shape.channels // unit)
+        reads = units + 2 if unit > 1 else 3 * units  # two cycles behind a new address
         takes = values if network.output == "map" else values * size
-        return shape.pixels * (units + 1) + takes + -values * size % 32 + 1
+        return shape.pixels * reads + takes + -values * size % 32 + 1
 
     @property
     def output_wait(self) -> int:

@@ -89,9 +89,9 @@ class SystolicArray(wiring.Component):
             control = data.View(CONTROL, early)
             now = Signal(ELEMENT_CONTROL, name=f"element_control_row{i}")
             m.d.comb += [
-                now.first.eq(control.first), now.horner.eq(control.horner),
-                now.fresh.eq(control.first | control.horner), now.plain.eq(~control.horner),
-                now.capture.eq(control.capture), now.hide.eq(~select[i]),
+                now.first.eq(control.first), now.capture.eq(control.capture),
+                now.hide.eq(~select[i]),
+                now.horner.eq(carry(m, control.horner, 1, f"horner_row{i}") if horner else 0),
             ]
             act = Signal(self.bits, name=f"act_row{i}")  # a name for the Verilog
             grid.d.comb += act.eq(carry(m, self.acts[i], i // CLUSTER, f"act_row{i}"))

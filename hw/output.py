@@ -27,7 +27,7 @@ class Output(wiring.Component):
     A class and its score are one transfer. Where there are other outputs, results leave in words
     of 32 bits, the last one marked: class and score; codes, bit by bit, or values, byte by byte,
     of the first pixel, of the second, and so on, channels ascending, lowest bits first, zeros at
-    the end. A bit or a byte takes a cycle, each `unit` channels and each pixel one more, and a
+    the end. A bit or a byte takes a cycle, each `unit` channels one more, each pixel two, and a
     word that is not taken stops it (:meth:`export.cost.Cost.output_cycles`).
 
     Members
@@ -120,6 +120,8 @@ class Output(wiring.Component):
                     with m.If(result.ready):
                         m.next = "IDLE"
             with m.State("READ"):
+                m.next = "WAIT"
+            with m.State("WAIT"):
                 m.next = "LOAD"
             with m.State("LOAD"):
                 m.d.sync += [row.eq(stored), place.eq(0), address.eq(address + 1)]
@@ -150,7 +152,7 @@ class Output(wiring.Component):
                             with m.Else():
                                 m.next = "READ"
                         with m.Elif(place == unit - 1):
-                            m.next = "LOAD"
+                            m.next = "LOAD" if unit > 1 else "READ"
 
     def _memory(self, m: Module, address):
         """Units in the order in which they leave, not in that of the channel tiles."""
@@ -168,4 +170,6 @@ class Output(wiring.Component):
             m.d.sync += at.eq(at + Mux(walk.unit_last, layer.out_units - (units - 1), 1))
         m.d.comb += [write.addr.eq(at), write.data.eq(self.values), write.en.eq(self.emit),
                      read.addr.eq(address)]
-        return read.data
+        stored = Signal.like(read.data, reset_less=True)  # the block RAM's own register
+        m.d.sync += stored.eq(read.data)
+        return stored

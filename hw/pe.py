@@ -12,9 +12,7 @@ from hw.heap import add_level, add_levels, add_up, keep
 # Travels along a row, `ProcessingElement.LATENCY` cycles behind the activations of its step.
 CONTROL = data.StructLayout({
     "first": 1,  # first step of a tile: the accumulator starts from zero
-    "horner": 1,  # first step of each further digit of pixels: the accumulator is shifted before
-    "fresh": 1,  # `first` or `horner`
-    "plain": 1,  # not `horner`
+    "horner": 1,  # a cycle later, of each further digit of pixels: the accumulator is shifted
     "capture": 1,  # in the cycle after a tile's last step: the sum is kept
     "hide": 1,  # zero leaves in the next cycle, not the kept sum
 })
@@ -49,7 +47,8 @@ class ProcessingElement(wiring.Component):
 
     There is no flow control. Tiles may follow each other at once or after any pause, but between
     the first and the last step of a tile no cycle may be idle. `control` belongs to the
-    activations `LATENCY` cycles before.
+    activations `LATENCY` cycles before. What is chosen between stands in front of an adder, where
+    ECP5's carry cells take it in (:mod:`hw.absorb`).
 
     Members
     -------
@@ -81,27 +80,35 @@ class ProcessingElement(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        # Cycle 1: products. Cycle 2: a first level of additions. Cycle 3: further ones, until there
-        # are two bits of a weight; bits that weigh more or less by mode are summed apart and moved.
+        # Cycle 1: products and a first level of additions. Cycle 2: further ones, until there are
+        # two bits of a weight, or a number where others join it that move by mode.
         together, apart = self._planes()
         peak, columns = self._level(m, together, "together")
-        columns = keep(m, add_levels(m, columns, peak, "together_sum"), "together_rows")
+        if apart:
+            columns = [[bit] for bit in self._number(m, columns, peak, "together")]
+        else:
+            columns = keep(m, add_levels(m, columns, peak, "together_sum"), "together_rows")
         for k, (planes, wide, shift) in enumerate(apart):
             most, level = self._level(m, planes, f"apart_{k}")
-            moved = Signal(range((most << shift) + 1), name=f"moved_{k}", reset_less=True)
-            number = add_up(m, level, most, f"apart_{k}_sum")
-            m.d.sync += moved.eq(Mux(wide, number << shift, number))
+            number = self._number(m, level, most, f"apart_{k}")
+            moved = Signal(range((most << shift) + 1), name=f"moved_{k}")
+            m.d.comb += moved.eq(Mux(wide, number << shift, number))
             peak += most << shift
             columns = [[*bits, *bit] for bits, bit in zip_longest(columns, moved, fillvalue=())]
 
-        # Cycle 4: their sum. Cycle 5: accumulate. `control` comes a cycle before, so `first` and
-        # `horner` act on what the accumulator holds afterwards, and `capture` takes the sum from
-        # the adder.
+        # Cycle 3: their sum. Cycle 4: accumulate. `control` comes a cycle before, so `first` acts
+        # on what the accumulator holds afterwards, and `capture` takes the sum from the adder.
         step = Signal(range(peak + 1), reset_less=True)
         m.d.sync += step.eq(add_up(m, columns, peak, "step_sum"))
         total = Signal(self.acc_bits)
-        kept = Signal(self.acc_bits, reset_less=True)
-        self._accumulate(m, step, total)
+        acc, kept = (Signal(self.acc_bits, name=n, reset_less=True) for n in ("acc", "kept"))
+        held = Signal(self.acc_bits)
+        m.d.comb += [held.eq(acc), total.eq(held + step)]
+        if self.horner:
+            m.d.comb += held.eq(Mux(self.control.horner, acc << max(self.precisions), acc))
+        m.d.sync += acc.eq(total)
+        with m.If(self.control.first):
+            m.d.sync += acc.eq(0)
         with m.If(self.control.capture):
             m.d.sync += kept.eq(total)
         shown = Signal(self.acc_bits, reset_less=True)  # by nothing else but `hide`
@@ -127,43 +134,21 @@ class ProcessingElement(wiring.Component):
             apart.append(([fours, eights], mode_3, 2))
         return together, apart
 
-    def _level(self, m: Module, planes, name: str):
-        """The most that bits can sum up to, and they two cycles later, behind one level of
-        additions; two where the first takes in the products."""
+    @staticmethod
+    def _level(m: Module, planes, name: str):
+        """The most that bits can sum up to, and they behind one level of additions, a cycle later.
+
+        Products get no register of their own: carry cells take many of them in.
+        """
         peak = sum(len(bits) << weight for weight, bits in enumerate(planes))
-        if self.precisions == (1,):
-            planes = add_level(m, planes, peak, f"{name}_first")
-        planes = keep(m, planes, f"{name}_products")
         return peak, keep(m, add_level(m, planes, peak, f"{name}_level"), name)
 
-    def _accumulate(self, m: Module, step: Signal, total: Signal):
-        """Registers whose sum with `step` is `total`.
-
-        A multiplexer for Horner's shift would take a LUT per bit. Bits above those of a step go
-        another way: the accumulator starts from zero, and `carried`, which is zero at all other
-        times, brings the shifted sum in at the adder's free inputs.
-        """
-        control, shift = self.control, max(self.precisions)
-        acc = Signal(self.acc_bits, reset_less=True)
-        if not self.horner:
-            m.d.comb += total.eq(acc + step)
-            m.d.sync += acc.eq(total)
-            with m.If(control.first):
-                m.d.sync += acc.eq(0)
-            return
-        cut = min(len(step), self.acc_bits)
-        shifted = Signal(self.acc_bits)
-        carried = Signal(self.acc_bits - cut, reset_less=True)
-        m.d.comb += [shifted.eq(total << shift), total.eq(acc + Cat(step[:cut], carried))]
-        m.d.sync += [acc.eq(total), carried.eq(shifted[cut:])]
-        with m.If(control.horner):
-            m.d.sync += acc[shift:cut].eq(shifted[shift:cut])
-        with m.If(control.first):
-            m.d.sync += acc[shift:cut].eq(0)
-        with m.If(control.fresh):
-            m.d.sync += [acc[:shift].eq(0), acc[cut:].eq(0)]
-        with m.If(control.plain):
-            m.d.sync += carried.eq(0)
+    @staticmethod
+    def _number(m: Module, columns, peak: int, name: str) -> Signal:
+        """The sum of bits, a cycle later."""
+        number = Signal(range(peak + 1), name=f"{name}_number", reset_less=True)
+        m.d.sync += number.eq(add_up(m, columns, peak, f"{name}_sum"))
+        return number
 
     def _products(self) -> tuple[Value, Value, Value, Value]:
         """The bits that count 1, 2, 4 and 8 in mode 3.

@@ -18,6 +18,7 @@ from rich.table import Table
 from export.area import estimate
 from export.build import config_hash, size, with_networks
 from export.config import Config, ConfigError
+from hw.absorb import absorb_luts
 from hw.devices import DEVICES, Device
 from hw.ice40 import logic_cells
 from hw.outreg import merge_output_registers
@@ -40,7 +41,7 @@ def map_netlist(folder: Path, device: Device, top: str = "engine",
     RuntimeError
         If Yosys fails; `folder/synth.log` says how.
     """
-    sha = hashlib.sha256(f"{device.command} {version('pyosys')} registers merged\n".encode())
+    sha = hashlib.sha256(f"{device.command} {version('pyosys')} merged, absorbed\n".encode())
     sources = sources or [f"{top}.v"]
     for source in sources:
         memories = memory_files(folder / source) if source.endswith(".v") else ()
@@ -70,6 +71,7 @@ def map_netlist(folder: Path, device: Device, top: str = "engine",
     netlist = json.loads(part.read_text())
     if device.family == "ecp5":
         merge_output_registers(netlist["modules"][top])
+        absorb_luts(netlist["modules"][top])
         part.write_text(json.dumps(netlist))
     os.replace(part, folder / NETLIST)
     return netlist["modules"][top]

@@ -56,7 +56,7 @@ def run(tiles, *, words, precisions, mode, acc_bits=20, horner=False, gap=0, see
     m.d.comb += pe.weight.eq(decoder.weight), pe.mode.eq(decoder.mode)
 
     # A schedule of what goes in, by cycle; what no step sets is garbage.
-    inputs, control, captured = {}, {}, {}
+    inputs, firsts, again_at, captured = {}, {}, {}, {}
     cycle = 0
     for tile in tiles:
         for codes, weights, first, again, top in tile.steps(mode):
@@ -71,8 +71,8 @@ def run(tiles, *, words, precisions, mode, acc_bits=20, horner=False, gap=0, see
                 "valid": min(2 ** tile.valid, 2 ** (6 * words)) - 1,
                 "top": int(top),
             }
-            control[cycle + pe.LATENCY] = {"first": int(first), "horner": int(again),
-                                           "fresh": int(first or again), "plain": int(not again)}
+            firsts[cycle + pe.LATENCY] = int(first)
+            again_at[cycle + pe.LATENCY + 1] = int(again)
             cycle += 1
         captured[cycle + pe.LATENCY] = tile.total(mode)
         assert tile.total(mode) < 2 ** acc_bits
@@ -84,10 +84,8 @@ def run(tiles, *, words, precisions, mode, acc_bits=20, horner=False, gap=0, see
         kept = 0
         for t in range(cycle + pe.LATENCY + 1):
             now = inputs.get(t) or {name: int(rng.integers(top)) for name, top in garbage.items()}
-            again = int(rng.integers(2))
-            bits = control.get(t, {"first": 0, "horner": again, "fresh": again,
-                                   "plain": 1 - again}) | {
-                "capture": int(t in captured), "hide": int(rng.integers(2))}
+            bits = {"first": firsts.get(t, 0), "horner": again_at.get(t, int(rng.integers(2))),
+                    "capture": int(t in captured), "hide": int(rng.integers(2))}
             ctx.set(pe.act, now["act"])
             ctx.set(decoder.row, now["row"])
             ctx.set(decoder.valid_operands, now["valid"])
