@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from amaranth import ResetInserter, Signal
 from amaranth.sim import Simulator
 
 from export.area import estimate
@@ -14,11 +15,14 @@ from export.config import load_config, parse_config
 from export.cost import Cost
 from export.file import load_network, save_network
 from export.network import CellConfig, Shape
+from export.pack import pack
 from hw.cell import Cell
 from hw.descriptor import layer_layout
+from hw.engine import Engine
 from sim import golden
 from sim.runner import missing
 from sim.samples import extreme_network, random_clips, random_images, random_network
+from sim.streams import pixel_words
 from tests.clips import check_clips, engine_run
 from tests.designs import conv, design, machine, network, total
 
@@ -382,3 +386,52 @@ def test_the_shipped_video_networks_fit(name, most):
     cost = Cost.of(load_config(f"configs/{name}.toml"))
     assert cost.total_bits <= most
     assert estimate(cost.hardware, "ecp5").cells["block_ram"] <= 208
+
+
+@pytest.mark.slow
+def test_a_reset_in_the_middle_of_a_clip_begins_a_new_one():
+    """Nothing of it is left in rings or states: the next clips, the first unmarked, are right."""
+    cost = Cost.of(cells((2, 4, 2)))
+    made = random_network(cost.program.config.network, 1)
+    reset, engine = Signal(), Engine(cost.hardware, pack(cost.program, cost.hardware, made))
+    found = set()
+
+    async def feed(ctx, clips, cycles):
+        """Results of clips, or what there are after so many cycles."""
+        words = [(word, k > 0 and t == 0) for k, clip in enumerate(clips)
+                 for t, frame in enumerate(pixel_words(clip)) for word in frame]
+        wanted = sum(len(clip) // cost.program.config.network.period for clip in clips)
+        results = []
+        for _ in range(cycles):
+            ctx.set(engine.pixels.valid, bool(words))
+            if words:
+                ctx.set(engine.pixels.payload, words[0][0])
+                ctx.set(engine.clip, words[0][1])
+            ctx.set(engine.result.ready, 1)
+            *_, taken, valid, payload = await ctx.tick().sample(
+                engine.pixels.ready, engine.result.valid, engine.result.payload)
+            if taken and words:
+                words.pop(0)
+            if valid:
+                results.append((payload["class"], payload.score))
+            if len(results) == wanted:
+                break
+        return results
+
+    async def process(ctx):
+        for n in range(4):
+            clips = random_clips(cost.program.config.network, [6, 2, 3], n)
+            left = await feed(ctx, clips, (2 + 3 * n) * cost.result_period // 5)
+            found.add((len(left), ctx.get(engine.busy)))
+            ctx.set(reset, 1)
+            await ctx.tick()
+            ctx.set(reset, 0)
+            trace = golden.run_clips(made, clips[1:])
+            assert await feed(ctx, clips[1:], 20_000) == list(
+                zip(trace.classes.tolist(), trace.scores.max(1).tolist(), strict=True))
+
+    simulator = Simulator(ResetInserter(reset)(engine))
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(process)
+    simulator.run()
+    assert found == {(0, 1), (1, 1), (2, 1)}  # results before the reset, and whether it worked
