@@ -19,7 +19,8 @@ from export.words import operands
 SEQUENCER_CYCLES = 4  # fetch, load, clear, first channel tile
 LOOK_CYCLES = 2  # fetch, and see that the operation is not of this frame of a clip
 MEMORY_CYCLES = 2  # block RAM and its output register
-FEEDER_CYCLES = 6 + MEMORY_CYCLES  # addresses, memory, border, rotation
+FEEDER_CYCLES = 7 + MEMORY_CYCLES  # addresses, memory, border, rotation, relay
+UNPACKER_CYCLES = 1  # of weights
 DECODER_CYCLES = 1  # of weights, which enter the array so much earlier
 PE_CYCLES = 2  # activations before their control
 DRAIN_CYCLES = 3  # sum kept, shown, of the column

@@ -122,10 +122,10 @@ class Feeder(wiring.Component):
         return _turn(words, carry(m, rot[cut:], 1, "rot_high"), 1 << cut)
 
     def _pad(self, m: Module, rotated):
-        """The pad pixel's digit where the tap lies outside; one register behind."""
+        """The pad pixel's digit where the tap lies outside; two registers behind."""
         array, layer = self.hardware.array, self.layer
         rows, half, precision = array.rows, array.words, array.digit_bits
-        stages = self.LATENCY - 2
+        stages = self.LATENCY - 3
         outside = carry(m, ~self.step.mask, stages, "outside")
         # The pad pixel's current digit, most significant first; each of its bits is the value of
         # that bit of all operands.
@@ -140,7 +140,7 @@ class Feeder(wiring.Component):
         # Where all weights are binary, lanes behind a tap's last operand are zero: see hw.decoder.
         void = Signal(6 * half, reset_less=True)
         if array.precisions == (1,):
-            last_word = carry(m, self.step.word_last, self.LATENCY - 2, "word_last")
+            last_word = carry(m, self.step.word_last, stages, "word_last")
             m.d.sync += void.eq(Mux(last_word, Cat(layer.tail <= k for k in range(6 * half)), 0))
         for r, word in enumerate(rotated):
             pads = Signal(precision, name=f"pads_{r}", reset_less=True)
@@ -150,4 +150,4 @@ class Feeder(wiring.Component):
             for k in range(6 * half):
                 with m.If(void[k]):
                     m.d.sync += act[k].eq(0)
-            m.d.comb += self.acts[r].eq(act)
+            m.d.comb += self.acts[r].eq(carry(m, act, 1, f"relay_{r}"))  # the array is far

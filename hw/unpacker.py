@@ -1,15 +1,16 @@
 """Turns the weights of one column and step from the form that the memory holds to the array's."""
 
-from amaranth import Cat, Const, Module, Mux
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from export.dense import BITS, groups
+from export.hardware import UNPACKER_CYCLES
 from export.words import bit_positions, operands, stored_bits
 
 
 class WeightUnpacker(wiring.Component):
-    """Combinational; for the `formats`, pairs of word precision and weight bits, that it gets.
+    """For the `formats`, pairs of word precision and weight bits, that it gets; a cycle.
 
     Members
     -------
@@ -18,6 +19,8 @@ class WeightUnpacker(wiring.Component):
     valid : In(6 * words)      lanes in use; binary weights have no zero for the others
     row : Out(6 * words)       as :func:`export.words.pack_weights` has it; signs of zeros are void
     """
+
+    LATENCY = UNPACKER_CYCLES
 
     def __init__(self, *, words: int, formats: tuple[tuple[int, int], ...], dense: bool):
         self.words, self.formats, self.dense = words, formats, dense
@@ -32,8 +35,10 @@ class WeightUnpacker(wiring.Component):
         m = Module()
         with m.Switch(self.format):
             for number, (mode, bits) in enumerate(self.formats):
+                row = Signal(6 * self.words, name=f"row_{mode}_{bits}", reset_less=True)
+                m.d.sync += row.eq(self._row(mode, bits))
                 with m.Case(number):
-                    m.d.comb += self.row.eq(self._row(mode, bits))
+                    m.d.comb += self.row.eq(row)
         return m
 
     def _row(self, mode: int, weight_bits: int):

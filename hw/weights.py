@@ -38,7 +38,7 @@ class WeightFeeder(wiring.Component):
     def __init__(self, hardware: Hardware, roms: list[list[int]], seeds: list[int]):
         self.hardware, self.roms, self.seeds = hardware, roms, seeds
         self.memory_latency = deep_cycles(depth for _, depth in hardware.weights)
-        self.latency = self.memory_latency + 1  # unpacking
+        self.latency = self.memory_latency + WeightUnpacker.LATENCY + 1  # choice of a row
         array = hardware.array
         super().__init__({
             "restart": In(1),
@@ -61,7 +61,7 @@ class WeightFeeder(wiring.Component):
 
         tail = Signal(6 * array.words, reset_less=True)
         m.d.sync += tail.eq(Cat(layer.tail > k for k in range(6 * array.words)))
-        word_last = carry(m, late.word_last, self.latency - 1, "stored_last")
+        word_last = carry(m, late.word_last, self.memory_latency, "stored_last")
         formats = tuple(sorted(hardware.formats))
         chosen = Signal(range(max(2, len(formats))), name="format", reset_less=True)
         for k, (mode, bits) in enumerate(formats):

@@ -23,7 +23,7 @@ def check(formats, cases, *, words, dense):
             ctx.set(dut.valid, 2 ** valid - 1)
             ctx.set(dut.stored, *bits_to_ints(store_weights(weights[None], mode, bits, words,
                                                             dense)))
-            await ctx.delay(1e-7)
+            await ctx.tick()
             used = weights * (np.arange(len(weights)) < valid) if mode > bits == 1 else weights
             want = pack_weights(used, mode, words)
             got = np.array([ctx.get(dut.row) >> k & 1 for k in range(6 * words)])
@@ -34,6 +34,7 @@ def check(formats, cases, *, words, dense):
             np.testing.assert_array_equal(got, want, f"{mode} {bits} {weights} {valid}")
 
     sim = Simulator(dut)
+    sim.add_clock(1e-6)
     sim.add_testbench(bench)
     sim.run()
 
