@@ -27,8 +27,8 @@ DRAIN_CYCLES = 3  # sum kept, shown, of the column
 CLUSTER = 2  # rows and columns of processing elements that share a register of what they read
 EPILOGUE_CYCLES = 6  # select, bias, shift, clip, gate and first pair of a pool, pool
 WRITE_CYCLES = 2  # of the memory, and until all is known to be in it
-TOTALS_CYCLES = 3  # sums complete, taken to be compared, last comparison done
-VECTOR_CYCLES = 1 + WRITE_CYCLES  # ... shifted, clipped and written
+TOTALS_CYCLES = 4  # sums complete, taken to be compared, last comparison done, best one written
+VECTOR_CYCLES = WRITE_CYCLES  # ... clipped meanwhile, and written
 
 
 def bits_for(peak: int) -> int:

@@ -78,18 +78,24 @@ class Head(wiring.Component):
         with m.If(comparing):  # all are, before the next tile's come
             m.d.sync += [w.eq(other) for w, other in pairwise(waiting)]
             m.d.sync += [left.eq(left - 1), comparing.eq(left != 1), number.eq(number + 1)]
-            with m.If(waiting[0] > result.score):
-                m.d.sync += [result.score.eq(waiting[0]), result["class"].eq(number)]
+        # The best one is written a cycle behind its comparison; until then the next one is compared
+        # with it too.
+        before, better = Signal(score, reset_less=True), Signal()
+        number_before = Signal.like(number, reset_less=True)
+        m.d.sync += [before.eq(waiting[0]), number_before.eq(number), better.eq(
+            comparing & Mux(better, waiting[0] > before, waiting[0] > result.score))]
+        with m.If(better):
+            m.d.sync += [result.score.eq(before), result["class"].eq(number_before)]
         m.d.sync += fetched.eq(self.fetch)  # now the descriptor is there
         with m.If(fetched & (layer.result == RESULTS.index("class"))):
             m.d.sync += [number.eq(0), result.score.eq(-(1 << hardware.score_bits - 1))]
-        selects = load
+        selects, done = load, delay(m, scored, 1, "compared")
         if hardware.vectors:
             vector = makes(layer, "vector")
             selects = load & ~vector
             self._codes(m, waiting[0], comparing & vector, left)
-            scored = Mux(vector, delay(m, scored, VECTOR_CYCLES, "written"), scored)
-        m.d.comb += [self.done.eq(scored), self.select.eq(selects),
+            done = Mux(vector, delay(m, done, VECTOR_CYCLES, "written"), done)
+        m.d.comb += [self.done.eq(done), self.select.eq(selects),
                      self.signs.eq(~Cat(total[-1] for total in totals))]
         return m
 
