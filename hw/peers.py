@@ -28,7 +28,7 @@ INPUTS, OUTPUTS = 144, 16
 FOLDED = 16  # FINN's unit: elements, and products of each in a cycle
 LEVELS = {1: (-1, 1), 2: (-1, 0, 0, 1), 3: (-2, -1, 0, 1, 2)}  # of weights, equally often
 SUM_BITS = {1: 8, 2: 10, 3: 12}  # of FINN's unit; one-bit sums count equal bits
-# What alkaid puts between registers, in additions: the best of those tried for each precision.
+# What alkaid puts between registers, in its measure of delay; shorter stages were not tried.
 CUTOFF = {1: 3, 2: 2, 3: 3}
 SOURCES = Path("proj/src/mvau_top")  # of FINN_MatrixVector_RTL
 PLACERS = {"static": options(DEVICE, GRADE)}

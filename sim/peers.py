@@ -25,8 +25,8 @@ CAVEATS = (
     "runs any layers whose weights fit its block RAMs. alkaid's circuit is for one layer and grows "
     "with it.",
     "FINN's unit is the published RTL of 2022; FINN itself makes such a unit with vendor tools.",
-    "MACs per cycle are the most. An engine does as many in 94 % of the cycles of `megabit`; "
-    "FINN's unit and alkaid's circuit in all, if pixels come that fast.",
+    "MACs per cycle are the most: an engine does fewer where pixels or channels do not fill its "
+    "array, and between operations; FINN's unit and alkaid's circuit where pixels do not come.",
 )
 
 
