@@ -17,7 +17,7 @@ TEST := .venv/bin/python -m pytest -q
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo quick test regress verilog simulate estimate synth pnr bitstream eval train plots lint bench codec-bench clean
+.PHONY: help demo quick test regress verilog simulate estimate synth pnr peers bitstream eval train plots lint bench codec-bench clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ synth: verilog  ## map the engine to the configured FPGA and report its size
 
 pnr: verilog .venv/.pnr  ## place and route it: the clock, and frames per second that follow
 	@$(RUN) pnr "$$CONFIG"
+
+peers: .venv/.pnr .venv/.peers  ## compare with other generators' circuits: HEXLANE_FINN=folder
+	@$(RUN) peers configs/megabit.toml configs/cifar10.toml
 
 bitstream: .venv/.pnr .venv/.board  ## make the file for a board; BOARD=NAME chooses it
 	@$(RUN) board build "$$CONFIG" "$$BOARD"
@@ -89,7 +92,7 @@ clean:  ## remove what was generated, but neither trained networks, data nor .ve
 	@.venv/bin/pip install -qq --disable-pip-version-check --editable '.'
 	@touch $@
 
-.venv/.train .venv/.pnr .venv/.board .venv/.test .venv/.lint: .venv/.%: .venv/.base
+.venv/.train .venv/.pnr .venv/.peers .venv/.board .venv/.test .venv/.lint: .venv/.%: .venv/.base
 	@echo "install into .venv: $*"
 	@.venv/bin/pip install -qq --disable-pip-version-check --editable '.[$*]'
 	@touch $@

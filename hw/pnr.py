@@ -8,7 +8,7 @@ one of them counts. An engine is timed from register to register.
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -49,21 +49,31 @@ def place_and_route(config: Config, folder: Path, seeds: list[int],
         If nextpnr fails, as it does if the engine does not fit; if no seed ends in time.
     """
     device = DEVICES[config.target.part]
-    nextpnr = require(device)
+    require(device)
     _, module = mapped(config, folder)
-    names, options = Names(module), _options(device, config.target.grade)
-    timed = timed_netlist(module, config)
-    about = {"of": timed, "nextpnr": nextpnr, "options": " ".join(options)}
+    yield from route(module, folder, device, options(device, config.target.grade),
+                     timed_netlist(module, config), seeds, limit)
+
+
+def route(module: dict, folder: Path, device: Device, arguments: list[str], timed: str,
+          seeds: list[int], limit: float = LIMIT,
+          pins: Sequence[str] = PINS) -> Iterator[tuple[str, dict | None]]:
+    """Times a mapped module, which `timed` names, as :func:`place_and_route` does an engine.
+
+    `arguments` are those of nextpnr; `pins` are the clock and the reset of the module.
+    """
+    names = Names(module)
+    about = {"of": timed, "nextpnr": require(device), "options": " ".join(arguments)}
     kept = kept_timing(folder, timed) or {}
     known = {run["seed"]: run for run in kept.get("runs", ()) if about.items() <= kept.items()}
     runs, late = [], []
     netlist = folder / "pnr.json"
-    netlist.write_text(json.dumps({"modules": {"engine": without_ports(module)}}))
+    netlist.write_text(json.dumps({"modules": {"engine": without_ports(module, pins)}}))
     try:
         for seed in seeds:
             if seed in known:
                 runs.append(known[seed])
-            elif found := run_nextpnr(folder, device, options, seed, limit):
+            elif found := run_nextpnr(folder, device, arguments, seed, limit):
                 runs.append({"seed": seed, **read_report(found, names)})
             else:
                 late.append(seed)
@@ -85,23 +95,24 @@ def middle(runs: list[dict]) -> dict:
             "critical_path": run["path"]["words"], "runs": [*runs]}
 
 
-def without_ports(module: dict) -> dict:
+def without_ports(module: dict, pins: Sequence[str] = PINS) -> dict:
     """A mapped module of which only the clock and the reset are pins, for nextpnr.
 
     Cells that only say where the hierarchy was have no place on a device.
     """
     return module | {
-        "ports": {name: port for name, port in module["ports"].items() if name in PINS},
+        "ports": {name: port for name, port in module["ports"].items() if name in pins},
         "cells": {name: cell for name, cell in module["cells"].items()
                   if cell["type"] != "$scopeinfo"}}
 
 
-def _options(device: Device, grade: int | None) -> list[str]:
+def options(device: Device, grade: int | None) -> list[str]:
+    """What nextpnr is told of a device and what is asked of it."""
     return [*device.options, *(["--speed", str(grade)] if grade else []),
             "--freq", str(device.goal_mhz), "--timing-allow-fail"]
 
 
-def run_nextpnr(folder: Path, device: Device, options: list[str], seed: int,
+def run_nextpnr(folder: Path, device: Device, arguments: list[str], seed: int,
                 limit: float) -> dict | None:
     """Places and routes `folder/pnr.json`; nextpnr's report, or None if it took too long.
 
@@ -110,7 +121,7 @@ def run_nextpnr(folder: Path, device: Device, options: list[str], seed: int,
     report = folder / f"pnr-{seed}.json"
     report.unlink(missing_ok=True)
     if not run_tool(folder, device, device.package.removeprefix("yowasp_"), [
-            *options, "--json", "pnr.json", "--top", "engine", "--seed", str(seed),
+            *arguments, "--json", "pnr.json", "--top", "engine", "--seed", str(seed),
             "--report", report.name], f"pnr-{seed}.log", limit):
         return None
     try:

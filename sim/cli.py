@@ -16,14 +16,15 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import typer
 
 from export.checked import MESSAGE, ConfigError
-from sim import cli_board, cli_codec, cli_load, cli_train
-from sim.options import Design, Folder, Seed, Weights, load_design, load_machine
+from sim import cli_board, cli_codec, cli_load, cli_peers, cli_train
+from sim.options import Design, Folder, Seed, Weights, load_design, load_machine, seed_list
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True,
                   help="Hardware generator for very-low-bit convolutional networks.")
 app.add_typer(cli_train.app)
 app.add_typer(cli_load.app)
 app.add_typer(cli_codec.app)
+app.add_typer(cli_peers.app)
 app.add_typer(cli_board.app, name="board")
 EXTRA = {"torch": "train", "pytorch_msssim": "train", "tensorboard": "train", "matplotlib": "train",
          "pycocotools": "train",
@@ -232,10 +233,7 @@ def pnr(config: Design, output: Folder = None,
     from hw.devices import DEVICES
     from hw.pnr import place_and_route, require
     from hw.synth import report, show, speed
-    numbers = seeds.split()
-    if not numbers or not all(each.isascii() and each.isdecimal() and 0 < int(each[:10]) < 2**31
-                              for each in numbers):
-        raise ConfigError(f"--seeds must be numbers from 1 to 2147483647, not {seeds!r:.60}")
+    numbers = seed_list(seeds, "--seeds")
     design = load_config(config)
     folder, console = output or Path("build") / design.name, Console()
     require(DEVICES[design.target.part])
@@ -244,7 +242,7 @@ def pnr(config: Design, output: Folder = None,
     _write_report(folder, result)
     if result["fits"]:
         with console.status("nextpnr places and routes, some minutes for each seed ..."):
-            for line, timing in place_and_route(design, folder, [*map(int, numbers)], limit):
+            for line, timing in place_and_route(design, folder, numbers, limit):
                 console.print(line, highlight=False, markup=False, soft_wrap=True)
                 result |= speed(design, result["frame_period"], timing)
                 _write_report(folder, result)

@@ -64,3 +64,12 @@ def load_machine(config: Path, weights: str | None, seed: int, networks: list[Pa
               for name in machine.networks]
     return design, build([design, *(other for other, _, _ in others)],
                          [network, *(made for _, made, _ in others)])
+
+
+def seed_list(text: str, option: str) -> list[int]:
+    """Seeds of a placement, divided by blanks; ConfigError if they are none."""
+    numbers = text.split()
+    if not numbers or not all(each.isascii() and each.isdecimal() and 0 < int(each[:10]) < 2**31
+                              for each in numbers):
+        raise ConfigError(f"{option} must be numbers from 1 to 2147483647, not {text!r:.60}")
+    return [*map(int, numbers)]

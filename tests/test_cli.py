@@ -14,13 +14,13 @@ from PIL import Image
 from export.config import ConfigError, load_config
 from export.cost import Cost
 from export.words import operands
-from sim import cli_codec, cli_train
+from sim import cli_codec, cli_peers, cli_train
 from sim.cli import app, main
 from sim.options import load_design
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 COMMANDS = sorted(command.name or command.callback.__name__.replace("_", "-")
-                  for each in (app, cli_train.app, cli_codec.app)
+                  for each in (app, cli_train.app, cli_codec.app, cli_peers.app)
                   for command in each.registered_commands)
 DESIGN = """
 [network]
@@ -76,7 +76,7 @@ def test_an_engine_with_axi(here, capsys):
 
 
 def test_all_commands_are_here():
-    assert len(COMMANDS) == 20 and {"generate", "simulate", "estimate", "train-teacher"} < set(
+    assert len(COMMANDS) == 21 and {"generate", "simulate", "estimate", "train-teacher"} < set(
         COMMANDS)
 
 

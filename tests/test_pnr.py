@@ -278,12 +278,12 @@ def test_devices():
     usual = parse_config(values | {"target": {}}).target
     assert (usual.part, usual.grade) == ("LFE5U-85F", 6)
     chosen = parse_config(values | {"target": {"device": "LFE5U-45F", "speed": 8}}).target
-    assert pnr._options(DEVICES[chosen.part], chosen.grade) == [
+    assert pnr.options(DEVICES[chosen.part], chosen.grade) == [
         "--45k", "--package", "CABGA381", "--lpf-allow-unconstrained", "--placer", "static",
         "--speed", "8", "--freq", "120", "--timing-allow-fail"]
     small = parse_config(values | {"target": {"family": "ice40"}}).target
     assert (small.part, small.grade) == ("iCE40UP5K", None)
-    assert "--speed" not in pnr._options(DEVICES[small.part], small.grade)
+    assert "--speed" not in pnr.options(DEVICES[small.part], small.grade)
 
 
 # --- The netlist is mapped once ------------------------------------------------------------------
@@ -341,7 +341,8 @@ def test_missing_nextpnr_is_one_line(folder, capsys, monkeypatch, family):
     assert not (folder / "netlist.json").exists()  # said before anything is mapped
 
 
-@pytest.mark.parametrize("seeds", ["", "a", "0", "-1", "1.5", "1 99999999999", "\u00b2"])
+@pytest.mark.parametrize("seeds", ["", "a", "0", "-1", "1.5", "2147483648", "1 99999999999",
+                                   "\u00b2"])
 def test_bad_seeds_are_refused(folder, capsys, seeds):
     assert hexlane("pnr", folder / "ecp5.toml", "-o", folder, "--seeds", seeds) == 2
     assert "--seeds must be numbers from 1 to 2147483647, not " in refused(capsys)
@@ -408,7 +409,7 @@ def test_a_run_is_bounded(folder):
     (folder / "pnr.json").write_text(json.dumps(
         {"modules": {"engine": pnr.without_ports(module)}}))
     device = DEVICES["LFE5U-25F"]
-    assert pnr.run_nextpnr(folder, device, pnr._options(device, 6), 1, 0.001) is None
+    assert pnr.run_nextpnr(folder, device, pnr.options(device, 6), 1, 0.001) is None
 
 
 @pytest.mark.slow
