@@ -17,6 +17,7 @@ from export.words import operands
 from sim import cli_codec, cli_train
 from sim.cli import app, main
 from sim.options import load_design
+from tests.commands import run
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 COMMANDS = sorted(command.name or command.callback.__name__.replace("_", "-")
@@ -48,12 +49,6 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("mine.toml").write_text(DESIGN)
     return tmp_path
-
-
-def run(*arguments) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main([str(each) for each in arguments])
-    return stop.value.code
 
 
 def refused(capsys) -> str:

@@ -12,8 +12,9 @@ from export.clips import ClipsConfig, clip_scores
 from export.config import load_config
 from export.file import load_network
 from sim import golden
-from sim.cli import main
 from sim.evaluate import clip_accuracy
+from tests.commands import run
+from tests.killed import resumes
 
 torch = pytest.importorskip("torch")
 clip_train = pytest.importorskip("model.clip_train")
@@ -81,12 +82,6 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(*arguments) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main(list(arguments))
-    return stop.value.code
-
-
 @pytest.mark.slow
 def test_from_a_folder_to_an_artifact_by_commands(here):
     assert run("train", "mine.toml", "--no-compiled") == 0
@@ -110,23 +105,7 @@ def test_from_a_folder_to_an_artifact_by_commands(here):
 
 @pytest.mark.slow
 def test_a_killed_run_resumes_where_it_was(here, monkeypatch):
-    design, step = load_config("mine.toml"), clip_train.Run.train_step
-    whole = clip_train.train(design, here / "whole", compiled=False)
-
-    def dies(run, *data):
-        if run.step == 30:
-            raise InterruptedError
-        return step(run, *data)
-
-    monkeypatch.setattr(clip_train, "SAVE", 0)
-    monkeypatch.setattr(clip_train.Run, "train_step", dies)
-    with pytest.raises(InterruptedError):
-        clip_train.train(design, here / "killed", compiled=False)
-    monkeypatch.setattr(clip_train.Run, "train_step", step)
-    resumed = clip_train.train(design, here / "killed", compiled=False)
-    # The loss of the 20 steps around it was averaged from there on only.
-    np.testing.assert_allclose(np.delete(resumed["curve"], 1, 1), np.delete(whole["curve"], 1, 1),
-                               rtol=1e-3)
+    resumes(clip_train, load_config("mine.toml"), here, 30, monkeypatch)
 
 
 def test_each_stage_rounds_more(here):
