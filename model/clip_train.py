@@ -118,7 +118,7 @@ class Run(StepRun):
         super().__init__(config.clips, folder)
         self.network = config.network
         self.encoder = Encoder(config.network)
-        self.optimizers = optimizers_of(self.encoder, self.recipe.weight_decay)
+        self.optimizers = optimizers_of(self.encoder.parameters(), self.recipe.weight_decay)
 
     def begin_stage(self):
         """Rounds what this step rounds."""

@@ -118,7 +118,7 @@ class Run(StepRun):
         self.encoder, self.decoder = (each.to(memory_format=torch.channels_last)
                                       for each in models(config, self.patches))
         # The decoder's weights have a scale, which Muon would lose.
-        self.optimizers = [*optimizers_of(self.encoder, recipe.weight_decay),
+        self.optimizers = [*optimizers_of(self.encoder.parameters(), recipe.weight_decay),
                            torch.optim.AdamW(self.decoder.parameters(), weight_decay=0.0)]
 
     @property

@@ -131,7 +131,7 @@ class Run(StepRun):
             self.encoder.head.beta[:self.classes] = RARE
             self.encoder.head.log_gain[:self.classes] = math.log(GAINS[0])
             self.encoder.head.log_gain[self.classes:] = math.log(GAINS[1])
-        self.optimizers = optimizers_of(self.encoder, recipe.weight_decay)
+        self.optimizers = optimizers_of(self.encoder.parameters(), recipe.weight_decay)
 
     def batch(self, samples: list[Sample], count: int, generator: torch.Generator) -> list[Sample]:
         picks = torch.randint(0, len(samples), (count,), generator=generator).tolist()

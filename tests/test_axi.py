@@ -119,8 +119,9 @@ def nobody(machine: Machine) -> list[int]:
 
 def run(folder: Path, job: dict):
     (folder / "job.json").write_text(json.dumps(job))
-    return run_bench(verilog=folder, top="engine", bench="sim.bench_axi", simulator="verilator",
-                     build=folder / "sim", environment={"HEXLANE_JOB": str(folder / "job.json")})
+    return run_bench(verilog=folder, top="engine", build=folder / "sim", simulator="verilator",
+                     bench="sim.bench_axi_registers,sim.bench_axi_frames",
+                     environment={"HEXLANE_JOB": str(folder / "job.json")})
 
 
 @pytest.mark.slow
