@@ -157,6 +157,7 @@ def test_a_training_setting_regenerates_nothing(here):
     assert Path("build/mine/engine.v").stat().st_mtime_ns > first
 
 
+@pytest.mark.slow
 def test_random_weights_and_another_top(here, capsys):
     assert run("generate", "mine.toml") == 2
     assert refused(capsys).startswith("weights/mine.npz: no such file; train the network, name one")

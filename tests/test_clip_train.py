@@ -1,6 +1,7 @@
 """Training on clips: a tiny folder whose classes differ in the order of time only; resuming."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -61,24 +62,35 @@ def frames_of(rng: np.random.Generator, label: int) -> np.ndarray:
     return frames
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """A design, and a folder in Jester's format."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HEXLANE_CLIPS", "set")
-    Path("mine.toml").write_text(DESIGN)
-    rng = np.random.default_rng(1)
-    Path("set").mkdir()
-    Path("set/labels.csv").write_text("left\nright\n")
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """A folder in Jester's format."""
+    place, rng = tmp_path_factory.mktemp("clips"), np.random.default_rng(1)
+    (place / "labels.csv").write_text("left\nright\n")
     for split, count in (("train", 120), ("validation", 24)):
         lines = []
         for k in range(count):
-            folder = Path("set", f"{split}{k}")
+            folder = place / f"{split}{k}"
             folder.mkdir()
             for t, frame in enumerate(frames_of(rng, k % 2), 1):
                 Image.fromarray(frame).save(folder / f"{t:05}.jpg")
             lines.append(f"{folder.name};{('left', 'right')[k % 2]}")
-        Path(f"set/{split}.csv").write_text("\n".join(lines))
+        (place / f"{split}.csv").write_text("\n".join(lines))
+    return place
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, clips):
+    """A design, and the clips, whose lists may be changed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HEXLANE_CLIPS", "set")
+    Path("mine.toml").write_text(DESIGN)
+    Path("set").mkdir()
+    for path in clips.iterdir():
+        if path.is_dir():
+            Path("set", path.name).symlink_to(path)
+        else:
+            shutil.copy(path, "set")
     return tmp_path
 
 

@@ -53,7 +53,7 @@ def motions(monkeypatch):
 def test_hands_do_what_the_class_says(motions, difficulty):
     """From first to last frame, in the image: right, down, closer, clockwise, open."""
     changes = {name: [] for name in gestures.CLASSES}
-    for index in range(13 * 12):
+    for index in range(13 * 8):
         motions.clear()
         _, kind = gestures.clip("train", index, 3, difficulty)
         name = gestures.CLASSES[kind]
@@ -72,7 +72,7 @@ def test_hands_do_what_the_class_says(motions, difficulty):
             ("rotate_anticlockwise", 3, -1), ("zoom_in", 4, 1), ("zoom_out", 4, -1)):
         moved = np.array(changes[name])[:, which] * sign
         assert (moved > [20, 20, 3, 0.5, 0.3][which]).all(), (name, moved.min())
-    assert len(changes["none"]) < 12  # sometimes there is no hand
+    assert len(changes["none"]) < 8  # sometimes there is no hand
     assert (np.abs(np.array(changes["stop"])[:, 0]) < 45).all()
 
 
