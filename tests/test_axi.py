@@ -125,7 +125,8 @@ def run(folder: Path, job: dict):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words, ram", [(0, True), (0, False), (1, True), (3, True)])
+@pytest.mark.parametrize("words, ram", [
+    (0, True), (0, False), pytest.param(1, True, marks=pytest.mark.long), (3, True)])
 def test_around_a_stand_in(tmp_path, words, ram):
     job = write_stub(tmp_path, words, ram)
     lint(tmp_path)
@@ -146,8 +147,9 @@ MACHINES = {"rom": ([A], "rom"), "two programs in rom": ([A, B], "rom"), "ram": 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [3, pytest.param(8, marks=pytest.mark.long)])
-@pytest.mark.parametrize("name", MACHINES)
+@pytest.mark.parametrize("name, count", [
+    *((name, 3) for name in MACHINES if name != "two programs in rom"),
+    *(pytest.param(name, 8, marks=pytest.mark.long) for name in MACHINES)])
 def test_around_an_engine(tmp_path, name, count):
     job = write_engine(tmp_path, *MACHINES[name], count=count)
     lint(tmp_path)

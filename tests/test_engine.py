@@ -20,7 +20,7 @@ from sim.samples import extreme_network, random_images, random_network
 from sim.streams import simulate
 from tests import designs
 
-LIMIT = 30_000  # cycles times multipliers of a frame in usual tests: two or three seconds
+LIMIT = 20_000  # cycles times multipliers of a frame in usual tests: a second or two
 
 
 def design(layers: list[dict], array: tuple, *, height=6, width=5, channels=3, **network):
