@@ -165,7 +165,7 @@ CONCATENATION = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("simulator", ["verilator", "icarus"])
+@pytest.mark.parametrize("simulator", [pytest.param("verilator", marks=pytest.mark.long), "icarus"])
 def test_concatenation(tmp_path, simulator):
     if reason := missing(simulator):
         pytest.skip(reason)
