@@ -213,8 +213,7 @@ def test_both_programs_run_on_the_common_machine(programs, common):
         for frame in range(len(frames)):
             for name, codes in run.codes.codes(frame).items():
                 np.testing.assert_array_equal(codes, trace.codes[name][frame], name)
-        assert run.classes == trace.classes.tolist()
-        assert run.scores == trace.scores.max(1).tolist()
+        assert run.results == list(zip(trace.classes, trace.scores.max(1), strict=True))
 
 
 def test_a_program_without_wide_words_leaves_their_memory_empty():
