@@ -14,6 +14,10 @@ def count(most: int, least: int = 1):
     return Annotated[int, Field(ge=least, le=most)]
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(gt=0)]
+Steps = count(2**31, 0)  # of a training
+
 # What pydantic says of Python's types, as a TOML or JSON file knows them.
 WANTED = {
     "missing": "is missing", "extra_forbidden": "is not known",
@@ -39,6 +43,14 @@ class ConfigError(ValueError):
 
 class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def check_phases(recipe, *names: str):
+    """ValueError unless the fields `names`, phases of a training, leave some of its `steps`."""
+    first = sum(getattr(recipe, name) for name in names)
+    if first >= recipe.steps:
+        raise ValueError(f"{', '.join(names[:-1])} and {names[-1]} must be fewer than the "
+                         f"{recipe.steps} steps together, not {first}")
 
 
 def parse(values, where: str, kind: type[BaseModel]):

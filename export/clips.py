@@ -5,11 +5,8 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, model_validator
 
-from export.checked import ConfigError, Frozen, count
+from export.checked import ConfigError, Frozen, Rate, Share, Steps, check_phases, count
 from export.network import NetworkConfig
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Steps = count(2**31, 0)
 
 
 class ClipsConfig(Frozen):
@@ -23,7 +20,7 @@ class ClipsConfig(Frozen):
     easy_steps: Steps = 2000  # in which the clips that are drawn get as difficult as they will be
     difficulty: Share = 0.5  # of drawn clips
     batch: count(4096) = 26
-    learning_rate: Annotated[float, Field(gt=0)] = 0.01  # peak
+    learning_rate: Rate = 0.01  # peak
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     validation: count(10**6) = 390  # drawn clips of this split, and of the next one
@@ -33,10 +30,7 @@ class ClipsConfig(Frozen):
 
     @model_validator(mode="after")
     def _phases_fit(self):
-        first = self.float_steps + self.code_steps + self.weight_steps
-        if first >= self.steps:
-            raise ValueError(f"float_steps, code_steps and weight_steps must be fewer than the "
-                             f"{self.steps} steps together, not {first}")
+        check_phases(self, "float_steps", "code_steps", "weight_steps")
         return self
 
 

@@ -10,13 +10,10 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from export.checked import ConfigError, Frozen, count
+from export.checked import ConfigError, Frozen, Rate, Share, Steps, check_phases, count
 from export.network import NetworkConfig
 
 STEP = 8  # pixels per code, each way
-Share = Annotated[float, Field(ge=0, le=1)]
-Rate = Annotated[float, Field(gt=0)]
-Steps = count(2**31, 0)
 
 
 class DecoderConfig(Frozen):
@@ -50,9 +47,7 @@ class CodecConfig(Frozen):
 
     @model_validator(mode="after")
     def _phases_fit(self):
-        if self.float_steps + self.code_steps >= self.steps:
-            raise ValueError(f"float_steps and code_steps must be fewer than the {self.steps} "
-                             f"steps together, not {self.float_steps + self.code_steps}")
+        check_phases(self, "float_steps", "code_steps")
         return self
 
 

@@ -50,18 +50,6 @@ def encode(weights: np.ndarray, weight_bits: int) -> np.ndarray:
     return table[digits @ base**np.arange(weights.shape[-1])]
 
 
-def decode(codes: np.ndarray, size: int, weight_bits: int) -> np.ndarray:
-    """The weights int8 [..., size] of codes [...]; a code that no weights have is an error."""
-    table = _table(size, weight_bits)
-    back = np.full(2**BITS[weight_bits][size], -1)
-    back[table] = np.arange(len(table))
-    digits = back[codes]
-    if (digits < 0).any():
-        raise ValueError(f"no {size} weights have the code {np.asarray(codes)[digits < 0][0]}")
-    base = 2 * weight_bits - 1
-    return (digits[..., None] // base**np.arange(size) % base - (weight_bits - 1)).astype(np.int8)
-
-
 @cache
 def _table(size: int, weight_bits: int) -> np.ndarray:
     """The code of every group; its index has the weights as digits, the first one lowest."""

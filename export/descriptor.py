@@ -6,6 +6,7 @@ The packer, the layouts in `hw/`, `engine.json` and the documentation follow fro
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from export.artifact import MAX_SHIFT, Layer
 from export.checked import ConfigError
@@ -33,16 +34,13 @@ def _fixed(bits: int):
     return lambda hardware: bits
 
 
-def _gated(bits: Callable[[Hardware], int]):
-    return lambda hardware: bits(hardware) if hardware.gated else 0
+def _where(there: str, bits: Callable[[Hardware], int]):
+    """So many bits where the machine has what `there` names."""
+    return lambda hardware: bits(hardware) if getattr(hardware, there) else 0
 
 
-def _of_cells(bits: Callable[[Hardware], int]):
-    return lambda hardware: bits(hardware) if hardware.cells else 0
-
-
-def _timed(bits: Callable[[Hardware], int]):
-    return lambda hardware: bits(hardware) if hardware.clocks else 0
+_gated, _of_cells, _timed, _leaving = (
+    partial(_where, there) for there in ("gated", "cells", "clocks", "output_words"))
 
 
 def _address(hardware: Hardware) -> int:
@@ -82,10 +80,6 @@ def _value_bits(op: LayerProgram) -> int:
 
 def _conv(op: LayerProgram, name: str, otherwise=0):
     return getattr(op.operation, name) if op.operation.kind == "conv" else otherwise
-
-
-def _leaving(bits: Callable[[Hardware], int]):
-    return lambda hardware: bits(hardware) if hardware.output_words else 0
 
 
 def _generator(hardware: Hardware, op: LayerProgram) -> int:

@@ -17,7 +17,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, model_validator
 
-from export.checked import ConfigError, Frozen, count, parse
+from export.checked import ConfigError, Frozen, Rate, Share, Steps, check_phases, count, parse
 from export.network import MAX_SIDE, NetworkConfig
 
 UNIT = 16  # parts of a pixel
@@ -31,9 +31,6 @@ MAX_CLASSES = 64
 ClassName = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Classes = Annotated[tuple[ClassName, ...],
                     Field(strict=False, min_length=1, max_length=MAX_CLASSES, fail_fast=True)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Rate = Annotated[float, Field(gt=0)]
-Steps = count(2**31, 0)
 Size = count(UNIT * MAX_SIDE)
 
 
@@ -65,9 +62,7 @@ class DetectConfig(Frozen):
     @model_validator(mode="after")
     def _fits(self):
         _different(self.classes)
-        if self.float_steps + self.code_steps >= self.steps:
-            raise ValueError(f"float_steps and code_steps must be fewer than the {self.steps} "
-                             f"steps together, not {self.float_steps + self.code_steps}")
+        check_phases(self, "float_steps", "code_steps")
         return self
 
 

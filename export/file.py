@@ -79,6 +79,20 @@ def write_whole(path: Path, content: bytes):
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
 
 
+def read_whole(path: Path, limit: int) -> bytes:
+    """The bytes of a plain file of at most `limit`; ConfigError that names it if it is none."""
+    try:
+        if path.exists() and not path.is_file():  # a pipe might never end
+            raise ConfigError(f"{path}: must be a plain file")
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > limit:
+                raise ConfigError(f"{path}: must have at most {limit} bytes, not {size}")
+            return file.read(size)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+
+
 def member(name: str, values: np.ndarray) -> tuple[zipfile.ZipInfo, bytes]:
     """As numpy.savez_compressed writes it, but the same on every day and system."""
     info = zipfile.ZipInfo(f"{name}.npy", EPOCH)

@@ -6,7 +6,6 @@ program that does not fit one.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from functools import partial, reduce
 from typing import Annotated, Literal, get_type_hints
 
 from export.automaton import CELLS
@@ -149,7 +148,7 @@ class Hardware:
             wanted, there = getattr(need, each.name), getattr(self, each.name)
             if each.name in ("memory", "programs"):
                 continue
-            if _united(each.name, there, wanted) != there:
+            if _united(each.name, (there, wanted)) != there:
                 raise ConfigError(f"{program.config.name}: does not fit the machine: "
                                   f"{_TEXTS[each.name]}: needs {_said(wanted)}, "
                                   f"has {_said(there)}")
@@ -308,15 +307,11 @@ def _merge(needs: Sequence[Hardware], hold: int) -> Hardware:
     values = {}
     for each in fields(Hardware):
         found = [getattr(need, each.name) for need in needs]
-        if each.name in ("operations", "tiles", "seeds"):  # what programs lie beside each other in
-            values[each.name] = sum(sorted(found)[-hold:])
-        elif each.name == "weights":
-            edges = sorted({bits for weights in found for bits, _ in weights})
-            values[each.name] = tuple(
-                (edge, sum(sorted(_rows(weights, edge) for weights in found)[-hold:]))
-                for edge in edges)
-        else:
-            values[each.name] = reduce(partial(_common, each.name), found)
+        values[each.name] = _united(each.name, found, hold)
+        if values[each.name] is None:
+            other = next(value for value in found if value != found[0])
+            raise ConfigError(f"programs of one machine must have the same {_TEXTS[each.name]}, "
+                              f"not {_said(found[0])} and {_said(other)}")
     return Hardware(**values)
 
 
@@ -325,23 +320,19 @@ def _rows(weights: tuple[tuple[int, int], ...], edge: int) -> int:
     return next((depth for bits, depth in weights if bits >= edge), 0)
 
 
-def _common(name: str, a, b):
-    if (united := _united(name, a, b)) is None:
-        raise ConfigError(f"programs of one machine must have the same {_TEXTS[name]}, "
-                          f"not {_said(a)} and {_said(b)}")
-    return united
-
-
-def _united(name: str, a, b):
-    """The least that serves both; None if nothing does."""
+def _united(name: str, found: Sequence, hold: int = 1):
+    """The least that serves all, any `hold` of them beside each other; None if nothing does."""
+    if name in ("operations", "tiles", "seeds"):  # what programs lie beside each other in
+        return sum(sorted(found)[-hold:])
     if name == "weights":
-        edges = sorted({bits for bits, _ in (*a, *b)})
-        return tuple((edge, max(_rows(a, edge), _rows(b, edge))) for edge in edges)
-    if isinstance(a, frozenset):
-        return a | b
-    if isinstance(a, int):
-        return max(a, b)
-    return a if a == b else None
+        edges = sorted({bits for weights in found for bits, _ in weights})
+        return tuple((edge, sum(sorted(_rows(weights, edge) for weights in found)[-hold:]))
+                     for edge in edges)
+    if isinstance(found[0], frozenset):
+        return frozenset.union(*found)
+    if isinstance(found[0], int):
+        return max(found)
+    return found[0] if all(value == found[0] for value in found) else None
 
 
 def _said(value) -> str:

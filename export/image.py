@@ -21,9 +21,9 @@ from export.artifact import Network
 from export.checked import ConfigError, Frozen, Name, count, parse
 from export.config import Config
 from export.cost import Cost
-from export.file import write_whole
+from export.file import read_whole, write_whole
 from export.hardware import Hardware
-from export.machine import Machine, OutputKind, read_whole
+from export.machine import Machine, OutputKind
 from export.network import MAX_CHANNELS, MAX_PIXEL_CHANNELS, MAX_SIDE, NetworkConfig
 from export.pack import Images, pack
 

@@ -6,7 +6,6 @@ that the machine came from. What does not hold together is refused.
 
 import hashlib
 import json
-import os
 from dataclasses import fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
 from export.checked import ConfigError, Frozen, Name, count, parse, shown
+from export.file import read_whole
 from export.hardware import Hardware
 from export.network import MAX_PIXEL_CHANNELS
 from export.sections import RECORDS, Section, load_address_bits, record_fields, sections
@@ -195,17 +195,3 @@ def machine_hash(values: dict) -> str:
     """SHA-256 (hex) of a machine's description but for its hash; the order of its keys counts."""
     content = {name: value for name, value in values.items() if name != "hash"}
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
-def read_whole(path: Path, limit: int) -> bytes:
-    """The bytes of a plain file of at most `limit`; ConfigError that names it if it is none."""
-    try:
-        if path.exists() and not path.is_file():  # a pipe might never end
-            raise ConfigError(f"{path}: must be a plain file")
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > limit:
-                raise ConfigError(f"{path}: must have at most {limit} bytes, not {size}")
-            return file.read(size)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error

@@ -107,7 +107,16 @@ class ConvConfig(BaseOperation):
         return True
 
 
-class SumConfig(BaseOperation):
+class PlainOperation(BaseOperation):
+    """What has a 1x1 layer's weights, all of them stored."""
+
+    kernel: ClassVar[int] = 1
+    frames: ClassVar[int] = 1
+    groups: ClassVar[int] = 1
+    generator: ClassVar[None] = None
+
+
+class SumConfig(PlainOperation):
     """A 1x1 layer's sums over all pixels, and what becomes of them.
 
     "class": the highest one wins; it ends the network. "select": 1 per channel where the sum is not
@@ -118,10 +127,6 @@ class SumConfig(BaseOperation):
     kind: Literal["sum"] = "sum"
     output: Literal["class", "select", "codes"] = "class"
     code_bits: Precision | None = None
-    kernel: ClassVar[int] = 1
-    frames: ClassVar[int] = 1
-    groups: ClassVar[int] = 1
-    generator: ClassVar[None] = None
 
     @model_validator(mode="after")
     def _complete(self):
@@ -135,7 +140,7 @@ class SumConfig(BaseOperation):
         return self.output == "codes"
 
 
-class CellConfig(BaseOperation):
+class CellConfig(PlainOperation):
     """A recurrent cell of `channels` units: x(t), a map of one position, and h(t-1) give h(t).
 
     Its sums come gate by gate, i, f, g and o, or f, g and o of the "coupled" form. i, f and o are 1
@@ -155,10 +160,6 @@ class CellConfig(BaseOperation):
     state_bits: count(8, 2) = 8
     state_shift: count(7, 0) = Field(default_factory=lambda found: max(
         0, found.get("state_bits", 8) - found.get("code_bits", 1)))
-    kernel: ClassVar[int] = 1
-    frames: ClassVar[int] = 1
-    groups: ClassVar[int] = 1
-    generator: ClassVar[None] = None
     taps: ClassVar[int] = 2  # x(t), h(t-1)
 
     @property
@@ -175,7 +176,7 @@ class CellConfig(BaseOperation):
         return True
 
 
-class MapConfig(BaseOperation):
+class MapConfig(PlainOperation):
     """A 1x1 layer's signed sums of each pixel, with bias, shift and clip; it ends the network.
 
     A value has `out_bits`: -2**(out_bits - 1) ... 2**(out_bits - 1) - 1.
@@ -183,10 +184,6 @@ class MapConfig(BaseOperation):
 
     kind: Literal["map"] = "map"
     out_bits: count(8, 2) = 8
-    kernel: ClassVar[int] = 1
-    frames: ClassVar[int] = 1
-    groups: ClassVar[int] = 1
-    generator: ClassVar[None] = None
 
 
 Operation = ConvConfig | SumConfig | MapConfig | CellConfig

@@ -16,8 +16,7 @@ import numpy as np
 
 from export.checked import ConfigError
 from export.codec import STEP, Patches
-from export.file import write_whole
-from export.machine import read_whole
+from export.file import read_whole, write_whole
 from export.network import MAX_CHANNELS, MAX_SIDE
 
 MAGIC, VERSION = b"HXLP", 1

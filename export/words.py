@@ -62,14 +62,6 @@ def pack_codes(codes: np.ndarray, mode: int, words: int) -> np.ndarray:
     return bits
 
 
-def to_memory_order(bits: np.ndarray, mode: int) -> np.ndarray:
-    """PE order to memory order; being a swap, it is also the way back."""
-    if mode != 2:
-        return bits
-    halves = bits.reshape(*bits.shape[:-1], 6, -1)
-    return halves[..., [0, 2, 1, 3, 4, 5], :].reshape(bits.shape)
-
-
 def pack_weights(weights: np.ndarray, mode: int, words: int) -> np.ndarray:
     """One step's weights [..., operands] as bits [..., 6 * words] as the array takes them."""
     largest = max(1, mode - 1)
@@ -99,23 +91,6 @@ def store_weights(weights: np.ndarray, mode: int, weight_bits: int, words: int,
         return np.concatenate(parts, -1)
     planes = [np.abs(weights) == k for k in range(1, weight_bits)] + [weights < 0]
     return np.concatenate(planes, -1).astype(np.uint8)
-
-
-def stored_weights(bits: np.ndarray, mode: int, weight_bits: int, words: int,
-                   dense: bool) -> np.ndarray:
-    """The weights int8 [..., operands] of stored bits; :func:`store_weights` backwards."""
-    count = operands(mode, words)
-    if dense and weight_bits > 1:
-        parts, start = [], 0
-        for size in dense_groups.groups(count, weight_bits):
-            places = np.arange(dense_groups.BITS[weight_bits][size])
-            codes = bits[..., start + places].astype(np.int64) @ (1 << places)
-            parts.append(dense_groups.decode(codes, size, weight_bits))
-            start += len(places)
-        return np.concatenate(parts, -1)
-    planes = bits.reshape(*bits.shape[:-1], weight_bits, count).astype(np.int8)
-    magnitude = sum(k * planes[..., k - 1, :] for k in range(1, weight_bits))
-    return (1 if weight_bits == 1 else magnitude) * (1 - 2 * planes[..., -1, :])
 
 
 def _check_binary(weights: np.ndarray):

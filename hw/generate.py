@@ -52,7 +52,7 @@ def describe(engine: wiring.Component, machine: Build, config: Config, top: str 
         "bus": bus,
         "measured": network and network.record.get("measured"),  # accuracy, as kept with weights
         "hash": hashes(config, machine),
-        "ports": ports(engine.signature),
+        "ports": ports(engine),
         **({"result": layout(result_layout(hardware)), "probe": layout(probe_layout(hardware))}
            if bus == "stream" else {}),
         "parameters": {
@@ -149,22 +149,14 @@ def up_to_date(config: Config, machine: Build, folder: Path, top: str = TOP,
         return None
 
 
-def ports(signature: wiring.Signature) -> dict:
+def ports(component: wiring.Component) -> dict:
     """Direction and bits of each Verilog port."""
     found = {"clk": {"direction": "input", "bits": 1}, "rst": {"direction": "input", "bits": 1}}
-    for path, member in _leaves(signature):
+    for path, member, _ in component.signature.flatten(component):
         found["__".join(path)] = {
             "direction": "input" if member.flow == wiring.In else "output",
             "bits": Shape.cast(member.shape).width}
     return found
-
-
-def _leaves(signature: wiring.Signature, path=()):
-    for name, member in signature.members.items():
-        if member.is_signature:  # seen from this side, so already flipped where it has to be
-            yield from _leaves(member.signature, (*path, name))
-        else:
-            yield (*path, name), member
 
 
 def generate(config: Config, network: Network, folder: Path,

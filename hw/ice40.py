@@ -9,6 +9,8 @@ of the device, or along which the registers of a tile differ in clock, enable or
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
+from hw.outreg import loads_of
+
 NOTHING = ("0", "x", "z")  # an input of a LUT or a carry with this needs no wire
 
 
@@ -24,19 +26,14 @@ class LogicCell:
 def logic_cells(netlist: dict) -> int:
     """Logic cells for a flat module of iCE40 primitives, in the form of Yosys's `write_json`."""
     mapped = defaultdict(list)  # the nets at the pins of each cell, by kind of cell
-    loads = defaultdict(list)  # kind and pin of whatever a net drives
-    for cell in netlist["cells"].values():
+    kinds = {}
+    for name, cell in netlist["cells"].items():
         kind = "SB_DFF" if cell["type"].startswith("SB_DFF") else cell["type"]
         mapped[kind].append({pin: bits[0] for pin, bits in cell["connections"].items() if bits})
-        for pin, bits in cell["connections"].items():
-            if cell["port_directions"][pin] == "input":
-                for net in bits:
-                    loads[net].append((kind, pin))
-    for port in netlist["ports"].values():
-        if port["direction"] == "output":
-            for net in port["bits"]:
-                loads[net].append(("port", ""))
-
+        kinds[name] = kind
+    loads = defaultdict(list, {  # kind and pin of whatever a net drives
+        net: [(pin if pin == "port" else kinds[name], pin) for name, pin in found]
+        for net, found in loads_of(netlist).items()})
     cells = _pack_registers(mapped["SB_LUT4"], mapped["SB_DFF"], loads)
     cells += _pack_carries(mapped["SB_CARRY"], cells)
     merged = _merge_luts(cells)

@@ -10,9 +10,9 @@ from collections import defaultdict
 PLAIN = {"CEMUX": "1", "CLKMUX": "CLK", "LSRMUX": "LSR", "REGSET": "RESET"}
 
 
-def merge_output_registers(module: dict) -> int:
-    """Merges what can be merged of a module as `write_json` has it; the registers that went."""
-    loads = defaultdict(list)  # cell and pin of all that a net drives
+def loads_of(module: dict) -> dict[int | str, list[tuple[str, str]]]:
+    """Cell and pin of all that a net drives; of an output its name and "port"."""
+    loads = defaultdict(list)
     for name, cell in module["cells"].items():
         for pin, bits in cell["connections"].items():
             if cell["port_directions"][pin] == "input":
@@ -22,7 +22,12 @@ def merge_output_registers(module: dict) -> int:
         if port["direction"] == "output":
             for net in port["bits"]:
                 loads[net].append((name, "port"))
-    merged = 0
+    return loads
+
+
+def merge_output_registers(module: dict) -> int:
+    """Merges what can be merged of a module as `write_json` has it; the registers that went."""
+    loads, merged = loads_of(module), 0
     for cell in [*module["cells"].values()]:
         if cell["type"] == "DP16KD":
             for pins, modes, clock in _ports(cell):

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from export.checked import ConfigError
 from export.detect import DetectConfig
+from export.file import read_whole
 from export.network import NetworkConfig
 from model.data import FORMATS, read_picture
 
@@ -95,7 +96,7 @@ def read_annotation(path: Path, classes: tuple[str, ...], size: tuple[int, int]
     parser.CharacterDataHandler = reader.characters
     parser.StartDoctypeDeclHandler = reader.doctype
     try:
-        parser.Parse(_content(path), True)
+        parser.Parse(read_whole(path, FILE_LIMIT), True)
         _check_size(reader.size, size)
         found = [_box(k + 1, each, classes, size) for k, each in enumerate(reader.objects)]
     except expat.ExpatError as error:
@@ -105,17 +106,6 @@ def read_annotation(path: Path, classes: tuple[str, ...], size: tuple[int, int]
     found = [(corners, number) for corners, number in found
              if corners[0] < corners[2] and corners[1] < corners[3]]
     return [corners for corners, _ in found], [number for _, number in found]
-
-
-def _content(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            content = file.read(FILE_LIMIT + 1)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    if len(content) > FILE_LIMIT:
-        raise ConfigError(f"{path}: must have at most {FILE_LIMIT} bytes")
-    return content
 
 
 def _check_size(stated: dict[str, str], size: tuple[int, int]):
@@ -160,7 +150,7 @@ def load_samples(network: NetworkConfig, classes: tuple[str, ...], split: str,
     if network.channels not in (1, 3):
         raise ConfigError(f"images with boxes have 1 or 3 channels, wanted {network.channels}")
     listed = Path(named) / "ImageSets" / "Main" / f"{SPLITS[split]}.txt"
-    lines = _content(listed).decode("utf-8", "replace").splitlines()
+    lines = read_whole(listed, FILE_LIMIT).decode("utf-8", "replace").splitlines()
     names = [line.strip() for line in lines if line.strip()]
     if not 1 <= len(names) <= MOST_IMAGES:
         raise ConfigError(f"{listed}: must list 1 to {MOST_IMAGES} images, not {len(names)}")

@@ -3,38 +3,29 @@
 At first the network has real numbers; then the codes of its convolutions are rounded, then their
 weights, at last all that is in its cells. The loss counts the scores at every tick, later ones
 more. Clips are drawn by :mod:`model.gestures`, each of them once, or come from the folder
-`HEXLANE_CLIPS`, see :mod:`model.clips`.
-
-Writes under `build/NAME/train/`: `checkpoint.pt` every few minutes (a killed run resumes from it),
-and whenever it validates `final.pt` (encoder and record), `record.json` and TensorBoard logs.
+`HEXLANE_CLIPS`, see :mod:`model.clips`. Writes under `build/NAME/train/`, see :mod:`model.steps`.
 """
 
 import copy
-import json
 import os
-import platform
-import time
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from export.checked import ConfigError
 from export.clips import ClipsConfig, clip_scores
 from export.config import Config
-from export.file import write_whole
 from export.network import NetworkConfig
 from model import gestures
 from model.clip_baselines import told_apart
 from model.clips import load_clips
 from model.network import Encoder, calibrate
 from model.quant import Fused
-from model.steps import StepRun
-from model.train import atomic_save, learning_rate, optimizers_of
+from model.steps import StepRun, Validation
+from model.train import learning_rate, optimizers_of
 
-SAVE = 120  # seconds between checkpoints
 FIRST = 26  # clips for the statistics that training begins with
 QUICK, FINAL = 52, 260  # ... for those of each validation, of the last one
 AT_ONCE = 13
@@ -127,11 +118,7 @@ class Run(StepRun):
         super().__init__(config.clips, folder)
         self.network = config.network
         self.encoder = Encoder(config.network)
-        self.optimizers = optimizers_of(self.encoder, self.recipe.weight_decay)
-
-    @property
-    def models(self) -> dict:
-        return {"encoder": self.encoder}
+        self.optimizers = optimizers_of(self.encoder.parameters(), self.recipe.weight_decay)
 
     def begin_stage(self):
         """Rounds what this step rounds."""
@@ -158,16 +145,7 @@ class Run(StepRun):
             calibrate(self.encoder, source.part(range(FIRST))[0], AT_ONCE)
         rate = recipe.learning_rate * learning_rate(self.step / recipe.steps, 1.0)
         self.encoder.train()
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.zero_grad()
-        loss = self.loss(clips, labels)
-        loss.backward()
-        for optimizer in self.optimizers:
-            optimizer.step()
-        self.step += 1
-        return loss.item()
+        return self.learn(self.loss(clips, labels), [rate] * len(self.optimizers))
 
     def exact(self, source: Drawn | Folder) -> Encoder:
         """The encoder as it is exported, with the exact statistics of some of these clips."""
@@ -219,33 +197,11 @@ def train(config: Config, folder: Path, *, compiled: bool = True,
     held = source_of(config.network, recipe, "validation").part(range(recipe.validation))
     Fused.enabled = compiled
     run = Run(config, folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    run.resume()
-    writer = SummaryWriter(folder / "logs")
-    saved, losses = time.perf_counter(), []
-    while run.step < recipe.steps:
-        losses.append(run.checked_step(source))
-        last = run.step == recipe.steps
-        if last or run.step % recipe.validate_every == 0:
-            encoder = run.exact(source)
-            found = measure(scores_of(encoder, held[0]), held[1], source.pairs)
-            mean, losses = sum(losses) / len(losses), []
-            run.curve.append([run.step, mean, *found.values()])
-            record = {"command": f"hexlane train configs/{config.name}.toml",
-                      "config": config.model_dump(), "python": platform.python_version(),
-                      "torch": torch.__version__, "machine": platform.machine(),
-                      "seconds": round(run.seconds), "steps": run.step,
-                      "clips": type(source).__name__.lower(),
-                      "validation_clips": len(held[1]), "curve": run.curve, "validation": found}
-            text = json.dumps(record, indent=1) + "\n"
-            atomic_save({"encoder": encoder.state_dict(), "record": json.loads(text)},
-                        folder / "final.pt")
-            write_whole(folder / "record.json", text.encode())
-            for name, value in {"loss": mean, **found}.items():
-                writer.add_scalar(name, value, run.step)
-            print(f"step {run.step}/{recipe.steps}: loss {mean:.4f}, {shown(found)}; "
-                  f"{run.seconds / run.step:.2f} s per step", flush=True)
-        if last or run.step % recipe.validate_every == 0 or time.perf_counter() > saved + SAVE:
-            run.save()
-            saved = time.perf_counter()
-    return json.loads((folder / "record.json").read_bytes())
+
+    def validate() -> Validation:
+        encoder = run.exact(source)
+        found = measure(scores_of(encoder, held[0]), held[1], source.pairs)
+        return Validation({"encoder": encoder}, found, {"validation": found}, shown(found))
+
+    counts = {"clips": type(source).__name__.lower(), "validation_clips": len(held[1])}
+    return run.train(config, source, counts, validate)

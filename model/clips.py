@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from export.checked import ConfigError
+from export.file import read_whole
 from model.data import holdout, read_picture
 
 LIST_LIMIT = 2**25  # bytes of a list
@@ -130,14 +131,8 @@ def _list(folder: Path, kind: str) -> Path:
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        with path.open("rb") as file:
-            content = file.read(LIST_LIMIT + 1)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    if len(content) > LIST_LIMIT:
-        raise ConfigError(f"{path}: must have at most {LIST_LIMIT} bytes")
-    lines = (line.strip() for line in content.decode("utf-8", "replace").splitlines())
+    text = read_whole(path, LIST_LIMIT).decode("utf-8", "replace")
+    lines = (line.strip() for line in text.splitlines())
     return [line for line in lines if line]
 
 

@@ -4,18 +4,11 @@ The codes that leave are rounded from the start, with straight-through gradients
 encoder begins with real numbers; then its codes are rounded, then its weights. The loss is the
 logarithm of the squared error and 1 - MS-SSIM (Wang et al. 2003), in the shares of the recipe.
 Some crops are decoded from their first channels of codes alone, so that these learn what matters
-most.
-
-Writes under `build/NAME/train/`: `checkpoint.pt` every few minutes (a killed run resumes from it),
-and whenever it validates `final.pt` (calibrated encoder, decoder and record), `record.json` and
-TensorBoard logs.
+most. Writes under `build/NAME/train/`, see :mod:`model.steps`.
 """
 
 import copy
-import json
 import math
-import platform
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,14 +17,12 @@ import torch
 import torch.nn.functional as F
 from pytorch_msssim import ms_ssim
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 
 from export.artifact import Network
 from export.checked import ConfigError
 from export.codec import Patches, patches_of
 from export.config import Config, parse_config
 from export.decoder_file import Header
-from export.file import write_whole
 from export.network import ConvConfig
 from model import decoder as decoders
 from model.convert import load_state
@@ -39,10 +30,9 @@ from model.decoder import Decoder, decode, only
 from model.network import DEFAULT_RECIPE, MOMENTUM, Encoder, QuantConv
 from model.pictures import crops, load_pictures
 from model.quant import Fused
-from model.steps import StepRun
-from model.train import atomic_save, learning_rate, optimizers_of, resuming
+from model.steps import StepRun, Validation
+from model.train import learning_rate, optimizers_of, resuming
 
-SAVE = 120  # seconds between checkpoints
 SLOWEST = 0.002  # momentum of the statistics, at the end
 LEAST = 161  # pixels each way, that MS-SSIM has its five scales
 
@@ -128,12 +118,12 @@ class Run(StepRun):
         self.encoder, self.decoder = (each.to(memory_format=torch.channels_last)
                                       for each in models(config, self.patches))
         # The decoder's weights have a scale, which Muon would lose.
-        self.optimizers = [*optimizers_of(self.encoder, recipe.weight_decay),
+        self.optimizers = [*optimizers_of(self.encoder.parameters(), recipe.weight_decay),
                            torch.optim.AdamW(self.decoder.parameters(), weight_decay=0.0)]
 
     @property
     def models(self) -> dict:
-        return {"encoder": self.encoder, "decoder": self.decoder}
+        return super().models | {"decoder": self.decoder}
 
     def rate(self) -> float:
         """The learning rate at this step, in shares of its peak."""
@@ -174,16 +164,7 @@ class Run(StepRun):
             conv.momentum = max(MOMENTUM * self.rate(), SLOWEST) if self.step else 1
         loss = self.loss(pixels, self.kept(generator))
         peaks = recipe.learning_rate, recipe.learning_rate, recipe.decoder_learning_rate
-        for optimizer, peak in zip(self.optimizers, peaks, strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = peak * self.rate()
-            optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.decoder.parameters(), 1.0)
-        for optimizer in self.optimizers:
-            optimizer.step()
-        self.step += 1
-        return loss.item()
+        return self.learn(loss, [peak * self.rate() for peak in peaks], self.decoder.parameters())
 
     def validate(self, encoder: Encoder, pictures: list[Tensor]) -> dict:
         """What :func:`measure` finds with all channels of codes, and with half of them."""
@@ -259,37 +240,16 @@ def train(config: Config, folder: Path, *, compiled: bool = True,
     run = Run(config, folder)
     pictures = load_pictures("train", recipe.crop)[:limit]
     held = load_pictures("validation", LEAST)
-    folder.mkdir(parents=True, exist_ok=True)
-    run.resume()
-    writer = SummaryWriter(folder / "logs")
-    saved, losses = time.perf_counter(), []
-    while run.step < recipe.steps:
-        losses.append(run.checked_step(pictures))
-        last = run.step == recipe.steps
-        if last or run.step % recipe.validate_every == 0:
-            encoder = run.exact()
-            found = run.validate(encoder, held)
-            mean, losses = sum(losses) / len(losses), []
-            run.curve.append([run.step, mean, *found["all channels"].values()])
-            record = {"command": f"hexlane train configs/{config.name}.toml",
-                      "config": config.model_dump(), "python": platform.python_version(),
-                      "torch": torch.__version__, "machine": platform.machine(),
-                      "seconds": round(run.seconds), "steps": run.step,
-                      "train_images": len(pictures), "validation_images": len(held),
-                      "curve": run.curve, "validation": found}
-            text = json.dumps(record, indent=1) + "\n"
-            atomic_save({"encoder": encoder.state_dict(), "decoder": run.decoder.state_dict(),
-                         "record": json.loads(text)}, folder / "final.pt")
-            write_whole(folder / "record.json", text.encode())
-            for name, value in {"loss": mean, **found["all channels"]}.items():
-                writer.add_scalar(name, value, run.step)
-            print(f"step {run.step}/{recipe.steps}: loss {mean:.4f}, "
-                  f"{shown(found['all channels'])}; half {shown(found['half of them'])}; "
-                  f"{run.seconds / run.step:.2f} s per step", flush=True)
-        if last or run.step % recipe.validate_every == 0 or time.perf_counter() > saved + SAVE:
-            run.save()
-            saved = time.perf_counter()
-    return json.loads((folder / "record.json").read_bytes())
+
+    def validate() -> Validation:
+        encoder = run.exact()
+        found = run.validate(encoder, held)
+        full, half = found["all channels"], found["half of them"]
+        return Validation({"encoder": encoder, "decoder": run.decoder}, full,
+                          {"validation": found}, f"{shown(full)}; half {shown(half)}")
+
+    counts = {"train_images": len(pictures), "validation_images": len(held)}
+    return run.train(config, pictures, counts, validate)
 
 
 def shown(found: dict) -> str:

@@ -3,36 +3,27 @@
 Each class has a map of scores that is to be 1 where a box has its centre, and less around it
 (CenterNet, Zhou et al. 2019); the loss is its focal loss, and 1 - GIoU (Rezatofighi et al. 2019)
 of the boxes that the cells at the centres give. At first the network has real numbers; then its
-codes are rounded, then its weights.
-
-Writes under `build/NAME/train/`: `checkpoint.pt` every few minutes (a killed run resumes from it),
-and whenever it validates `final.pt` (encoder and record), `record.json` and TensorBoard logs.
+codes are rounded, then its weights. Writes under `build/NAME/train/`, see :mod:`model.steps`.
 """
 
 import copy
-import json
 import math
-import platform
-import time
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from export.checked import ConfigError
 from export.config import Config
 from export.detect import OCTAVE, UNIT, Boxes, Decoding, cell_of, decode
-from export.file import write_whole
 from model.boxes import Sample, augmented, load_samples, whole
 from model.network import MOMENTUM, Encoder, calibrate
 from model.precision import measure, shown
 from model.quant import Fused
-from model.steps import StepRun
-from model.train import atomic_save, learning_rate, optimizers_of
+from model.steps import StepRun, Validation
+from model.train import learning_rate, optimizers_of
 
-SAVE = 120  # seconds between checkpoints
 SLOWEST = 0.002  # momentum of the head's statistics, at the end
 FIRST = 32  # images for the statistics that training begins with
 QUICK, FINAL = 64, 256  # ... for those of each validation, of the last one
@@ -140,11 +131,7 @@ class Run(StepRun):
             self.encoder.head.beta[:self.classes] = RARE
             self.encoder.head.log_gain[:self.classes] = math.log(GAINS[0])
             self.encoder.head.log_gain[self.classes:] = math.log(GAINS[1])
-        self.optimizers = optimizers_of(self.encoder, recipe.weight_decay)
-
-    @property
-    def models(self) -> dict:
-        return {"encoder": self.encoder}
+        self.optimizers = optimizers_of(self.encoder.parameters(), recipe.weight_decay)
 
     def batch(self, samples: list[Sample], count: int, generator: torch.Generator) -> list[Sample]:
         picks = torch.randint(0, len(samples), (count,), generator=generator).tolist()
@@ -174,16 +161,7 @@ class Run(StepRun):
         rate = learning_rate(self.step / recipe.steps, 1.0)
         self.encoder.train()
         self.encoder.head.momentum = max(MOMENTUM * rate, SLOWEST)
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.learning_rate * rate
-            optimizer.zero_grad()
-        loss = self.loss(batch)
-        loss.backward()
-        for optimizer in self.optimizers:
-            optimizer.step()
-        self.step += 1
-        return loss.item()
+        return self.learn(self.loss(batch), [recipe.learning_rate * rate] * len(self.optimizers))
 
     def exact(self, samples: list[Sample]) -> Encoder:
         """The encoder as it is exported, with the exact statistics of some of these images."""
@@ -237,36 +215,13 @@ def train(config: Config, folder: Path, *, compiled: bool = True,
     run = Run(config, folder, priors_of([whole(each, size) for each in samples], recipe.classes))
     held = [whole(each, size) for each in load_samples(config.network, recipe.classes,
                                                        "validation")]
-    folder.mkdir(parents=True, exist_ok=True)
-    run.resume()
-    writer = SummaryWriter(folder / "logs")
-    saved, losses = time.perf_counter(), []
-    while run.step < recipe.steps:
-        losses.append(run.checked_step(samples))
-        last = run.step == recipe.steps
-        if last or run.step % recipe.validate_every == 0:
-            encoder, decoding = run.exact(samples), run.decoding()
-            found = measure(boxes_of(encoder, [each.image for each in held], decoding, run.cell),
-                            [(each.corners, each.classes) for each in held], recipe.classes)
-            mean, losses = sum(losses) / len(losses), []
-            run.curve.append([run.step, mean, found["map50"], found["map"]])
-            record = {"command": f"hexlane train configs/{config.name}.toml",
-                      "config": config.model_dump(), "python": platform.python_version(),
-                      "torch": torch.__version__, "machine": platform.machine(),
-                      "seconds": round(run.seconds), "steps": run.step,
-                      "train_images": len(samples), "validation_images": len(held),
-                      "curve": run.curve, "validation": found,
-                      "detection": decoding.model_dump()}
-            text = json.dumps(record, indent=1) + "\n"
-            atomic_save({"encoder": encoder.state_dict(), "record": json.loads(text)},
-                        folder / "final.pt")
-            write_whole(folder / "record.json", text.encode())
-            for name, value in {"loss": mean, "map50": found["map50"],
-                                "map": found["map"]}.items():
-                writer.add_scalar(name, value, run.step)
-            print(f"step {run.step}/{recipe.steps}: loss {mean:.4f}, {shown(found)}; "
-                  f"{run.seconds / run.step:.2f} s per step", flush=True)
-        if last or run.step % recipe.validate_every == 0 or time.perf_counter() > saved + SAVE:
-            run.save()
-            saved = time.perf_counter()
-    return json.loads((folder / "record.json").read_bytes())
+
+    def validate() -> Validation:
+        encoder, decoding = run.exact(samples), run.decoding()
+        found = measure(boxes_of(encoder, [each.image for each in held], decoding, run.cell),
+                        [(each.corners, each.classes) for each in held], recipe.classes)
+        return Validation({"encoder": encoder}, {name: found[name] for name in ("map50", "map")},
+                          {"validation": found, "detection": decoding.model_dump()}, shown(found))
+
+    counts = {"train_images": len(samples), "validation_images": len(held)}
+    return run.train(config, samples, counts, validate)

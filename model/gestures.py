@@ -74,16 +74,6 @@ def clip(split: str, index: int, seed: int = 1, difficulty: float = DIFFICULTY
     return (np.ascontiguousarray(frames[::-1]) if backwards else frames), kind
 
 
-def clips(split: str, count: int, first: int = 0, seed: int = 1, difficulty: float = DIFFICULTY
-          ) -> tuple[np.ndarray, np.ndarray]:
-    """Clips uint8 (count, 16, 3, 96, 128) from `first` on, and their classes int64 (count,)."""
-    made = np.empty((count, FRAMES, 3, HEIGHT, WIDTH), np.uint8)
-    labels = np.empty(count, np.int64)
-    for k in range(count):
-        made[k], labels[k] = clip(split, first + k, seed, difficulty)
-    return made, labels
-
-
 def _scene(verb: str, split: str, rng: np.random.Generator, hard: float) -> np.ndarray:
     person = performer(split, int(rng.integers(PERFORMERS[split])))
     back = room(split, int(rng.integers(ROOMS[split]))).copy()

@@ -13,7 +13,6 @@ import numpy as np
 SKIN = np.array([[246, 208, 184], [226, 172, 136], [190, 130, 92], [140, 88, 58], [84, 54, 40]])
 KNUCKLES = np.array([-0.62, -0.36, -0.11, 0.14, 0.37])  # thumb to little finger, of a palm's width
 FAN = np.array([-0.85, -0.16, -0.03, 0.1, 0.26])  # radians from straight up
-REST, SPREAD = 0.45, 1.35  # of FAN, with the fingers together and apart
 
 
 @dataclass(frozen=True, eq=False)

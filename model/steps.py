@@ -1,18 +1,42 @@
-"""A training run that counts in batches: what compression, detection and clips share."""
+"""A training run that counts in batches: what compression, detection and clips share.
 
+It writes into its folder: `checkpoint.pt` every few minutes (a killed run resumes from it), and
+whenever it validates `final.pt` (what is exported, and the record), `record.json` and TensorBoard
+logs.
+"""
+
+import json
 import math
+import platform
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
 
 from export.checked import ConfigError
+from export.config import Config
+from export.file import write_whole
 from model.convert import load_state
 from model.train import atomic_save, resuming
 
+SAVE = 120  # seconds between checkpoints
+
+
+class Validation(NamedTuple):
+    """What a run is worth now."""
+
+    models: dict[str, torch.nn.Module]  # as they are exported
+    numbers: dict[str, float]  # for the curve
+    record: dict  # what the record says of it
+    shown: str
+
 
 class StepRun:
-    """Position, and everything that a resume needs; a subclass names its `models`."""
+    """Position, and everything that a resume needs; a subclass has an `encoder`."""
 
     def __init__(self, recipe, folder: Path):
         torch.manual_seed(recipe.seed)
@@ -23,7 +47,7 @@ class StepRun:
     @property
     def models(self) -> dict[str, torch.nn.Module]:
         """What is trained."""
-        raise NotImplementedError
+        return {"encoder": self.encoder}
 
     @property
     def parts(self) -> dict:
@@ -33,6 +57,22 @@ class StepRun:
     def train_step(self, data) -> float:
         """Trains one batch, counts it, and returns its loss."""
         raise NotImplementedError
+
+    def learn(self, loss: Tensor, rates: Iterable[float], limited: Iterable[Tensor] = ()) -> float:
+        """Follows the gradients of a batch, each optimizer at its rate; ends the step.
+
+        Those of the parameters `limited` have a norm of 1 at most.
+        """
+        for optimizer, rate in zip(self.optimizers, rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(limited, 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.step += 1
+        return loss.item()
 
     def checked_step(self, data) -> float:
         """A step, timed; ConfigError if its loss is no number."""
@@ -59,3 +99,43 @@ class StepRun:
                 part.load_state_dict(state[name])
             self.step, self.seconds = int(state["step"]), float(state["seconds"])
             self.curve = [list(map(float, each)) for each in state["curve"]]
+
+    def train(self, config: Config, data, counts: dict, validate: Callable[[], Validation]) -> dict:
+        """Trains to the end (or from where a killed run was) and returns the record.
+
+        `data` is what :meth:`train_step` takes; `counts` say in the record what it is.
+
+        Raises
+        ------
+        ConfigError
+            If a checkpoint cannot be resumed, or the loss is no number.
+        """
+        recipe, folder = self.recipe, self.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.resume()
+        writer = SummaryWriter(folder / "logs")
+        saved, losses = time.perf_counter(), []
+        while self.step < recipe.steps:
+            losses.append(self.checked_step(data))
+            looks = self.step == recipe.steps or self.step % recipe.validate_every == 0
+            if looks:
+                found = validate()
+                numbers, losses = {"loss": sum(losses) / len(losses), **found.numbers}, []
+                self.curve.append([self.step, *numbers.values()])
+                record = {"command": f"hexlane train configs/{config.name}.toml",
+                          "config": config.model_dump(), "python": platform.python_version(),
+                          "torch": torch.__version__, "machine": platform.machine(),
+                          "seconds": round(self.seconds), "steps": self.step, **counts,
+                          "curve": self.curve, **found.record}
+                text = json.dumps(record, indent=1) + "\n"
+                states = {name: each.state_dict() for name, each in found.models.items()}
+                atomic_save({**states, "record": json.loads(text)}, folder / "final.pt")
+                write_whole(folder / "record.json", text.encode())
+                for name, value in numbers.items():
+                    writer.add_scalar(name, value, self.step)
+                print(f"step {self.step}/{recipe.steps}: loss {numbers['loss']:.4f}, "
+                      f"{found.shown}; {self.seconds / self.step:.2f} s per step", flush=True)
+            if looks or time.perf_counter() > saved + SAVE:
+                self.save()
+                saved = time.perf_counter()
+        return json.loads((folder / "record.json").read_bytes())

@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import math
-import os
 import platform
 import time
 import zipfile
@@ -26,7 +25,15 @@ from export.checked import ConfigError
 from export.file import write_whole
 from export.network import NetworkConfig
 from model.convert import load_state
-from model.train import load_position, load_tensors, resuming
+from model.train import (
+    atomic_save,
+    holes,
+    load_position,
+    load_tensors,
+    optimizers_of,
+    position,
+    resuming,
+)
 from model.views import TABLE, VIEWS, Table, load_table, move, save_table, show
 
 WIDTHS = 128, 384, 384
@@ -83,17 +90,6 @@ class Teacher(nn.Module):
         return F.linear(x, self.head) / 4
 
 
-def cut(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    """A gray square of `side` pixels anywhere in each image (DeVries and Taylor 2017)."""
-    n, _, height, width = images.shape
-    inside = []
-    for size in (height, width):
-        first = torch.randint(0, size, (n, 1), generator=generator) - side // 2
-        at = torch.arange(size) - first
-        inside.append((at >= 0) & (at < side))
-    return images.masked_fill((inside[0][:, :, None] & inside[1][:, None, :])[:, None], 128)
-
-
 class Run:
     """One training: network, optimizers, position; saved after every epoch."""
 
@@ -102,19 +98,13 @@ class Run:
         self.folder, self.seed, self.epochs = folder, seed, epochs
         self.teacher = Teacher().to(memory_format=torch.channels_last)
         self.teacher.set_whitening(images[:5000])
-        parameters = [p for p in self.teacher.parameters() if p.requires_grad]
-        self.optimizers = [
-            torch.optim.Muon([p for p in parameters if p.ndim > 1], weight_decay=WEIGHT_DECAY,
-                             adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW([p for p in parameters if p.ndim < 2], weight_decay=0.0)]
+        self.optimizers = optimizers_of(
+            (p for p in self.teacher.parameters() if p.requires_grad), WEIGHT_DECAY)
         self.epoch, self.curve, self.seconds = 0, [], 0.0
 
     def save(self):
-        part = self.folder / "checkpoint.part"
-        torch.save({"teacher": self.teacher.state_dict(), "epoch": self.epoch,
-                    "optimizers": [each.state_dict() for each in self.optimizers],
-                    "curve": self.curve, "seconds": self.seconds}, part)
-        os.replace(part, self.folder / "checkpoint.pt")
+        atomic_save({"teacher": self.teacher.state_dict()} | position(self),
+                    self.folder / "checkpoint.pt")
 
     def resume(self):
         path = self.folder / "checkpoint.pt"
@@ -137,7 +127,8 @@ class Run:
         for k in tqdm(range(steps), desc=f"epoch {self.epoch + 1}/{self.epochs}", leave=False):
             pick = order[k * BATCH:(k + 1) * BATCH]
             dy, dx = torch.randint(-SHIFT, SHIFT + 1, (2, BATCH), generator=generator)
-            x = cut(move(images[pick], dy, dx, flips[pick]), CUTOUT, generator)
+            x = move(images[pick], dy, dx, flips[pick])
+            x = x.masked_fill(holes(BATCH, x.shape[2:], CUTOUT, generator), 128)  # gray
             x = x.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
             progress = (self.epoch + k / steps) / self.epochs
             rate = LEARNING_RATE * min(progress / 0.1 + 0.01, (1 - progress) / 0.9)

@@ -16,6 +16,7 @@ import math
 import os
 import platform
 import time
+from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,12 +24,14 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from export.config import Config, ConfigError
+from export.file import write_whole
 from export.network import NetworkConfig
 from model.convert import load_state
 from model.data import load_images
@@ -40,12 +43,25 @@ MARGIN = 4  # pixels of random translation
 QUICK, FINAL = 2000, 10000  # images for the statistics: of each epoch's validation, of the result
 
 
+def holes(n: int, size: tuple[int, int], side: int, generator: torch.Generator) -> Tensor:
+    """A square of `side` pixels anywhere in each of n images, bool (n, 1, height, width).
+
+    Its centre is inside the image (DeVries and Taylor 2017).
+    """
+    inside = []
+    for full in size:
+        first = torch.randint(0, full, (n, 1), generator=generator) - side // 2
+        at = torch.arange(full) - first
+        inside.append((at >= 0) & (at < side))
+    return (inside[0][:, :, None] & inside[1][:, None, :])[:, None]
+
+
 def augment(images: Tensor, generator: torch.Generator, pad: int, crop: int = 0,
             cutout: int = 0) -> Tensor:
     """Random crops and flips of images (n, c, h, w), uint8, and a square of `pad` in each.
 
     A crop of the images' own size (0) may reach over each edge by `MARGIN`, a smaller square by
-    none. `cutout` is the side of the square, whose centre is anywhere (DeVries and Taylor 2017).
+    none. `cutout` is the side of the square.
     """
     n, channels, height, width = images.shape
     edge = 0 if crop else MARGIN
@@ -55,11 +71,7 @@ def augment(images: Tensor, generator: torch.Generator, pad: int, crop: int = 0,
              + torch.arange(side) for full, side in zip((height, width), size, strict=True)]
     flip = torch.rand(n, 1, generator=generator) < 0.5
     place[1] = torch.where(flip, place[1].flip(1), place[1])
-    centre = [torch.randint(0, side, (n, 1), generator=generator) for side in size]
-    rows, cols = ((torch.arange(side) - at + cutout // 2) for side, at in zip(size, centre,
-                                                                            strict=True))
-    hole = (((rows >= 0) & (rows < cutout))[:, None, :, None]
-            & ((cols >= 0) & (cols < cutout))[:, None, None, :])
+    hole = holes(n, size, cutout, generator)
     index = [torch.arange(n)[:, None, None, None], torch.arange(channels)[None, :, None, None],
              place[0][:, None, :, None], place[1][:, None, None, :]]
     cropped = padded[tuple(each.to(images.device) for each in index)]
@@ -101,15 +113,21 @@ def resuming(path: Path):
                           f"to start anew: {said}") from error
 
 
-def optimizers_of(encoder: Encoder, weight_decay: float) -> list[torch.optim.Optimizer]:
+def optimizers_of(learned: Iterable[nn.Parameter], weight_decay: float) -> list[Optimizer]:
     """Muon (Jordan et al. 2024) for the weights, which here learns in half of AdamW's epochs.
 
     `weight_decay` also sets how fast they turn: standardized, they have no other scale.
     """
-    matrices = [p for p in encoder.parameters() if p.ndim > 1]
-    vectors = [p for p in encoder.parameters() if p.ndim < 2]
+    learned = list(learned)
+    matrices, vectors = [p for p in learned if p.ndim > 1], [p for p in learned if p.ndim < 2]
     return [torch.optim.Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
             torch.optim.AdamW(vectors, weight_decay=0.0)]
+
+
+def position(run) -> dict:
+    """Optimizers, epoch and curve, for a checkpoint."""
+    return {"optimizers": [each.state_dict() for each in run.optimizers], "epoch": run.epoch,
+            "curve": run.curve, "seconds": run.seconds}
 
 
 def load_position(run, state: dict):
@@ -129,7 +147,7 @@ class Run:
         self.config, self.folder, self.device = config, folder, device
         self.encoder = self._new_encoder()
         self.teacher = None
-        self.optimizers = optimizers_of(self.encoder, self.config.train.weight_decay)
+        self.optimizers = optimizers_of(self.encoder.parameters(), self.config.train.weight_decay)
         self.epoch, self.curve, self.seconds = 0, [], 0.0
         self.rank, self.world = 0, 1
         self.forward = self.encoder
@@ -148,11 +166,9 @@ class Run:
         return copy.eval().requires_grad_(False)
 
     def save(self):
-        atomic_save({"encoder": self.encoder.state_dict(), "epoch": self.epoch,
-                      "teacher": self.teacher and self.teacher.state_dict(),
-                      "optimizers": [each.state_dict() for each in self.optimizers],
-                      "curve": self.curve, "seconds": self.seconds},
-                     self.folder / "checkpoint.pt")
+        atomic_save({"encoder": self.encoder.state_dict(),
+                     "teacher": self.teacher and self.teacher.state_dict()} | position(self),
+                    self.folder / "checkpoint.pt")
 
     def resume(self):
         path = self.folder / "checkpoint.pt"
@@ -175,7 +191,7 @@ class Run:
                     dist.broadcast(buffer, 0)
             self.teacher = self._frozen_copy(self.encoder.state_dict())
             calibrate(self.teacher, images[:QUICK])
-            self.optimizers = optimizers_of(self.encoder, self.config.train.weight_decay)
+            self.optimizers = optimizers_of(self.encoder.parameters(), recipe.weight_decay)
         self.encoder.quantize(codes=quantized >= 0, weights=quantized >= recipe.code_epochs)
 
     def rate(self, progress: float) -> float:
@@ -320,9 +336,7 @@ def train(config: Config, folder: Path, *, device: str = "cpu", compiled: bool =
               "torch": torch.__version__, "device": device, "processes": run.world,
               "machine": platform.machine(), "seconds": round(run.seconds),
               "train_images": len(images), "curve": run.curve, "validation": right}
-    part = folder / "record.json.part"
-    part.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(part, folder / "record.json")
+    write_whole(folder / "record.json", (json.dumps(record, indent=1) + "\n").encode())
     return record
 
 

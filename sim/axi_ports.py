@@ -1,4 +1,4 @@
-"""Masters, slave and watcher at the ports of the top with AXI, and the job that a bench has.
+"""Masters and slaves of cocotbext-axi at the ports of the top with AXI, and the job of a bench.
 
 Runs inside the simulator. `HEXLANE_JOB` names a JSON file:
 
@@ -47,6 +47,11 @@ BUSY, RESULT, RECEIVING, LOADED = 1, 2, 4, 8
 DONE, ERROR = 1, 2
 
 
+def at(name: str) -> int:
+    """Offset of a register."""
+    return REGISTERS[name]["offset"]
+
+
 class Bench:
     """The masters, the slave, and what watches them. Pauses are random if there is a `seed`."""
 
@@ -84,6 +89,10 @@ class Bench:
         for _ in range(count):
             await RisingEdge(self.dut.clk)
 
+    def high(self, *ports: str) -> bool:
+        """Whether all of these are."""
+        return all(int(getattr(self.dut, port).value) for port in ports)
+
     async def _held(self):
         """What is offered stays as it is until it is taken."""
         port = {name: getattr(self.dut, name) for names in HELD.values() for name in names}
@@ -101,16 +110,21 @@ class Bench:
     # ---- registers
 
     async def write(self, name: str, value: int):
-        await self.write_word(REGISTERS[name]["offset"], value)
+        await self.write_word(at(name), value)
 
     async def write_word(self, address: int, value: int):
         done = await self.soon(self.master.write(address, value.to_bytes(4, "little")))
         assert done.resp == OKAY, f"write to {address:#x}: {done.resp!r}"
 
     async def read(self, name: str) -> int:
-        done = await self.soon(self.master.read(REGISTERS[name]["offset"], 4))
+        done = await self.soon(self.master.read(at(name), 4))
         assert done.resp == OKAY, f"read of {name}: {done.resp!r}"
         return int.from_bytes(done.data, "little")
+
+    async def clear(self, error: int):
+        """A flag of ERRORS, and the interrupt that it caused."""
+        await self.write("ERRORS", error)
+        await self.write("IRQ_STATUS", ERROR)
 
     async def raw_write(self, address: int, value: int, strobe: int = 15) -> int:
         """One beat with everything chosen; returns the response."""
@@ -164,6 +178,12 @@ class Bench:
         self.source.send_nowait(AxiStreamFrame(
             b"".join(pixel.to_bytes(lanes, "little") for pixel in pixels)))
 
+    async def send_whole(self, pixels: list[int]):
+        """... and waits until they are in, and what follows from them is known."""
+        self.send(pixels)
+        await self.soon(self.source.wait())
+        await self.cycles(3)
+
     async def receive(self) -> list[int]:
         data = bytes((await self.soon(self.sink.recv())).tdata)
         return [int.from_bytes(data[k:k + 4], "little") for k in range(0, len(data), 4)]
@@ -173,6 +193,17 @@ class Bench:
         await self.select(frame)
         self.send(frame["pixels"])
         assert await self.receive() == frame["words"]
+
+    async def run_counted(self, frame: dict, count: int):
+        """... which is the `count`-th that leaves."""
+        await self.run(frame)
+        await self.cycles(2)
+        assert await self.read("FRAMES") == count
+        assert await self.read("CYCLES") == JOB["cycles"][frame["program"]]
+
+    def result_ends(self) -> bool:
+        """Whether the last word of a result is taken in this cycle."""
+        return self.high("m_axis_tvalid", "m_axis_tready", "m_axis_tlast")
 
     async def rest(self):
         """Until both streams have been still for longer than a frame takes."""

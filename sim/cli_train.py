@@ -32,29 +32,24 @@ def train(config: Design,
     design = load_config(config)
     folder = output or Path("build") / design.name / "train"
     if design.network.timed:
-        from model.clip_train import shown
-        from model.clip_train import train as train_clips
-        record = train_clips(design, folder, compiled=compiled, limit=limit)
-        typer.echo(f"validation: {shown(record['validation'])}")
-        return
-    if design.network.output == "codes":
+        from model import clip_train as model
+    elif design.network.output == "codes":
         if device not in ("", "cpu"):
             raise ConfigError(f"device must be cpu for a network that compresses, not {device}")
-        from model.codec import shown
-        from model.codec import train as train_codec
-        record = train_codec(design, folder, compiled=compiled, limit=limit)
-        for name, found in record["validation"].items():
-            typer.echo(f"validation, {name}: {shown(found)}")
+        from model import codec as model
+    elif design.network.output == "map":
+        from model import detect as model
+    else:
+        _train_classes(design, folder, device=device, compiled=compiled, limit=limit, table=table)
         return
-    if design.network.output == "map":
-        from model.detect import train as train_detection
-        from model.precision import shown
-        record = train_detection(design, folder, compiled=compiled, limit=limit)
-        typer.echo(f"validation: {shown(record['validation'])}")
-        return
+    found = model.train(design, folder, compiled=compiled, limit=limit)["validation"]
+    for name, each in found.items() if design.network.output == "codes" else [("", found)]:
+        typer.echo(f"validation{name and f', {name}'}: {model.shown(each)}")
+
+
+def _train_classes(design, folder: Path, **how):
     from model.train import train_alone_or_together
-    record = train_alone_or_together(design, folder, device=device, compiled=compiled,
-                                     limit=limit, table=table)
+    record = train_alone_or_together(design, folder, **how)
     if record:
         typer.echo(f"validation accuracy {record['validation']:.2%} after "
                    f"{len(record['curve'])} epochs, {record['seconds']} s")

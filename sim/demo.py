@@ -18,7 +18,7 @@ from hw import synth
 from hw.generate import generate
 from model.data import class_names, read_image
 from sim import golden
-from sim.verilog import run_frames
+from sim.verilog import Frames, run_frames
 
 PHOTOS = Path(__file__).with_name("photos")  # ten CIFAR-10 test images, one per class
 
@@ -67,11 +67,16 @@ def demo(design: Config, network: Network, photos: Path, folder: Path, console: 
         f"{facts['cycles_per_frame']:,} cycles per frame (computed), array use "
         f"{facts['array_use']:.1%} of cycles behind the first layer, "
         f"{area['frames_per_second']:,} frames per second {area['clock_note']}")
-    simulated = {sum(cycles) for cycles in frames.cycles}
     console.print(f"{area['device']}: {area['lut4']:,} LUT4, {area['carry']:,} carry cells, "
                   f"{area['ff']:,} registers, {area['block_ram']} block RAMs, {area['dsp']} DSPs")
-    same = all(equal) and simulated == {facts["cycles_per_frame"]}
+    return faithful(frames, trace, facts["cycles_per_frame"], console)
+
+
+def faithful(frames: Frames, trace: golden.Trace, cycles: int, console: Console) -> bool:
+    """Whether all frames are equal and take so many cycles; says so if not."""
+    said = frames.first_difference(trace)
+    same = said is None and {sum(each) for each in frames.cycles} == {cycles}
     if not same:
         console.print(f"[red]the Verilog differs from the golden model or the cycle model: "
-                      f"{frames.first_difference(trace)}[/red]")
+                      f"{said}[/red]")
     return same

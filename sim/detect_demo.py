@@ -13,6 +13,7 @@ from export.cost import Cost
 from export.detect import UNIT, Boxes, Decoding, decode, decoding_of
 from hw.generate import generate
 from sim import golden
+from sim.demo import faithful
 from sim.verilog import run_frames
 
 IMAGES = 5
@@ -53,11 +54,7 @@ def detect_demo(design: Config, network: Network, folder: Path, console: Console
     console.print(f"{sum(equal)} of {len(equal)} images equal to the golden model in every layer "
                   f"and box; pictures: truth, golden model, Verilog; "
                   f"{frames.left[-1]:,} cycles simulated in {frames.seconds:.1f} s")
-    right = {sum(cycles) for cycles in frames.cycles} == {cost.frame_cycles}
-    if not (all(equal) and right):
-        console.print(f"[red]the Verilog differs from the golden model or the cycle model: "
-                      f"{frames.first_difference(trace)}[/red]")
-    return all(equal) and right
+    return faithful(frames, trace, cost.frame_cycles, console)
 
 
 def picture(all_boxes: list[Boxes], image: np.ndarray, decoding: Decoding) -> Image.Image:

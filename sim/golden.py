@@ -283,20 +283,20 @@ def run_clips(network: Network, clips: Sequence[np.ndarray]) -> Trace:
 
     A clip may have any length.
     """
-    stream, parts = Stream(network), []
-    for clip in clips:
-        stream.restart()
-        parts += [stream.step(frame[None]) for frame in clip]
-    return _trace(network, parts)
+    return _trace(network, _steps(network, clips))
 
 
 def frame_traces(network: Network, clips: Sequence[np.ndarray]) -> list[Trace]:
     """As :func:`run_clips`, but for each frame what is computed at it."""
-    stream, traces = Stream(network), []
+    return [trace_of(network, results) for results in _steps(network, clips)]
+
+
+def _steps(network: Network, clips: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
+    stream, steps = Stream(network), []
     for clip in clips:
         stream.restart()
-        traces += [trace_of(network, stream.step(frame[None])) for frame in clip]
-    return traces
+        steps += [stream.step(frame[None]) for frame in clip]
+    return steps
 
 
 def _check_images(config: NetworkConfig, images: np.ndarray):

@@ -43,6 +43,8 @@ def run_bench(*, verilog: Path, top: str, bench: str, simulator: Simulator, buil
               defines: Sequence[str] = (), arguments: Sequence[str] = ()) -> Path:
     """Runs all tests of the cocotb module `bench` on `verilog/top.v`; returns the log.
 
+    Several modules have commas between their names.
+
     With a `harness`, a Verilog file that instantiates `top` and has one module, of the file's name,
     the bench runs on that, with these `parameters` and `defines`. `arguments` are plusargs.
 

@@ -55,14 +55,6 @@ class Run:
     cycles: list[list[int]]
     offered: list[int]  # cycle of the simulation in which the last of the result was first there
 
-    @property
-    def classes(self) -> list[int]:
-        return [number for number, _ in self.results]
-
-    @property
-    def scores(self) -> list[int]:
-        return [score for _, score in self.results]
-
 
 def simulate(engine, program: Program, images: np.ndarray, *, clips: Sequence[int] = (),
              seed: int = 0, gaps: int = 0, limit: int = 200_000) -> Run:

@@ -174,7 +174,7 @@ def clip_designs(seeds) -> Iterator[tuple[int, Config]]:
 
 def codes_of_clips() -> Config:
     """A little network for the gestures that are drawn."""
-    values = {"name": "gestures", "array": {"rows": 16, "columns": 4, "words": 2}, "network": {
+    values = {"name": "gestures", "array": {"rows": 4, "columns": 4, "words": 2}, "network": {
         "height": 96, "width": 128, "channels": 3, "fold": 4, "pad": 128, "operations": [
             conv("a", 4, 3, 1, pool=True, kernel=1), conv("b", 4, 1, 1, frames=3, every=2),
             total("x", 6, 1, "codes", code_bits=2), conv("h", 6, 2, 2, kind="cell"),

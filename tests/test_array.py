@@ -52,7 +52,7 @@ def test_sums_leave_in_order_and_on_time(rows, columns, words, mode, short):
         ctx.set(dut.tail, ops)
         await ctx.tick()
         late, nothing = [(idle, None)] * dut.AHEAD, (idle, None, None)
-        for control, acts, row in cycles + [nothing] * (4 * (rows * units + columns + 10)):
+        for control, acts, row in cycles + [nothing] * (dut.AHEAD + dut.latency + rows * units):
             late.append((control, acts))
             control, acts = late.pop(0)
             ctx.set(dut.control, control)

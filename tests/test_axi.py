@@ -119,12 +119,14 @@ def nobody(machine: Machine) -> list[int]:
 
 def run(folder: Path, job: dict):
     (folder / "job.json").write_text(json.dumps(job))
-    return run_bench(verilog=folder, top="engine", bench="sim.bench_axi", simulator="verilator",
-                     build=folder / "sim", environment={"HEXLANE_JOB": str(folder / "job.json")})
+    return run_bench(verilog=folder, top="engine", build=folder / "sim", simulator="verilator",
+                     bench="sim.bench_axi_registers,sim.bench_axi_frames",
+                     environment={"HEXLANE_JOB": str(folder / "job.json")})
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words, ram", [(0, True), (0, False), (1, True), (3, True)])
+@pytest.mark.parametrize("words, ram", [
+    (0, True), (0, False), pytest.param(1, True, marks=pytest.mark.long), (3, True)])
 def test_around_a_stand_in(tmp_path, words, ram):
     job = write_stub(tmp_path, words, ram)
     lint(tmp_path)
@@ -145,8 +147,9 @@ MACHINES = {"rom": ([A], "rom"), "two programs in rom": ([A, B], "rom"), "ram": 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [3, pytest.param(8, marks=pytest.mark.long)])
-@pytest.mark.parametrize("name", MACHINES)
+@pytest.mark.parametrize("name, count", [
+    *((name, 3) for name in MACHINES if name != "two programs in rom"),
+    *(pytest.param(name, 8, marks=pytest.mark.long) for name in MACHINES)])
 def test_around_an_engine(tmp_path, name, count):
     job = write_engine(tmp_path, *MACHINES[name], count=count)
     lint(tmp_path)

@@ -89,7 +89,7 @@ def test_the_verilog_is_clean(tmp_path, memory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("second", [CODES, VALUES])
+@pytest.mark.parametrize("second", [CODES, pytest.param(VALUES, marks=pytest.mark.long)])
 def test_programs_over_the_line(tmp_path, second):
     configs, names = (A, second), ("first", "second")
     hardware = Hardware.of([Program(each) for each in configs], memory="ram", hold=2, slots=3)

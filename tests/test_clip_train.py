@@ -1,6 +1,7 @@
 """Training on clips: a tiny folder whose classes differ in the order of time only; resuming."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ from export.clips import ClipsConfig, clip_scores
 from export.config import load_config
 from export.file import load_network
 from sim import golden
-from sim.cli import main
 from sim.evaluate import clip_accuracy
+from tests.commands import run
+from tests.killed import resumes
 
 torch = pytest.importorskip("torch")
 clip_train = pytest.importorskip("model.clip_train")
@@ -60,31 +62,36 @@ def frames_of(rng: np.random.Generator, label: int) -> np.ndarray:
     return frames
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """A design, and a folder in Jester's format."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HEXLANE_CLIPS", "set")
-    Path("mine.toml").write_text(DESIGN)
-    rng = np.random.default_rng(1)
-    Path("set").mkdir()
-    Path("set/labels.csv").write_text("left\nright\n")
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """A folder in Jester's format."""
+    place, rng = tmp_path_factory.mktemp("clips"), np.random.default_rng(1)
+    (place / "labels.csv").write_text("left\nright\n")
     for split, count in (("train", 120), ("validation", 24)):
         lines = []
         for k in range(count):
-            folder = Path("set", f"{split}{k}")
+            folder = place / f"{split}{k}"
             folder.mkdir()
             for t, frame in enumerate(frames_of(rng, k % 2), 1):
                 Image.fromarray(frame).save(folder / f"{t:05}.jpg")
             lines.append(f"{folder.name};{('left', 'right')[k % 2]}")
-        Path(f"set/{split}.csv").write_text("\n".join(lines))
+        (place / f"{split}.csv").write_text("\n".join(lines))
+    return place
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, clips):
+    """A design, and the clips, whose lists may be changed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HEXLANE_CLIPS", "set")
+    Path("mine.toml").write_text(DESIGN)
+    Path("set").mkdir()
+    for path in clips.iterdir():
+        if path.is_dir():
+            Path("set", path.name).symlink_to(path)
+        else:
+            shutil.copy(path, "set")
     return tmp_path
-
-
-def run(*arguments) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main(list(arguments))
-    return stop.value.code
 
 
 @pytest.mark.slow
@@ -110,23 +117,7 @@ def test_from_a_folder_to_an_artifact_by_commands(here):
 
 @pytest.mark.slow
 def test_a_killed_run_resumes_where_it_was(here, monkeypatch):
-    design, step = load_config("mine.toml"), clip_train.Run.train_step
-    whole = clip_train.train(design, here / "whole", compiled=False)
-
-    def dies(run, *data):
-        if run.step == 30:
-            raise InterruptedError
-        return step(run, *data)
-
-    monkeypatch.setattr(clip_train, "SAVE", 0)
-    monkeypatch.setattr(clip_train.Run, "train_step", dies)
-    with pytest.raises(InterruptedError):
-        clip_train.train(design, here / "killed", compiled=False)
-    monkeypatch.setattr(clip_train.Run, "train_step", step)
-    resumed = clip_train.train(design, here / "killed", compiled=False)
-    # The loss of the 20 steps around it was averaged from there on only.
-    np.testing.assert_allclose(np.delete(resumed["curve"], 1, 1), np.delete(whole["curve"], 1, 1),
-                               rtol=1e-3)
+    resumes(clip_train, load_config("mine.toml"), here, 30, monkeypatch)
 
 
 def test_each_stage_rounds_more(here):

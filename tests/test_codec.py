@@ -19,8 +19,9 @@ from export.codec import DecoderConfig, Patches
 from export.config import parse_config
 from export.file import load_network, save_network
 from export.picture import Picture
-from sim.cli import main
 from sim.codec import compress
+from tests.commands import run
+from tests.killed import resumes
 
 torch = pytest.importorskip("torch")
 codec = pytest.importorskip("model.codec")
@@ -392,21 +393,7 @@ def test_truncation_takes_the_share_of_crops_that_the_recipe_says(here):
 
 @pytest.mark.slow
 def test_a_killed_run_resumes_where_it_was(here, monkeypatch):
-    whole = codec.train(design(), here / "whole", compiled=False)
-    step = codec.Run.train_step
-
-    def dies(run, *data):
-        if run.step == 6:
-            raise InterruptedError
-        return step(run, *data)
-
-    monkeypatch.setattr(codec.Run, "train_step", dies)
-    with pytest.raises(InterruptedError):
-        codec.train(design(), here / "killed", compiled=False)
-    monkeypatch.setattr(codec.Run, "train_step", step)
-    resumed = codec.train(design(), here / "killed", compiled=False)
-    # The mean loss of an interval is that of its steps since the resume, here all of them.
-    np.testing.assert_allclose(resumed["curve"], whole["curve"], rtol=1e-3)
+    resumes(codec, design(), here, 6, monkeypatch)
 
 
 @pytest.mark.slow
@@ -414,7 +401,7 @@ def test_a_run_that_is_killed_anywhere_goes_on(here):
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent),
                    "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c",
-               "import model.codec; model.codec.SAVE = 0\n"
+               "import model.steps; model.steps.SAVE = 0\n"
                "import sim.cli; sim.cli.main(['train', 'mine.toml', '--no-compiled'])"]
     Path("mine.toml").write_text(DESIGN.replace("steps = 12", "steps = 400").replace(
         "validate_every = 4", "validate_every = 1000"))
@@ -450,11 +437,6 @@ def test_what_cannot_be_trained_is_refused(here):
 
 @pytest.mark.slow
 def test_from_training_to_a_picture_by_commands(here, capsys, monkeypatch):
-    def run(*arguments) -> int:
-        with pytest.raises(SystemExit) as stop:
-            main(list(arguments))
-        return stop.value.code
-
     assert run("train", "mine.toml", "--device", "cuda") == 2
     assert "device must be cpu for a network that compresses, not cuda" in capsys.readouterr().err
     assert run("train", "mine.toml", "--no-compiled") == 0

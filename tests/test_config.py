@@ -256,7 +256,9 @@ MUCH = [
 ]
 
 
-@pytest.mark.parametrize("number", range(len(MUCH)))
+@pytest.mark.parametrize("number", [
+    pytest.param(number, marks=pytest.mark.slow if len(content) > 30_000 else ())
+    for number, content in enumerate(MUCH)])
 def test_a_file_that_wants_much_gets_one_line(tmp_path, number):
     path, content = tmp_path / "design.toml", MUCH[number]
     if isinstance(content, str):  # all else is good

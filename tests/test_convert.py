@@ -327,7 +327,7 @@ def test_damage_anywhere(design, capsys, zipped):
     torch.save(encoder_of(design.network).state_dict(), FINAL,
                _use_new_zipfile_serialization=zipped)
     whole, rng, codes = np.frombuffer(FINAL.read_bytes(), np.uint8), np.random.default_rng(1), []
-    for _ in range(60):
+    for _ in range(40):
         data = whole.copy()
         data[rng.integers(0, 1500, 2)] = rng.integers(0, 256, 2)
         FINAL.write_bytes(data.tobytes())

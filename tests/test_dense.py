@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from export.dense import BITS, decode, encode, groups
+from export.dense import BITS, encode, groups
 
 CASES = [(bits, size) for bits in BITS for size in BITS[bits]]
 
@@ -20,7 +20,6 @@ def test_every_group_has_its_code(weight_bits, size):
     codes = encode(weights, weight_bits)
     assert len(set(codes.tolist())) == len(weights) == (2 * weight_bits - 1) ** size
     assert codes.min() >= 0 and codes.max() < 2 ** BITS[weight_bits][size]
-    np.testing.assert_array_equal(decode(codes, size, weight_bits), weights)
 
 
 @pytest.mark.parametrize("weight_bits, size", CASES)
@@ -37,11 +36,6 @@ def test_documented_codes():
     assert encode(np.array([2, 0, -2]), 3) == 0b1_01_11_10
     assert encode(np.array([0, -2, 0]), 3) == 0b1_11_01_11
     assert encode(np.zeros(3, int), 3) == 0b1_11_11_00
-
-
-def test_codes_without_weights_are_refused():
-    with pytest.raises(ValueError, match="no 1 weights have the code 3"):
-        decode(np.array([0, 3]), 1, 2)
 
 
 @pytest.mark.parametrize("weight_bits", [2, 3])

@@ -11,7 +11,8 @@ from export.config import load_config
 from export.detect import decode, decoding_of
 from export.file import load_network
 from sim import golden
-from sim.cli import main
+from tests.commands import run
+from tests.killed import resumes
 
 torch = pytest.importorskip("torch")
 detect = pytest.importorskip("model.detect")
@@ -70,12 +71,6 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(*arguments) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main(list(arguments))
-    return stop.value.code
-
-
 @pytest.mark.slow
 def test_from_a_folder_to_precision_by_commands(here, capsys):
     assert run("train", "mine.toml", "--no-compiled") == 0
@@ -110,20 +105,5 @@ def test_from_a_folder_to_precision_by_commands(here, capsys):
 
 @pytest.mark.slow
 def test_a_killed_run_resumes_where_it_was(here, monkeypatch):
-    design, step = load_config("mine.toml"), detect.Run.train_step
-    whole = detect.train(design, here / "whole", compiled=False)
-
-    def dies(run, *data):
-        if run.step == 30:
-            raise InterruptedError
-        return step(run, *data)
-
-    monkeypatch.setattr(detect, "SAVE", 0)
-    monkeypatch.setattr(detect.Run, "train_step", dies)
-    with pytest.raises(InterruptedError):
-        detect.train(design, here / "killed", compiled=False)
-    monkeypatch.setattr(detect.Run, "train_step", step)
-    resumed = detect.train(design, here / "killed", compiled=False)
-    np.testing.assert_allclose(np.delete(resumed["curve"], 1, 1), np.delete(whole["curve"], 1, 1),
-                               rtol=1e-3)
+    resumed, whole = resumes(detect, load_config("mine.toml"), here, 30, monkeypatch)
     assert resumed["detection"] == whole["detection"]

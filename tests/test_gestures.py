@@ -24,12 +24,8 @@ def test_a_clip_depends_on_split_index_seed_and_difficulty_only():
         assert (gestures.clip(*other)[0] != first).mean() > 0.2, other
 
 
-def test_clips_are_those_of_their_indices():
-    made, labels = gestures.clips("validation", 3, first=12, seed=5)
-    for k in range(3):
-        clip, kind = gestures.clip("validation", 12 + k, 5)
-        np.testing.assert_array_equal(made[k], clip)
-        assert labels[k] == kind == (12 + k) % 13
+def test_classes_follow_each_other():
+    assert [gestures.clip("validation", 12 + k, 5)[1] for k in range(3)] == [12, 0, 1]
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -57,7 +53,7 @@ def motions(monkeypatch):
 def test_hands_do_what_the_class_says(motions, difficulty):
     """From first to last frame, in the image: right, down, closer, clockwise, open."""
     changes = {name: [] for name in gestures.CLASSES}
-    for index in range(13 * 12):
+    for index in range(13 * 8):
         motions.clear()
         _, kind = gestures.clip("train", index, 3, difficulty)
         name = gestures.CLASSES[kind]
@@ -76,7 +72,7 @@ def test_hands_do_what_the_class_says(motions, difficulty):
             ("rotate_anticlockwise", 3, -1), ("zoom_in", 4, 1), ("zoom_out", 4, -1)):
         moved = np.array(changes[name])[:, which] * sign
         assert (moved > [20, 20, 3, 0.5, 0.3][which]).all(), (name, moved.min())
-    assert len(changes["none"]) < 12  # sometimes there is no hand
+    assert len(changes["none"]) < 8  # sometimes there is no hand
     assert (np.abs(np.array(changes["stop"])[:, 0]) < 45).all()
 
 
@@ -139,7 +135,8 @@ def test_splits_share_no_performer_and_no_room(motions):
 
 def test_rooms_are_not_painted_over():
     before = gestures.room("train", 1).copy()
-    gestures.clips("train", 26)
+    for index in range(26):
+        gestures.clip("train", index)
     np.testing.assert_array_equal(gestures.room("train", 1), before)
     with pytest.raises(ValueError):
         gestures.room("train", 1)[0, 0, 0] = 1
@@ -259,7 +256,7 @@ def test_lists_that_are_missing_or_too_long(jester, monkeypatch):
     (jester / "jester-v1-train.csv").unlink()
     refused("one file train.csv or PREFIX-train.csv, not 0", "set: ")
     (jester / "jester-v1-train.csv").mkdir()
-    refused("cannot be read", "set/jester-v1-train.csv: ")
+    refused("must be a plain file", "set/jester-v1-train.csv: ")
     monkeypatch.setenv("HEXLANE_CLIPS", "nowhere")
     refused("must be a folder", "nowhere: ")
     monkeypatch.delenv("HEXLANE_CLIPS")

@@ -8,7 +8,7 @@ import pytest
 
 from export.checked import MESSAGE
 from export.config import ConfigError
-from export.hardware import Hardware, PixelFormat
+from export.hardware import Hardware, PixelFormat, weight_rows
 from export.pack import pack
 from export.program import Program
 from hw.engine import Engine
@@ -186,6 +186,9 @@ def test_a_machine_that_holds_several(programs):
         for name in ("operations", "tiles", "seeds"):
             both = getattr(one, name), getattr(two, name)
             assert getattr(common, name) == (sum(both) if hold == 2 else max(both)), name
+        for bits, rows in common.weights:
+            both = [weight_rows(program, bits) for program in programs]
+            assert rows == (sum(both) if hold == 2 else max(both)), bits
         assert common.layers == max(one.layers, two.layers)
         assert common.activation_words == max(one.activation_words, two.activation_words)
     with pytest.raises(ConfigError, match=r"must hold 1 ... 2 of them, not 3$"):
@@ -210,8 +213,7 @@ def test_both_programs_run_on_the_common_machine(programs, common):
         for frame in range(len(frames)):
             for name, codes in run.codes.codes(frame).items():
                 np.testing.assert_array_equal(codes, trace.codes[name][frame], name)
-        assert run.classes == trace.classes.tolist()
-        assert run.scores == trace.scores.max(1).tolist()
+        assert run.results == list(zip(trace.classes, trace.scores.max(1), strict=True))
 
 
 def test_a_program_without_wide_words_leaves_their_memory_empty():

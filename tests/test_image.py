@@ -20,8 +20,8 @@ from export.machine import Machine, describe_machine, machine_hash
 from export.pack import pack
 from export.program import Program
 from export.sections import memories, record_word
-from sim.cli import main
 from sim.samples import random_network
+from tests.commands import run
 from tests.designs import conv, design
 
 SMALL = design([conv("a", 4, 3, 1), conv("b", 4, 2, 1)], (2, 4, 1))
@@ -454,12 +454,6 @@ def test_records_are_written_as_the_generator_does(image):
 
 # ---- the commands
 
-def hexlane(*arguments) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main([str(each) for each in arguments])
-    return stop.value.code
-
-
 def test_image_and_load(engine_json, tmp_path, capsys):
     toml = tmp_path / "small.toml"
     toml.write_text("""
@@ -473,12 +467,12 @@ def test_image_and_load(engine_json, tmp_path, capsys):
         layers = [{name = "a", channels = 4, weight_bits = 3, code_bits = 1},
                   {name = "b", channels = 4, weight_bits = 2, code_bits = 1}]
         """)
-    assert hexlane("image", toml, "-m", engine_json, "-w", "random",
-                   "-o", tmp_path / "a.hxi") == 0
+    assert run("image", toml, "-m", engine_json, "-w", "random",
+               "-o", tmp_path / "a.hxi") == 0
     made = Image.load(tmp_path / "a.hxi")
     assert (made.header.name, made.machine) == ("small", MACHINE.hash)
     writes = tmp_path / "writes.txt"
-    assert hexlane("load", tmp_path / "a.hxi", "-m", engine_json, "--slot", "1", "-o", writes) == 0
+    assert run("load", tmp_path / "a.hxi", "-m", engine_json, "--slot", "1", "-o", writes) == 0
     out = capsys.readouterr().out
     assert "slot 1: small, network " in out and "give one of 3 classes" in out
     wanted = load_list(MACHINE, [made], 1)[1]
@@ -491,5 +485,5 @@ def test_image_and_load(engine_json, tmp_path, capsys):
              "layers: needs 3 rows, has 0 free"),
             (["load", toml, "-m", engine_json], "not a program image"),
             (["load", tmp_path / "a.hxi", "-m", toml], "must be JSON")):
-        assert hexlane(*arguments) == 2
+        assert run(*arguments) == 2
         assert match in capsys.readouterr().err

@@ -208,4 +208,6 @@ def test_two_blocks_learn_with_gates_what_they_cannot_without(gate, least):
             optimizer.step()
         network.calibrate(encoder, images)
         best = max(best, (encoder(images).argmax(1) == labels).float().mean().item())
+        if gate and best >= least:  # one that learns it is enough
+            break
     assert best >= least if gate else best <= 0.25

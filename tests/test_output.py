@@ -115,7 +115,7 @@ def test_results_leave(name, gaps):
     layers = [layer_word(hardware, op, layer) for program in programs for op, layer in zip(
         program.layers, random_network(program.config.network, 1).layers, strict=True)]
     rng, dut = np.random.default_rng([*name.encode(), gaps]), Output(hardware)
-    order = [*programs, *(programs[k] for k in rng.integers(len(programs), size=6))]
+    order = [*programs, *(programs[k] for k in rng.integers(len(programs), size=3))]
     transfers, offer, busy = [], None, [0]
 
     async def tick(ctx):

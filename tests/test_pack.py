@@ -10,9 +10,9 @@ from export.cost import Cost
 from export.descriptor import layer_fields, tile_fields
 from export.pack import folded_bias, pack, weight_images
 from export.program import Program
-from export.words import stored_weights
 from sim.samples import random_network
 from tests.designs import conv, design, machine
+from tests.words import stored_weights
 
 
 def stored_steps(program, images):

@@ -154,6 +154,7 @@ def test_yosys_finds_memory_files_in_their_folder(elsewhere, tmp_path, defer):
         run_yosys(script, tmp_path / "empty")
 
 
+@pytest.mark.slow
 def test_yosys_finds_memory_files_beside_the_verilog(product, tmp_path):
     _, folder = product
     (tmp_path / "empty").mkdir()

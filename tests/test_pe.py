@@ -127,7 +127,7 @@ def extreme_tiles(mode, words, binary):
 @pytest.mark.parametrize("precisions, mode, binary", CASES)
 def test_sums(precisions, mode, binary, words):
     rng = np.random.default_rng([words, mode])
-    tiles = [random_tile(rng, mode, words, binary, int(rng.integers(1, 7))) for _ in range(25)]
+    tiles = [random_tile(rng, mode, words, binary, int(rng.integers(1, 7))) for _ in range(15)]
     tiles += extreme_tiles(mode, words, binary)
     run(tiles, words=words, precisions=precisions, mode=mode, horner=words > 2)
 
@@ -179,7 +179,7 @@ def test_pixels_in_digits(precisions, words):
                   for pixel in (0, 255) for weight in range(1 - mode, mode)]
         run(tiles, words=words, precisions=precisions, mode=mode, horner=True, gap=1)
     binary = [Tile(rng.integers(0, 256, (3, n)), rng.choice([-1, 1], (3, n)),
-                   valid=int(rng.integers(1, n + 1)), pixels=True) for _ in range(20)]
+                   valid=int(rng.integers(1, n + 1)), pixels=True) for _ in range(12)]
     binary += [Tile(np.full((1, n), pixel), np.full((1, n), weight), pixels=True)
                for pixel in (0, 255) for weight in (-1, 1)]
     run(binary, words=words, precisions=precisions, mode=mode, horner=True)

@@ -15,9 +15,9 @@ from export.file import save_network
 from export.network import NetworkConfig
 from export.picture import HEAD, Picture
 from sim import golden
-from sim.cli import main
 from sim.codec import compress
 from sim.samples import random_network
+from tests.commands import run
 
 NETWORK = {"height": 16, "width": 16, "channels": 3, "pad": 128, "fold": 4, "operations": [
     {"name": "first", "channels": 8, "weight_bits": 3, "code_bits": 3},
@@ -174,12 +174,6 @@ words = 2
     save_network(network, "mine.npz")
     Image.fromarray(pixels(30, 50)).save("picture.png")
     return tmp_path
-
-
-def run(*arguments) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main([str(each) for each in arguments])
-    return stop.value.code
 
 
 def line(capsys) -> str:

@@ -5,10 +5,11 @@ import pytest
 from amaranth.sim import Simulator
 
 from export.sections import record_values, record_word
-from export.words import operands, pack_codes, to_memory_order
+from export.words import operands, pack_codes
 from hw.pixels import PixelInput
 from sim.streams import pixel_words
 from tests.designs import conv, design, machine
+from tests.words import to_memory_order
 
 
 def machine_of(channels, words, precisions):

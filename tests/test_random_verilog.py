@@ -38,10 +38,14 @@ def run(config, seed, folder, simulator, **how):
                  simulator=simulator, gaps=seed % 3, seed=seed, **how)
 
 
-@pytest.mark.slow
+# Those that usual tests simulate have each precision, fold and output between them.
+USUAL = {random_design: (48, 49, 50, 52, 53, 54), random_output: (180, 184, 185, 189, 191, 192)}
+
+
 @pytest.mark.parametrize("seed, make", [
-    *((seed, random_design) for seed in islice(packable(range(48, 90)), 8)),
-    *((seed, random_output) for seed in islice(leaving(range(180, 220)), 8))])
+    pytest.param(seed, make, marks=pytest.mark.slow if seed in USUAL[make] else pytest.mark.long)
+    for make, seeds in ((random_design, islice(packable(range(48, 90)), 8)),
+                        (random_output, islice(leaving(range(180, 220)), 12))) for seed in seeds])
 def test_random_designs_in_four_states(tmp_path, seed, make):
     run(make(seed), seed, tmp_path, "icarus", strict=True)
 
@@ -53,7 +57,7 @@ def test_large_arrays(tmp_path, number):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [*islice(packable(range(60, 90)), 2)])
+@pytest.mark.parametrize("seed", [*islice(packable(range(60, 90)), 1)])
 def test_random_designs_in_verilator(tmp_path, seed):
     run(random_design(seed), seed, tmp_path, "verilator")
 
@@ -73,7 +77,7 @@ def large_image(seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 3, 5])
+@pytest.mark.parametrize("seed", [0, pytest.param(3, marks=pytest.mark.long), 5])
 def test_large_images_in_verilator(tmp_path, seed):
     run(large_image(seed), seed, tmp_path, "verilator")
 

@@ -9,9 +9,9 @@ from PIL import Image
 
 from export.config import load_config
 from sim import tasks_demo
-from sim.cli import main
 from sim.codec import compress
 from sim.samples import random_network
+from tests.commands import run
 
 ARRAY = """
 [array]
@@ -57,10 +57,8 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(*arguments) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main(["demo", "label.toml", "--weights", "random", "--encoder", *arguments])
-    return stop.value.code
+def demo(*arguments) -> int:
+    return run("demo", "label.toml", "--weights", "random", "--encoder", *arguments)
 
 
 @pytest.mark.slow
@@ -68,7 +66,7 @@ def test_two_tasks_on_one_verilog(here, capsys, monkeypatch):
     found, simulate = [], tasks_demo.run_jobs
     monkeypatch.setattr(tasks_demo, "run_jobs", lambda *args, **how: found.append(
         simulate(*args, **how)) or found[0])
-    assert run("patch.toml", "--photos", "photos", "-o", "out") == 0
+    assert demo("patch.toml", "--photos", "photos", "-o", "out") == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "all 9 frames equal to the golden model in every layer" in said  # 1 + 6 and 1 + 1
     network = random_network(load_config("patch.toml").network, 1)
@@ -84,17 +82,15 @@ def test_two_tasks_on_one_verilog(here, capsys, monkeypatch):
                    {"refused": 1}):
         other = replace(found[0], **change)
         monkeypatch.setattr(tasks_demo, "run_jobs", lambda *_, other=other, **__: other)
-        assert run("patch.toml", "--photos", "photos", "-o", "out") == 1
+        assert demo("patch.toml", "--photos", "photos", "-o", "out") == 1
         assert "differs from the golden model" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.long
 def test_the_shipped_designs_on_one_verilog(tmp_path, monkeypatch, capsys):
-    root = Path(__file__).parent.parent
+    configs = Path(__file__).parent.parent / "configs"
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stop:
-        main(["demo", f"{root}/configs/megabit.toml", "--encoder", f"{root}/configs/patch.toml"])
-    assert stop.value.code == 0
+    assert run("demo", configs / "megabit.toml", "--encoder", configs / "patch.toml") == 0
     assert "all 20 frames equal" in " ".join(capsys.readouterr().out.split())
 
 
@@ -103,14 +99,13 @@ def test_what_is_no_demo_of_two_tasks_is_refused(here, capsys):
     for arguments, said in ((("label.toml",), "a network that compresses must give codes"),
                             (("patch.toml", "--photos", "none"), "none: must hold images"),
                             (("missing.toml",), "missing.toml")):
-        assert run(*arguments) == 2
+        assert demo(*arguments) == 2
         err = capsys.readouterr().err
         assert said in err and err.startswith("error: ") and err.count("\n") == 1
-    with pytest.raises(SystemExit) as stop:
-        main(["demo", "label.toml", "--weights", "none"])
-    assert stop.value.code == 2 and "demo: wanted weights" in capsys.readouterr().err
+    assert run("demo", "label.toml", "--weights", "none") == 2
+    assert "demo: wanted weights" in capsys.readouterr().err
     Path("label.toml").write_text(LABEL.replace("channels = 3\n", "channels = 1\n") + ARRAY)
-    assert run("patch.toml") == 2
+    assert demo("patch.toml") == 2
     assert "must give a class of colors" in capsys.readouterr().err
 
 

@@ -11,9 +11,8 @@ from export.words import (
     pack_weights,
     store_weights,
     stored_bits,
-    stored_weights,
-    to_memory_order,
 )
+from tests.words import stored_weights, to_memory_order
 
 WORDS = [1, 2, 4, 5]
 MODES = [1, 2, 3]
