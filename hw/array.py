@@ -81,11 +81,15 @@ class SystolicArray(wiring.Component):
         early = delay(m, self.control, ProcessingElement.LATENCY, "control_pe")
         first_row = data.View(CONTROL, early)
         select = self._select(m, first_row.capture, R, K)
-        mode = head_mode = carry(m, self.mode, 1, "mode")
+        modes = [carry(m, self.mode, 1, "mode")] * -(-C // CLUSTER)  # by cluster of columns
+        head_mode = modes[0]
         for i in range(R):
             if i and i % CLUSTER == 0:
                 early = delay(m, early, 1, f"control_row{i}")
-                mode = carry(m, mode, 1, f"mode_row{i}")
+                modes[0] = self._mode(m, modes[0], i, 0)
+            if i % CLUSTER == 0:
+                for k in range(1, len(modes)):
+                    modes[k] = self._mode(m, modes[k - 1], i, k)
             control = data.View(CONTROL, early)
             now = Signal(ELEMENT_CONTROL, name=f"element_control_row{i}")
             m.d.comb += [
@@ -99,7 +103,8 @@ class SystolicArray(wiring.Component):
                 if c and c % CLUSTER == 0:
                     act = carry(m, act, 1, f"act_row{i}_c{c}")
                     now = data.View(ELEMENT_CONTROL, carry(m, now, 1, f"control_row{i}_c{c}"))
-                m.d.comb += [element.act.eq(act), element.control.eq(now), element.mode.eq(mode)]
+                m.d.comb += [element.act.eq(act), element.control.eq(now),
+                             element.mode.eq(modes[c // CLUSTER])]
 
         # Columns: skewed weight rows, decoded once; sums leave at the other end.
         tail = Signal(self.bits, reset_less=True)
@@ -124,6 +129,15 @@ class SystolicArray(wiring.Component):
                 m.d.comb += [pe[i][c].weight.eq(weight), drain.parts[i].eq(pe[i][c].sum)]
         m.d.comb += self.start.eq(delay(m, first_row.capture, DRAIN_CYCLES + last, "start"))
         return m
+
+    @staticmethod
+    def _mode(m: Module, before, row: int, cluster: int):
+        """The mode a cycle later. Clusters that are as far from the first hold the same at all
+        times; other values at the start keep Yosys from making one register of theirs."""
+        later = Signal(len(before), name=f"mode_row{row}_c{CLUSTER * cluster}", reset_less=True,
+                       init=-(row // CLUSTER % 2) % 2**len(before))
+        m.d.sync += later.eq(before)
+        return later
 
     @staticmethod
     def _select(m: Module, capture, rows: int, units: int):
