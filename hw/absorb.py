@@ -8,25 +8,19 @@ entries say A. A multiplexer is such a function, and so is any of two inputs, wi
 Which operand of the two it is makes no difference but for the sign.
 """
 
-from collections import Counter
 from itertools import permutations, product
+
+from hw.outreg import loads_of
 
 ADDER = "1001011010101010"  # INIT of both halves: A + B if C is zero, A - B if it is one; D is one
 
 
 def absorb_luts(module: dict) -> int:
     """Moves what can be moved, in a module as `write_json` has it; the LUTs that went."""
-    cells, loads = module["cells"], Counter()
-    makers = {}  # name of the LUT that drives a net
-    for name, cell in cells.items():
-        for pin, bits in cell["connections"].items():
-            if cell["port_directions"][pin] == "input":
-                loads.update(bits)
-            elif cell["type"] == "LUT4":
-                makers |= dict.fromkeys(bits, name)
-    for port in module["ports"].values():
-        loads.update(port["bits"])
-    gone = 0
+    cells, gone = module["cells"], 0
+    loads = {net: len(found) for net, found in loads_of(module).items()}
+    makers = {cell["connections"]["Z"][0]: name for name, cell in cells.items()
+              if cell["type"] == "LUT4"}
     for cell in [*cells.values()]:
         if cell["type"] == "CCU2C":
             for half in "01":
@@ -35,7 +29,7 @@ def absorb_luts(module: dict) -> int:
 
 
 def _absorb(cells: dict, nets: dict, parameters: dict, half: str, makers: dict,
-            loads: Counter) -> bool:
+            loads: dict) -> bool:
     a, *others = (f"{pin}{half}" for pin in "ABCD")
     b, c, d = (nets[pin] for pin in others)
     if (parameters[f"INIT{half}"] != ADDER or parameters[f"INJECT1_{half}"] != "NO"
@@ -43,7 +37,7 @@ def _absorb(cells: dict, nets: dict, parameters: dict, half: str, makers: dict,
         return False
     minus = c == ["1"]  # it is B that is inverted, and A or what equals it that is the carry
     for (net,), stays, flip in ((b, nets[a], 0), (nets[a], b, minus)):
-        if net in makers and loads[net] == 1:
+        if net in makers and loads[net] == 1:  # nothing else reads it
             inputs, values = _function(cells[makers[net]])
             values = {bits: value ^ minus ^ flip for bits, value in values.items()}
             if found := _arranged(inputs, values):
