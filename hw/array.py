@@ -1,6 +1,6 @@
 """Output-stationary systolic array: rows are pixels, columns are output channels."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -85,11 +85,11 @@ class SystolicArray(wiring.Component):
         head_mode = modes[0]
         for i in range(R):
             if i and i % CLUSTER == 0:
-                early = delay(m, early, 1, f"control_row{i}")
-                modes[0] = self._mode(m, modes[0], i, 0)
+                early = self._apart(m, early, i, f"control_row{i}")
+                modes[0] = self._apart(m, modes[0], i, f"mode_row{i}_c0")
             if i % CLUSTER == 0:
                 for k in range(1, len(modes)):
-                    modes[k] = self._mode(m, modes[k - 1], i, k)
+                    modes[k] = self._apart(m, modes[k - 1], i, f"mode_row{i}_c{CLUSTER * k}")
             control = data.View(CONTROL, early)
             now = Signal(ELEMENT_CONTROL, name=f"element_control_row{i}")
             m.d.comb += [
@@ -102,7 +102,8 @@ class SystolicArray(wiring.Component):
             for c, element in enumerate(pe[i]):
                 if c and c % CLUSTER == 0:
                     act = carry(m, act, 1, f"act_row{i}_c{c}")
-                    now = data.View(ELEMENT_CONTROL, carry(m, now, 1, f"control_row{i}_c{c}"))
+                    now = data.View(ELEMENT_CONTROL,
+                                    self._apart(m, now, i, f"control_row{i}_c{c}"))
                 m.d.comb += [element.act.eq(act), element.control.eq(now),
                              element.mode.eq(modes[c // CLUSTER])]
 
@@ -131,12 +132,13 @@ class SystolicArray(wiring.Component):
         return m
 
     @staticmethod
-    def _mode(m: Module, before, row: int, cluster: int):
-        """The mode a cycle later. Clusters that are as far from the first hold the same at all
+    def _apart(m: Module, before, row: int, name: str):
+        """The same a cycle later. Clusters that are as far from the first hold the same at all
         times; other values at the start keep Yosys from making one register of theirs."""
-        later = Signal(len(before), name=f"mode_row{row}_c{CLUSTER * cluster}", reset_less=True,
-                       init=-(row // CLUSTER % 2) % 2**len(before))
-        m.d.sync += later.eq(before)
+        bits = Value.cast(before)
+        later = Signal(len(bits), name=name, reset_less=True,
+                       init=-(row // CLUSTER % 2) % 2**len(bits))
+        m.d.sync += later.eq(bits)
         return later
 
     @staticmethod

@@ -91,7 +91,7 @@ class Epilogue(wiring.Component):
 
         # Stage 1: one unit of the drained pixel.
         one = self._stage(m, walk, "one")
-        biases = self._biases(m, one)
+        biases = self._biases(m, walk)
         sums = Signal(data.ArrayLayout(hardware.acc_bits, U), reset_less=True)
         columns = Array(Cat(self.sums[k * U + u] for u in range(U)) for k in range(K))
         m.d.sync += sums.eq(columns[walk.unit])
@@ -209,7 +209,7 @@ class Epilogue(wiring.Component):
         m.d.sync += after.eq(before)
         return after
 
-    def _biases(self, m: Module, one):
+    def _biases(self, m: Module, walk):
         """Biases of the channel tile that is at stage one, read while the one before it is.
 
         From row to row, memory and register, there are three cycles, one less than from tile to
@@ -219,11 +219,12 @@ class Epilogue(wiring.Component):
         pointer = Signal(range(self.hardware.tiles + 2))  # up to one behind the last one read
         ahead, biases = (Signal.like(port.data, reset_less=True) for _ in range(2))
         restart = delay(m, self.restart, 1, "restarts")  # from far away
-        begin = delay(m, restart, 3, "begins")
+        begins, advance = delay(m, restart, 2, "begins"), Signal()
+        m.d.sync += advance.eq(begins | (walk.valid & walk.channels_last))
         m.d.comb += port.addr.eq(pointer)
         m.d.sync += ahead.eq(port.data)
         with m.If(restart):
             m.d.sync += pointer.eq(self.record.tiles_base)
-        with m.Elif(begin | (one.valid & one.channels_last)):
+        with m.Elif(advance):
             m.d.sync += [biases.eq(ahead), pointer.eq(pointer + 1)]
         return data.View(bias_layout(self.hardware), biases)

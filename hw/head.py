@@ -67,33 +67,38 @@ class Head(wiring.Component):
 
         load, last = Signal(), Signal()
         m.d.sync += [load.eq(active & walk.channels_last), last.eq(walk.layer_last)]
-        waiting = [Signal(score, name=f"score_{c}", reset_less=True) for c in range(columns)]
+        # Scores are compared with their signs inverted: a carry chain ends an unsigned comparison.
+        sign = 1 << hardware.score_bits - 1
+        waiting = [Signal(hardware.score_bits, name=f"score_{c}", reset_less=True)
+                   for c in range(columns)]
+        best = Signal(hardware.score_bits, init=sign)
         left, comparing = Signal(range(columns + 1)), Signal()
         number = Signal(range(-(-hardware.classes // columns) * columns))
         final, scored, fetched = Signal(), Signal(), Signal()
         m.d.sync += scored.eq(final & (left == 1))
         with m.If(load):
-            m.d.sync += [w.eq(total) for w, total in zip(waiting, totals, strict=True)]
+            m.d.sync += [w.eq(total ^ sign) for w, total in zip(waiting, totals, strict=True)]
             m.d.sync += [left.eq(columns), comparing.eq(1), final.eq(last)]
         with m.If(comparing):  # all are, before the next tile's come
             m.d.sync += [w.eq(other) for w, other in pairwise(waiting)]
             m.d.sync += [left.eq(left - 1), comparing.eq(left != 1), number.eq(number + 1)]
         # The best one is written a cycle behind its comparison; until then the next one is compared
         # with it too.
-        before, better = Signal(score, reset_less=True), Signal()
+        before, better = Signal.like(waiting[0]), Signal()
         number_before = Signal.like(number, reset_less=True)
         m.d.sync += [before.eq(waiting[0]), number_before.eq(number), better.eq(
-            comparing & Mux(better, waiting[0] > before, waiting[0] > result.score))]
+            comparing & Mux(better, waiting[0] > before, waiting[0] > best))]
         with m.If(better):
-            m.d.sync += [result.score.eq(before), result["class"].eq(number_before)]
+            m.d.sync += [best.eq(before), result["class"].eq(number_before)]
         m.d.sync += fetched.eq(self.fetch)  # now the descriptor is there
         with m.If(fetched & (layer.result == RESULTS.index("class"))):
-            m.d.sync += [number.eq(0), result.score.eq(-(1 << hardware.score_bits - 1))]
+            m.d.sync += [number.eq(0), best.eq(0)]
+        m.d.comb += result.score.eq(best ^ sign)
         selects, done = load, delay(m, scored, 1, "compared")
         if hardware.vectors:
             vector = makes(layer, "vector")
             selects = load & ~vector
-            self._codes(m, waiting[0], comparing & vector, left)
+            self._codes(m, (waiting[0] ^ sign).as_signed(), comparing & vector, left)
             done = Mux(vector, delay(m, done, VECTOR_CYCLES, "written"), done)
         m.d.comb += [self.done.eq(done), self.select.eq(selects),
                      self.signs.eq(~Cat(total[-1] for total in totals))]
