@@ -147,7 +147,8 @@ class SystolicArray(wiring.Component):
 
         A row has its sum before its turn, and keeps it longer than that.
         """
-        select, left = Signal(rows), Signal(range(units))
+        select = Signal(rows)
+        left = Signal(range(units))
         with m.If(capture):
             m.d.sync += select.eq(1), left.eq(units - 1)
         with m.Elif(left == 0):

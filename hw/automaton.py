@@ -37,7 +37,8 @@ class Automaton(wiring.Component):
         m = Module()
         generator, mode, words = self.generator, self.generator.mode, self.array.words
         per_weight, cells = CELLS[generator.mapping], generator.cells(self.array)
-        state, base = Signal(cells), Signal(cells)  # base: first state of the channel tile
+        state = Signal(cells)
+        base = Signal(cells)  # first state of the channel tile
         left, right = state.rotate_left(1), state.rotate_right(1)
         table = Const(generator.rule, 8)
         following = Cat(table.bit_select(Cat(c, b, a), 1)

@@ -44,7 +44,8 @@ class AxiEngine(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        engine, reset = self.engine, Signal()
+        engine = self.engine
+        reset = Signal()
         m.submodules.engine = ResetInserter(reset)(engine)
         m.submodules.axil = axil = AxiLite(self.registers.address_bits)
         m.submodules.registers = bank = RegisterBank(self.registers)
@@ -65,7 +66,8 @@ class AxiEngine(wiring.Component):
                          bank.errors_set.load.eq(engine.load_error)]
         self._pixels(m, bank, reset)
         self._cycles(m, bank, reset)
-        done, frames = self._results(m, bank, reset), Signal(32)
+        done = self._results(m, bank, reset)
+        frames = Signal(32)
         m.d.sync += frames.eq(frames + done)
         m.d.comb += [
             bank.frames.value.eq(frames),
@@ -78,7 +80,10 @@ class AxiEngine(wiring.Component):
     def _pixels(self, m: Module, bank: RegisterBank, reset: Signal):
         """Frames go in whole: each is let in, or not, with its first pixel."""
         pixels = self.engine.pixels
-        inside, swallow, open_, taken = Signal(), Signal(), Signal(), Signal()
+        inside = Signal()
+        swallow = Signal()
+        open_ = Signal()
+        taken = Signal()
         m.d.comb += [
             open_.eq((inside | bank.control.run) & ~swallow & ~reset),
             pixels.p.data.eq(self.s_axis_tdata), pixels.p.last.eq(self.s_axis_tlast),
@@ -98,7 +103,8 @@ class AxiEngine(wiring.Component):
             bank.status.loaded.eq(1),
         ]
         if "unloaded" in self.engine.signature.members:
-            refused, known = Signal(), Signal()
+            refused = Signal()
+            known = Signal()
             m.d.sync += known.eq(refused)  # else the interrupt could not be cleared
             m.d.comb += [
                 refused.eq(self.engine.unloaded & pixels.valid & ~inside),
@@ -108,7 +114,10 @@ class AxiEngine(wiring.Component):
     def _results(self, m: Module, bank: RegisterBank, reset: Signal):
         """One register on the way out; returns whether a whole result has left."""
         words = self._words(m, reset)
-        space, started, cut, closing = Signal(), Signal(), Signal(), Signal()
+        space = Signal()
+        started = Signal()
+        cut = Signal()
+        closing = Signal()
         m.d.comb += [
             space.eq(~self.m_axis_tvalid | self.m_axis_tready),
             words.ready.eq(space & ~cut & ~reset),
@@ -148,8 +157,10 @@ class AxiEngine(wiring.Component):
 
     def _cycles(self, m: Module, bank: RegisterBank, reset: Signal):
         """Counts the cycles of a frame; the engine rests at least one between two."""
-        busy, was_busy = self.engine.busy, Signal()
-        running, cycles = Signal(32), Signal(32)
+        busy = self.engine.busy
+        was_busy = Signal()
+        running = Signal(32)
+        cycles = Signal(32)
         m.d.sync += was_busy.eq(busy & ~reset)
         with m.If(busy):
             m.d.sync += running.eq(running + 1)

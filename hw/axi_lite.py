@@ -59,8 +59,12 @@ class AxiLite(wiring.Component):
         axil, access = self.axil, self.access
 
         # Write: both halves are kept until the response can be given.
-        address, has_address, has_data = Signal.like(axil.awaddr), Signal(), Signal()
-        write, aligned, written = Signal(), Signal(), Signal()
+        address = Signal.like(axil.awaddr)
+        has_address = Signal()
+        has_data = Signal()
+        write = Signal()
+        aligned = Signal()
+        written = Signal()
         m.d.comb += [
             axil.awready.eq(~has_address), axil.wready.eq(~has_data),
             write.eq(has_address & has_data & ~axil.bvalid),
@@ -81,8 +85,11 @@ class AxiLite(wiring.Component):
                 m.d.sync += axil.bresp.eq(SLVERR)
 
         # Read.
-        source, asked = Signal.like(axil.araddr), Signal()
-        read, straight, done = Signal(), Signal(), Signal()
+        source = Signal.like(axil.araddr)
+        asked = Signal()
+        read = Signal()
+        straight = Signal()
+        done = Signal()
         m.d.comb += [
             axil.arready.eq(~asked),
             read.eq(asked & ~axil.rvalid),

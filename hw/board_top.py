@@ -60,7 +60,8 @@ class BoardTop(wiring.Component):
         return m
 
     def _show(self, m: Module, result):
-        words, first = self.hardware.result_words, Signal(init=1)
+        words = self.hardware.result_words
+        first = Signal(init=1)
         with m.If(result.valid & result.ready):
             if words:
                 m.d.sync += first.eq(result.payload.last)

@@ -72,7 +72,8 @@ class Pins(Elaboratable):
     def elaborate(self, platform):
         m = Module()
         m.domains.sync = sync = ClockDomain()
-        source, locked = platform.request(platform.default_clk, dir="-"), Signal()
+        source = platform.request(platform.default_clk, dir="-")
+        locked = Signal()
         clock_in, clock_out = PLL[self.family]
         if self.family == "ice40":  # its PLL takes the pin, not what an input buffer makes of it
             clock = source.io
@@ -82,7 +83,8 @@ class Pins(Elaboratable):
         m.submodules.pll = Instance("pll", **{f"i_{clock_in}": clock, f"o_{clock_out}": sync.clk,
                                               "o_locked": locked})
         m.submodules.reset = ResetSynchronizer(~locked)
-        line, leds = platform.request("uart", 0, dir="-"), Signal(self.board.leds)
+        line = platform.request("uart", 0, dir="-")
+        leds = Signal(self.board.leds)
         m.submodules.rx = rx = Buffer("i", line.rx)
         m.submodules.tx = tx = Buffer("o", line.tx)
         m.submodules.board = Instance("board", i_clk=sync.clk, i_rst=sync.rst, i_rx=rx.i,

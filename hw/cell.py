@@ -53,7 +53,9 @@ class Cell(wiring.Component):
         U, K = hardware.array.unit, hardware.array.units
 
         # Which gate: the full form counts from i on, the coupled one from f on.
-        gate, fetched, pointer = Signal(2), Signal(), Signal(range(hardware.state_words + 1))
+        gate = Signal(2)
+        fetched = Signal()
+        pointer = Signal(range(hardware.state_words + 1))
         m.d.sync += fetched.eq(self.fetch)  # now the descriptor is there
         here = walk.valid & walk.inside & self.active
         output = here & (gate == 3)
@@ -82,7 +84,8 @@ class Cell(wiring.Component):
         updates = delay(m, output, 1, "updates")
         m.d.comb += [read.addr.eq(pointer), write.addr.eq(delay(m, pointer, 1, "pointer")),
                      write.en.eq(updates)]
-        state_peak, code_peak = Signal(hardware.state_bits), Signal(CODE_BITS)
+        state_peak = Signal(hardware.state_bits)
+        code_peak = Signal(CODE_BITS)
         m.d.sync += [state_peak.eq((1 << layer.state_bits) - 1),
                      code_peak.eq((1 << layer.code_bits) - 1)]
         for u in range(U):

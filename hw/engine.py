@@ -80,7 +80,8 @@ class Engine(wiring.Component):
         layer = sequencer.layer
         # What is far from the sequencer has the descriptor, and word of it, from registers nearby.
         late_layer = Signal.like(layer, reset_less=True)
-        late_fetch, late_restart = Signal(), Signal()
+        late_fetch = Signal()
+        late_restart = Signal()
         m.d.sync += [late_layer.eq(layer), late_fetch.eq(sequencer.fetch),
                      late_restart.eq(sequencer.restart)]
 

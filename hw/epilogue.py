@@ -217,9 +217,11 @@ class Epilogue(wiring.Component):
         """
         port = store(m, self, "biases", self.biases)
         pointer = Signal(range(self.hardware.tiles + 2))  # up to one behind the last one read
-        ahead, biases = (Signal.like(port.data, reset_less=True) for _ in range(2))
+        ahead = Signal.like(port.data, reset_less=True)
+        biases = Signal.like(port.data, reset_less=True)
         restart = delay(m, self.restart, 1, "restarts")  # from far away
-        begins, advance = delay(m, restart, 2, "begins"), Signal()
+        begins = delay(m, restart, 2, "begins")
+        advance = Signal()
         m.d.sync += advance.eq(begins | (walk.valid & walk.channels_last))
         m.d.comb += port.addr.eq(pointer)
         m.d.sync += ahead.eq(port.data)

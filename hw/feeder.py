@@ -65,7 +65,8 @@ class Feeder(wiring.Component):
             rot.eq(Mux(down, layer.down_rot, Mux(up, layer.up_rot, 0))),
         ]
         dx = carry(m, step.dx, 1, "dx").as_signed()
-        slot_dx, next_slot = Signal.like(slot), Signal.like(slot)
+        slot_dx = Signal.like(slot)
+        next_slot = Signal.like(slot)
         rot_dx = Signal.like(rot)
         m.d.sync += [slot_dx.eq(slot), next_slot.eq(slot + 1), rot_dx.eq(rot + dx)]
         with m.If((dx == -1) & (rot == 0)):

@@ -56,21 +56,27 @@ class Frame(wiring.Component):
         pixel = self.pixels.payload.data if framed else self.pixels.payload
 
         # A pixel's place: block, and row and column in the block.
-        x, y = Signal(range(hardware.frame_width)), Signal(range(hardware.frame_height))
+        x = Signal(range(hardware.frame_width))
+        y = Signal(range(hardware.frame_height))
         most = max(each.fold for each in formats)
-        dx, dy, side = (Signal(range(most)) for _ in range(3))
+        dx = Signal(range(most))
+        dy = Signal(range(most))
+        side = Signal(range(most))
         with m.Switch(record.format):
             for k, each in enumerate(formats):
                 with m.Case(k):
                     m.d.comb += side.eq(each.fold - 1)
         block, line = dx == side, (dx == side) & (x == record.last_x)
-        whole, end = Signal(), Signal()
+        whole = Signal()
+        end = Signal()
         m.d.comb += [whole.eq(block & (dy == side)),
                      end.eq(line & (dy == side) & (y == record.last_y))]
 
-        waiting, swallow = Signal(), Signal()  # until the frame is read; until its marked end
+        waiting = Signal()  # until the frame is read
+        swallow = Signal()  # until its marked end
         last = self.pixels.payload.last if framed else end
-        good, free = Signal(), Signal()
+        good = Signal()
+        free = Signal()
         m.d.comb += [
             free.eq(self.accept & ~waiting & ~swallow & (self.positions.ready | ~whole)),
             self.pixels.ready.eq(free | swallow),

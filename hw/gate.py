@@ -49,7 +49,8 @@ class Gate(wiring.Component):
             shape=CODE_BITS * unit, depth=hardware.skip_words, init=[], attrs=FREE_READS)
         read, write = skips.read_port(), skips.write_port()
         # A unit is written, if at all, behind where its last reader is.
-        source, target = Signal(range(hardware.skip_words + 1)), Signal.like(layer.keep_base)
+        source = Signal(range(hardware.skip_words + 1))
+        target = Signal.like(layer.keep_base)
         fetched = Signal()
         m.d.sync += fetched.eq(self.fetch)
         with m.If(fetched):
@@ -68,7 +69,8 @@ class Gate(wiring.Component):
         passed = self._selected(m)
         shifts, gates = hardware.rescales, sorted(hardware.gates)
         for u in range(unit):
-            stored, skip = skipped.word_select(u, CODE_BITS), Signal(CODE_BITS, name=f"skip_{u}")
+            stored = skipped.word_select(u, CODE_BITS)
+            skip = Signal(CODE_BITS, name=f"skip_{u}")
             code = self.codes[u]
             for shift in shifts:
                 with m.If((layer.rescale == RESCALES.index(shift)) | (len(shifts) == 1)):
@@ -92,7 +94,8 @@ class Gate(wiring.Component):
         m.submodules.selects = selects = Memory(
             shape=columns, depth=words, init=[])
         read, write = selects.read_port(), selects.write_port()
-        target, tile = Signal(range(words + 1)), Signal.like(layer.select_base)
+        target = Signal(range(words + 1))
+        tile = Signal.like(layer.select_base)
         with m.If(self.restart):
             m.d.sync += target.eq(0)
         with m.Elif(self.select):

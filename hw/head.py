@@ -65,16 +65,21 @@ class Head(wiring.Component):
             with m.If(active & walk.inside & (walk.unit == c // unit)):
                 m.d.sync += total.eq(Mux(walk.first, self.bias[c], total) + self.sums[c % unit])
 
-        load, last = Signal(), Signal()
+        load = Signal()
+        last = Signal()
         m.d.sync += [load.eq(active & walk.channels_last), last.eq(walk.layer_last)]
         # Scores are compared with their signs inverted: a carry chain ends an unsigned comparison.
         sign = 1 << hardware.score_bits - 1
         waiting = [Signal(hardware.score_bits, name=f"score_{c}", reset_less=True)
                    for c in range(columns)]
         best = Signal(hardware.score_bits, init=sign)
-        left, comparing = Signal(range(columns + 1)), Signal()
+        winner = Signal.like(result["class"])
+        left = Signal(range(columns + 1))
+        comparing = Signal()
         number = Signal(range(-(-hardware.classes // columns) * columns))
-        final, scored, fetched = Signal(), Signal(), Signal()
+        final = Signal()
+        scored = Signal()
+        fetched = Signal()
         m.d.sync += scored.eq(final & (left == 1))
         with m.If(load):
             m.d.sync += [w.eq(total ^ sign) for w, total in zip(waiting, totals, strict=True)]
@@ -84,16 +89,17 @@ class Head(wiring.Component):
             m.d.sync += [left.eq(left - 1), comparing.eq(left != 1), number.eq(number + 1)]
         # The best one is written a cycle behind its comparison; until then the next one is compared
         # with it too.
-        before, better = Signal.like(waiting[0]), Signal()
+        before = Signal.like(waiting[0], name="score_before")
         number_before = Signal.like(number, reset_less=True)
+        better = Signal()
         m.d.sync += [before.eq(waiting[0]), number_before.eq(number), better.eq(
             comparing & Mux(better, waiting[0] > before, waiting[0] > best))]
         with m.If(better):
-            m.d.sync += [best.eq(before), result["class"].eq(number_before)]
+            m.d.sync += [best.eq(before), winner.eq(number_before)]
         m.d.sync += fetched.eq(self.fetch)  # now the descriptor is there
         with m.If(fetched & (layer.result == RESULTS.index("class"))):
             m.d.sync += [number.eq(0), best.eq(0)]
-        m.d.comb += result.score.eq(best ^ sign)
+        m.d.comb += [result["class"].eq(winner), result.score.eq(best ^ sign)]
         selects, done = load, delay(m, scored, 1, "compared")
         if hardware.vectors:
             vector = makes(layer, "vector")
@@ -107,9 +113,12 @@ class Head(wiring.Component):
     def _codes(self, m: Module, total, valid, left):
         """Shifts and clips a sum per cycle; a unit leaves with its last one, two cycles behind."""
         unit, layer = self.hardware.array.unit, self.layer
-        shifted, peak = Signal.like(total), Signal(CODE_BITS)
-        code, units = Signal(CODE_BITS), Signal(CODE_BITS * unit)
-        count, ends = Signal(range(unit)), Signal()
+        shifted = Signal.like(total)
+        peak = Signal(CODE_BITS)
+        code = Signal(CODE_BITS)
+        units = Signal(CODE_BITS * unit)
+        count = Signal(range(unit))
+        ends = Signal()
         m.d.sync += [
             shifted.eq(total >> layer.shift), peak.eq((1 << layer.code_bits) - 1),
             code.eq(Mux(shifted < 0, 0, Mux(shifted > peak, peak, shifted))),

@@ -94,8 +94,10 @@ class Link(wiring.Component):
     def _do(self, m: Module, numbers: SyncFIFO, answer):
         hardware, packet = self.hardware, self.packet
         channels, ram = hardware.pixel_bits // 8, hardware.memory == "ram"
-        known, last_number = Signal(), Signal(8)  # of the request that was done last
-        code, repeated = Signal(Code), Signal()  # 0: done
+        known = Signal()
+        last_number = Signal(8)  # of the request that was done last
+        code = Signal(Code)  # 0: done
+        repeated = Signal()
         left = Signal.like(packet.length)
         part = Signal(range(max(channels, WRITE)))
         m.d.comb += [repeated.eq(known & (last_number == packet.number)),
@@ -190,7 +192,9 @@ class Link(wiring.Component):
     def _load(self, m: Module, part, code):
         """States of a load."""
         payload, load = self.payload, self.load
-        write, last, settle = Signal(8 * WRITE), Signal(), Signal(range(SETTLE))
+        write = Signal(8 * WRITE)
+        last = Signal()
+        settle = Signal(range(SETTLE))
         address, word = write[:8 * WORD], write[8 * WORD:]
         outside = address[len(load.payload.address):] != 0
         with m.State("WRITE"):
@@ -219,11 +223,15 @@ class Link(wiring.Component):
 
     def _say(self, m: Module, numbers: SyncFIFO, answer, fault):
         result, out = self.result, self.answers
-        kind, number, code = Signal(8), Signal(8), Signal(Code)
+        kind = Signal(8)
+        number = Signal(8)
+        code = Signal(Code)
         identity = self._identity(numbers)
         at = Signal(range(len(identity)))
         words, ended = self._words(m)
-        text, left, last = Signal.like(words), Signal(range(len(words) // 8)), Signal()
+        text = Signal.like(words)
+        left = Signal(range(len(words) // 8))
+        last = Signal()
         with m.FSM():
             with m.State("IDLE"):
                 m.d.sync += at.eq(0)

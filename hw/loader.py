@@ -56,7 +56,9 @@ class Loader(wiring.Component):
         # Stage 1: whose address it is.
         place = data.StructLayout({"section": range(len(found)), "row": self.fill.row.shape(),
                                    "part": range(max(each.parts for each in found))})
-        here, valid, known = Signal(place), Signal(), Signal()
+        here = Signal(place)
+        valid = Signal()
+        known = Signal()
         text = Signal(WORD)
         last = Array(Const(each.parts - 1) for each in found)
         m.d.sync += [valid.eq(self.words.valid), text.eq(word.data), known.eq(0)]
@@ -68,7 +70,8 @@ class Loader(wiring.Component):
                              known.eq(row < section.rows)]
 
         # Stage 2: in its order, so no part behind the row's last one, and of no user.
-        before, open_row = Signal(place), Signal()  # the part that came last, of an unwritten row
+        before = Signal(place)  # the part that came last, of an unwritten row
+        open_row = Signal()
         first = here.part == 0
         follows = (open_row & (before.section == here.section) & (before.row == here.row)
                    & (here.part == before.part + 1))

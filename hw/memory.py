@@ -67,7 +67,8 @@ class ActivationMemory(wiring.Component):
         # Lanes of one address are one memory: block RAMs are wider than a lane.
         cuts = [0, 1, LANES] if self.hardware.carries else [0, LANES]
         for bank in range(array.rows):
-            here, words = Signal(name=f"write_bank{bank}"), []
+            here = Signal(name=f"write_bank{bank}")
+            words = []
             m.d.sync += here.eq(self.write.valid & (self.write.bank == bank))
             for start, stop in pairwise(cuts):
                 m.submodules[f"bank{bank}_{start}"] = memory = Memory(

@@ -85,11 +85,20 @@ class Output(wiring.Component):
         stored = self._memory(m, address)
 
         # What is needed of the last operation's descriptor while others run.
-        channels, pixels = Signal.like(layer.out_last_channel), Signal.like(layer.out_last_pixel)
-        step, bits, whole = Signal.like(layer.out_units), Signal(2), Signal()
-        pixel, channel, base = Signal.like(pixels), Signal.like(channels), Signal.like(address)
-        row, place, bit = Signal(size * unit), Signal(range(unit)), Signal(2)
-        word, filled, ended = Signal(WORD), Signal(range(WORD + 1)), Signal()
+        channels = Signal.like(layer.out_last_channel)
+        pixels = Signal.like(layer.out_last_pixel)
+        step = Signal.like(layer.out_units)
+        bits = Signal(2)
+        whole = Signal()
+        pixel = Signal.like(pixels)
+        channel = Signal.like(channels)
+        base = Signal.like(address)
+        row = Signal(size * unit)
+        place = Signal(range(unit))
+        bit = Signal(2)
+        word = Signal(WORD)
+        filled = Signal(range(WORD + 1))
+        ended = Signal()
 
         full, value_last = filled == WORD, whole | (bit == bits - 1)
         pixel_last = channel == channels
@@ -161,7 +170,8 @@ class Output(wiring.Component):
         m.submodules.results = memory = Memory(
             shape=hardware.value_bits * hardware.array.unit, depth=depth, init=[])
         read, write = memory.read_port(), memory.write_port()
-        tile, at = Signal(range(depth)), Signal(range(depth))  # first unit of the channel tile
+        tile = Signal(range(depth))  # first unit of the channel tile
+        at = Signal(range(depth))
         with m.If(self.fetch):
             m.d.sync += [tile.eq(0), at.eq(0)]
         with m.Elif(walk.valid & walk.channels_last):

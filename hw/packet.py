@@ -56,10 +56,16 @@ class PacketReader(wiring.Component):
         write = buffer.write_port()
 
         quiet = Signal(init=1)  # no flag was in front: what is no packet is noise
-        escaped, bad, missed = Signal(), Signal(), Signal()
-        kind, number, count = Signal(8), Signal(8), Signal(range(most + 2))
+        escaped = Signal()
+        bad = Signal()
+        missed = Signal()
+        kind = Signal(8)
+        number = Signal(8)
+        count = Signal(range(most + 2))
         timer = Signal(range(self.timeout))
-        begun, forget, value = Signal(), Signal(), Signal(8)
+        begun = Signal()
+        forget = Signal()
+        value = Signal(8)
         m.d.comb += [begun.eq((count != 0) | bad | escaped),
                      value.eq(Mux(escaped, byte.data ^ FLIP, byte.data)),
                      crc.data.eq(value), write.data.eq(value), write.addr.eq(count - 2)]
@@ -143,8 +149,12 @@ class PacketWriter(wiring.Component):
         m = Module()
         packet, line = self.packet, self.bytes
         m.submodules.crc = crc = CRC32_ISO_HDLC(8).create()
-        byte, valid, at = Signal(8), Signal(), Signal(range(CRC_BYTES))
-        second, special, taken = Signal(), Signal(), Signal()  # the byte behind an escape
+        byte = Signal(8)
+        valid = Signal()
+        at = Signal(range(CRC_BYTES))
+        second = Signal()  # the byte behind an escape
+        special = Signal()
+        taken = Signal()
         m.d.comb += [
             special.eq((byte == FLAG) | (byte == ESCAPE)),
             taken.eq(valid & line.ready & (second | ~special)),

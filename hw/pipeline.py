@@ -32,7 +32,8 @@ class Counter:
     def __init__(self, m: Module, last: Value, name: str):
         self.now = Signal.like(last, name=name)
         self.at_end = Signal(name=f"{name}_last")
-        self._last, self._before = last, Signal.like(last, name=f"{name}_before")
+        self._last = last
+        self._before = Signal.like(last, name=f"{name}_before")
         m.d.sync += self._before.eq(last - 1)
 
     def zero(self) -> list:

@@ -57,11 +57,16 @@ class PixelInput(wiring.Component):
         # The last `taps` pixels of the row, newest last; a row ends with one outside of it.
         window = [Signal(position_bits(hardware), name=f"window_{k}", reset_less=True)
                   for k in range(taps)]
-        x, y = Signal(range(hardware.frame_width + 2)), Signal(range(hardware.frame_height))
-        word, address = Signal(range(most)), Signal(range(hardware.activation_words))
-        slot, bank = Signal(range(hardware.pixel_slots)), Signal(range(rows))
-        blank, extra = Signal(position_bits(hardware)), Signal()
-        last_word, stored = Signal.like(word), Signal(3 * 2 * hardware.array.words)
+        x = Signal(range(hardware.frame_width + 2))
+        y = Signal(range(hardware.frame_height))
+        word = Signal(range(most))
+        address = Signal(range(hardware.activation_words))
+        slot = Signal(range(hardware.pixel_slots))
+        bank = Signal(range(rows))
+        blank = Signal(position_bits(hardware))
+        extra = Signal()
+        last_word = Signal.like(word)
+        stored = Signal(3 * 2 * hardware.array.words)
         with m.Switch(record.format):
             for k, each in enumerate(formats):
                 with m.Case(k):
@@ -74,7 +79,8 @@ class PixelInput(wiring.Component):
 
         outside = extra & (x == record.last_x + 1)
         # Neither changes between a position's first word and its last one, of three at least.
-        row_end, frame_end = Signal(), Signal()
+        row_end = Signal()
+        frame_end = Signal()
         m.d.sync += [row_end.eq(x == record.last_x + 1 + extra), frame_end.eq(y == record.last_y)]
         where = address
         if hardware.pixel_frames > 1:  # known before a frame's first pixel

@@ -39,7 +39,8 @@ class Pool(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         hardware, layer = self.hardware, self.layer
-        now, walk = Signal.like(self.codes.as_value(), reset_less=True), Signal.like(self.walk)
+        now = Signal.like(self.codes.as_value(), reset_less=True)
+        walk = Signal.like(self.walk)
         m.d.sync += [now.eq(self.codes), walk.eq(self.walk)]
         inside = walk.valid & walk.inside & (layer.result == RESULTS.index("codes"))
         block = self._block(m, walk) if hardware.pool_width else now
@@ -73,7 +74,8 @@ class Pool(wiring.Component):
             return Cat(Mux(p > q, p, q) for p, q in pairs)
 
         left = Array(Signal(CODE_BITS * U, name=f"left_{k}", reset_less=True) for k in range(K))
-        pair, block = Signal(CODE_BITS * U, reset_less=True), Signal(CODE_BITS * U)
+        pair = Signal(CODE_BITS * U, reset_less=True)
+        block = Signal(CODE_BITS * U)
         m.d.sync += pair.eq(maximum(left[self.walk.unit], now))
         m.d.comb += [
             read.addr.eq(entry(self.walk)), block.eq(maximum(pair, read.data)),

@@ -55,8 +55,10 @@ class Records(wiring.Component):
             return m
         port = section(m, self, RECORDS, hardware.programs, record.shape().size,
                        self.words).read_port()
-        held, fresh = Signal(), Signal()  # a frame is coming or there; the record is read anew
-        first, here = Signal.like(self.number), Signal.like(self.number)
+        held = Signal()  # a frame is coming or there
+        fresh = Signal()  # the record is read anew
+        first = Signal.like(self.number)
+        here = Signal.like(self.number)
         m.d.comb += [
             self.number.eq(Mux(held, first, self.program)),
             port.addr.eq(self.number), record.eq(port.data),
@@ -64,7 +66,8 @@ class Records(wiring.Component):
         ]
         # What is read in this cycle is there in the next one, if no record was being written. One
         # that is written now is still the old one.
-        known, writing = Signal(), Signal()
+        known = Signal()
+        writing = Signal()
         if hardware.memory == "ram":
             m.d.comb += writing.eq(self.fill.valid & (self.fill.section == 0))
         m.d.sync += [here.eq(self.number), fresh.eq(~writing)]

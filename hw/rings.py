@@ -59,7 +59,9 @@ class Rings(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         now, clocks = self.now, self.hardware.clocks
-        coming, marked, fresh = Signal(), Signal(), Signal(init=1)
+        coming = Signal()
+        marked = Signal()
+        fresh = Signal(init=1)
         with m.If(self.taken & ~coming):
             m.d.sync += [coming.eq(1), marked.eq(self.clip)]
         with m.If(self.free):
@@ -101,8 +103,10 @@ class KernelFrames:
 
     def __init__(self, m: Module, hardware: Hardware, layer, after, rings):
         self.due = rings.due[after.clock]
-        self._layer, self._back = layer, Signal(2)  # frames before this one
-        self.at_end, self.there = Signal(), Signal()
+        self._layer = layer
+        self._back = Signal(2)  # frames before this one
+        self.at_end = Signal()
+        self.there = Signal()
         self.base = Signal.like(after.in_base, name="frame_base")
         self._bases = [Signal.like(after.in_base, name=f"base_{back}") for back in range(3)]
         self._theres = Signal(3, init=1)
@@ -122,7 +126,8 @@ class KernelFrames:
 
     def _cell(self, m: Module, after, rings, now):
         """A cell's two frames are its input at this tick and its own output at the one before."""
-        self.first, offset = Signal(), Signal.like(after.out_base, name="own_offset")
+        self.first = Signal()
+        offset = Signal.like(after.out_base, name="own_offset")
         copy = copy_after(rings.copy[after.clock], -1)
         m.d.sync += [self.first.eq(rings.ticks[after.clock] == 1),
                      offset.eq(copy_offset(after.out_stride, copy))]

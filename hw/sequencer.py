@@ -106,15 +106,19 @@ class Sequencer(wiring.Component):
 
         tile = Signal(tile_layout(hardware))  # of channels
         cycle = Signal(range(period))  # of the tile, up to its minimum
-        cycle_last, issuing = Signal(init=1), Signal()
+        cycle_last = Signal(init=1)
+        issuing = Signal()
         word, digit = Counter(m, layer.last_word, "word"), Counter(m, layer.last_digit, "digit")
-        dx, dy = Signal(signed(2)), Signal(signed(2))
-        dx_end, dy_end = Signal(), Signal()
+        dx = Signal(signed(2))
+        dy = Signal(signed(2))
+        dx_end = Signal()
+        dy_end = Signal()
         pixel_tile = Counter(m, layer.last_pixel_tile, "pixel_tile")
         channel_tile = Counter(m, layer.last_channel_tile, "channel_tile")
         pass_word = Signal.like(tile.offset)  # address of the pass's first word
         word_address = Signal.like(tile.offset)
-        first, pass_first = Signal(), Signal()
+        first = Signal()
+        pass_first = Signal()
 
         taps_last = word.at_end & dx_end & dy_end
         frames = None
@@ -125,7 +129,9 @@ class Sequencer(wiring.Component):
                 m.d.comb += self.first.eq(frames.first)
         pass_last = taps_last & frames.at_end if frames else taps_last
         # A tile takes four cycles at least, so what holds for all of it may come a cycle late.
-        layer_last, may_end, begins = Signal(), Signal(), Signal()
+        layer_last = Signal()
+        may_end = Signal()
+        begins = Signal()
         offset = Signal.like(tile.offset)  # of the next tile
         m.d.sync += [layer_last.eq(pixel_tile.at_end & channel_tile.at_end),
                      offset.eq(Mux(pixel_tile.at_end, tile_next.offset, tile.offset))]

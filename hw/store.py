@@ -67,7 +67,8 @@ def deep_store(m: Module, unit, name: str, init: list[int], row, cycles: int):
     rows, width = memories(unit.hardware)[name]
     found, steps = pieces(rows), choices(rows)
     row = carry(m, row, cycles - 2 - len(steps), f"{name}_row")
-    words, number = [], Signal(range(len(found)), name=f"{name}_number")
+    words = []
+    number = Signal(range(len(found)), name=f"{name}_number")
     for k, (start, stop, size) in enumerate(found):
         piece = section(m, unit, name, stop - start, width, init[start:stop],
                         f"{name}_{k}" if len(found) > 1 else name, (start, size))

@@ -44,7 +44,9 @@ class Receiver(wiring.Component):
         m = Module()
         line = Signal(init=1)
         m.submodules.synchronizer = FFSynchronizer(self.rx, line, init=1)
-        timer, left, byte = Signal(range(self.divider)), Signal(range(8)), self.bytes.payload
+        timer = Signal(range(self.divider))
+        left = Signal(range(8))
+        byte = self.bytes.payload
         with m.If(timer != 0):
             m.d.sync += timer.eq(timer - 1)
         m.d.sync += self.bytes.valid.eq(0)
@@ -92,7 +94,8 @@ class Transmitter(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        timer, left = Signal(range(self.divider)), Signal(range(10))
+        timer = Signal(range(self.divider))
+        left = Signal(range(10))
         bits = Signal(10, init=1)  # the one that is on the line is lowest
         over = (timer == 0) & (left == 0)
         m.d.comb += [self.tx.eq(bits[0]), self.bytes.ready.eq(over)]

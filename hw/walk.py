@@ -50,11 +50,13 @@ class Walk(wiring.Component):
         m = Module()
         layer, walk = self.layer, self.walk
         rows, units = self.hardware.array.rows, self.hardware.array.units
-        row, unit = Signal(range(rows)), Signal.like(walk.unit)
+        row = Signal(range(rows))
+        unit = Signal.like(walk.unit)
         tile = Counter(m, layer.last_pixel_tile, "tile")
         channel_tile = Counter(m, layer.last_channel_tile, "channel_tile")
         x, y = Counter(m, layer.last_x, "x"), Counter(m, layer.last_y, "y")
-        below, first = Signal(), Signal(init=1)
+        below = Signal()
+        first = Signal(init=1)
         running = Signal()
 
         clear = Signal()

@@ -95,7 +95,8 @@ class WeightFeeder(wiring.Component):
         hardware, layer, array = self.hardware, self.layer, self.hardware.array
         if not hardware.generators:
             return {}
-        seed, fetched = store(m, self, "seeds", self.seeds), Signal(2)
+        seed = store(m, self, "seeds", self.seeds)
+        fetched = Signal(2)
         base = Signal(range(hardware.seeds + 1), name="seed_base")
         with m.If(self.restart):
             m.d.sync += base.eq(self.record.seeds_base)

@@ -62,7 +62,8 @@ class Writer(wiring.Component):
                 with m.Else():
                     m.d.comb += after.lane.eq(now.lane + lanes)
 
-        slot, bank = Signal.like(layer.out_slots), Signal(range(rows))
+        slot = Signal.like(layer.out_slots)
+        bank = Signal(range(rows))
         fetched = Signal()
         m.d.sync += fetched.eq(self.fetch)
         with m.If(fetched):

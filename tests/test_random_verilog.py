@@ -77,7 +77,8 @@ def large_image(seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, pytest.param(3, marks=pytest.mark.long), 5])
+@pytest.mark.parametrize("seed", [
+    0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (3, 5))])
 def test_large_images_in_verilator(tmp_path, seed):
     run(large_image(seed), seed, tmp_path, "verilator")
 
