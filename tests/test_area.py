@@ -50,6 +50,19 @@ def test_a_full_size_engine_is_not_far_outside():
     assert area.cells["block_ram"] == pytest.approx(99, rel=0.1)
 
 
+def test_a_network_fills_the_smallest_ecp5():
+    """And with eight channels more it does not fit."""
+    config = load_config("configs/megabit_25f.toml")
+    assert config.target.device == "LFE5U-25F"
+    assert estimate(Cost.of(config).hardware, "ecp5").cells["block_ram"] == 56
+    operations = list(config.network.operations)
+    wider = [each.model_copy(update={"channels": 120}) if each.name == "conv8" else each
+             for each in operations]
+    config = config.model_copy(update={"network": config.network.model_copy(
+        update={"operations": wider})})
+    assert estimate(Cost.of(config).hardware, "ecp5").cells["block_ram"] > 56
+
+
 @pytest.mark.parametrize("name", ["megabit", "cifar10", "mognet", "tiny", "bccd"])
 def test_bits_of_memories(name):
     """Those that memories are said to hold are those that the encoder stores, and what it writes;
