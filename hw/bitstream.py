@@ -120,9 +120,9 @@ def _place(folder: Path, device: Device, package: str, placed: str, seed: int, c
     family = ["--speed", str(GRADE), "--lpf", "pins.lpf", "--textcfg"] if ecp5 else [
         "--pcf", "pins.pcf", "--asc"]
     if not run_tool(folder, device, device.package.removeprefix("yowasp_"), [
-            device.options[0], "--package", package, *family, placed, "--json", "netlist.json",
-            "--top", "pins", "--freq", f"{clock:g}", "--timing-allow-fail", "--seed", str(seed),
-            "--report", report.name], "place.log"):
+            device.options[0], "--package", package, *device.placer, *family, placed,
+            "--json", "netlist.json", "--top", "pins", "--freq", f"{clock:g}",
+            "--timing-allow-fail", "--seed", str(seed), "--report", report.name], "place.log"):
         raise RuntimeError(f"{folder}: nextpnr did not end in time")
     found = json.loads(report.read_text())
     report.unlink()

@@ -32,7 +32,7 @@ SUM_BITS = {1: 8, 2: 10, 3: 12}  # of FINN's unit; one-bit sums count equal bits
 CUTOFF = {1: 3, 2: 2, 3: 3}
 SOURCES = Path("proj/src/mvau_top")  # of FINN_MatrixVector_RTL
 PLACERS = {"static": options(DEVICE, GRADE)}
-PLACERS["heap"] = [each for each in PLACERS["static"] if each not in ("--placer", "static")]
+PLACERS["heap"] = [each for each in PLACERS["static"] if each not in DEVICE.placer]
 
 
 @dataclass(frozen=True)

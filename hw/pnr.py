@@ -108,7 +108,7 @@ def without_ports(module: dict, pins: Sequence[str] = PINS) -> dict:
 
 def options(device: Device, grade: int | None) -> list[str]:
     """What nextpnr is told of a device and what is asked of it."""
-    return [*device.options, *(["--speed", str(grade)] if grade else []),
+    return [*device.options, *device.placer, *(["--speed", str(grade)] if grade else []),
             "--freq", str(device.goal_mhz), "--timing-allow-fail"]
 
 

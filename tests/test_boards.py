@@ -1,5 +1,6 @@
 """Boards: the files from which a bitstream would be made."""
 
+import json
 import re
 
 import pytest
@@ -8,8 +9,10 @@ from export.checked import ConfigError
 from export.hardware import Hardware
 from export.pack import pack
 from export.program import Program
+from hw import bitstream
 from hw.bitstream import build
 from hw.boards import BOARDS, divider_of, divides, pins
+from hw.devices import DEVICES
 from sim.samples import random_network
 from tests.designs import conv, design
 
@@ -71,6 +74,21 @@ def test_bitstreams(tmp_path, name, mhz, suffix):
     assert divides(found["clock_mhz"] * 1e6, found["baud"])
     pll = (tmp_path / "pll.v").read_text()
     assert ("EHXPLLL" if name == "ulx3s-85f" else "assign") in pll
+
+
+def test_boards_are_placed_as_designs_are(tmp_path, monkeypatch):
+    asked = []
+
+    def place(folder, device, tool, arguments, log):
+        asked.append(" ".join(arguments))
+        found = {"fmax": {"clk": {"achieved": 50.0}}, "utilization": {}}
+        (folder / "place.json").write_text(json.dumps(found))
+        return True
+
+    monkeypatch.setattr(bitstream, "run_tool", place)
+    for name in ("LFE5U-25F", "iCE40UP5K"):
+        assert bitstream._place(tmp_path, DEVICES[name], "any", "placed", 1, 40.0) == (50.0, {})
+    assert ["--placer static" in each for each in asked] == [True, False]
 
 
 def test_a_clock_that_no_pll_makes(tmp_path):
