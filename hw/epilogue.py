@@ -218,7 +218,7 @@ class Epilogue(wiring.Component):
         port = store(m, self, "biases", self.biases)
         pointer = Signal(range(self.hardware.tiles + 2))  # up to one behind the last one read
         ahead = Signal.like(port.data, reset_less=True)
-        biases = Signal.like(port.data, reset_less=True)
+        now = Signal.like(port.data, name="biases_now", reset_less=True)
         restart = delay(m, self.restart, 1, "restarts")  # from far away
         begins = delay(m, restart, 2, "begins")
         advance = Signal()
@@ -228,5 +228,5 @@ class Epilogue(wiring.Component):
         with m.If(restart):
             m.d.sync += pointer.eq(self.record.tiles_base)
         with m.Elif(advance):
-            m.d.sync += [biases.eq(ahead), pointer.eq(pointer + 1)]
-        return data.View(bias_layout(self.hardware), biases)
+            m.d.sync += [now.eq(ahead), pointer.eq(pointer + 1)]
+        return data.View(bias_layout(self.hardware), now)
