@@ -394,7 +394,7 @@ def test_a_reset_in_the_middle_of_a_clip_begins_a_new_one():
     cost = Cost.of(cells((2, 4, 2)))
     made = random_network(cost.program.config.network, 1)
     reset, engine = Signal(), Engine(cost.hardware, pack(cost.program, cost.hardware, made))
-    found = set()
+    found = []
 
     async def feed(ctx, clips, cycles):
         """Results of clips, or what there are after so many cycles."""
@@ -419,19 +419,18 @@ def test_a_reset_in_the_middle_of_a_clip_begins_a_new_one():
         return results
 
     async def process(ctx):
-        for n, periods in enumerate((0.5, 1.5)):
-            clips = random_clips(cost.program.config.network, [4, 2, 2], n)
-            left = await feed(ctx, clips, round(periods * cost.result_period))
-            found.add((len(left), ctx.get(engine.busy)))
-            ctx.set(reset, 1)
-            await ctx.tick()
-            ctx.set(reset, 0)
-            trace = golden.run_clips(made, clips[1:])
-            assert await feed(ctx, clips[1:], 20_000) == list(
-                zip(trace.classes.tolist(), trace.scores.max(1).tolist(), strict=True))
+        clips = random_clips(cost.program.config.network, [4, 2, 2], 1)
+        left = await feed(ctx, clips, 3 * cost.result_period // 2)
+        found.append((len(left), ctx.get(engine.busy)))
+        ctx.set(reset, 1)
+        await ctx.tick()
+        ctx.set(reset, 0)
+        trace = golden.run_clips(made, clips[1:])
+        assert await feed(ctx, clips[1:], 20_000) == list(
+            zip(trace.classes.tolist(), trace.scores.max(1).tolist(), strict=True))
 
     simulator = Simulator(ResetInserter(reset)(engine))
     simulator.add_clock(1e-6)
     simulator.add_testbench(process)
     simulator.run()
-    assert found == {(0, 1), (1, 1)}  # results before the reset, and whether it worked
+    assert found == [(1, 1)]  # results before the reset, and whether it worked

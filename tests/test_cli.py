@@ -189,7 +189,8 @@ def test_estimates_of_other_arrays(here, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("simulator", ["verilator", "icarus"])
+@pytest.mark.parametrize("simulator", [
+    pytest.param("verilator", marks=pytest.mark.long), "icarus"])
 def test_simulate_and_leave_a_waveform(here, capsys, simulator):
     from sim.runner import missing
     if reason := missing(simulator):

@@ -51,7 +51,8 @@ def test_random_designs_in_four_states(tmp_path, seed, make):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", range(len(LARGE)))
+@pytest.mark.parametrize("number", [
+    0, 1, pytest.param(2, marks=pytest.mark.long), *range(3, len(LARGE))])
 def test_large_arrays(tmp_path, number):
     run(LARGE[number], number, tmp_path, "icarus", strict=True)
 

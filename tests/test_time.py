@@ -272,7 +272,8 @@ def test_another_program_begins_a_clip(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("simulator, seed, config", [
-    *(("icarus", *each) for each in islice(clip_designs(range(100)), 3)),
+    *(pytest.param("icarus", *each, marks=[pytest.mark.long] * (n == 1))
+      for n, each in enumerate(islice(clip_designs(range(100)), 3))),
     *(("verilator", *each) for each in islice(clip_designs(range(2, 100)), 1))])
 def test_random_networks_over_clips(tmp_path, simulator, seed, config):
     if reason := missing(simulator):
