@@ -50,7 +50,7 @@ def test_a_full_size_engine_is_not_far_outside():
     assert area.cells["block_ram"] == pytest.approx(99, rel=0.1)
 
 
-def test_a_network_fills_the_smallest_ecp5():
+def test_a_network_fills_an_lfe5u_25f():
     """And with eight channels more it does not fit."""
     config = load_config("configs/megabit_25f.toml")
     assert config.target.device == "LFE5U-25F"

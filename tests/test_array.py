@@ -1,11 +1,15 @@
 """The array alone: skew, drain order, back-to-back tiles, promised latency."""
 
+import json
+
 import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
 from export.words import bits_to_ints, operands, pack_codes, pack_weights
 from hw.array import SystolicArray
+from hw.verilog import write_verilog
+from hw.yosys import run_yosys
 from tests.designs import conv, design, machine
 
 
@@ -87,3 +91,21 @@ def test_sums_leave_in_order_and_on_time(rows, columns, words, mode, short):
     simulator.run()
     assert [b - a for a, b in zip(captures, starts, strict=True)] == [dut.latency] * len(tiles)
     np.testing.assert_array_equal(np.array(found).reshape(len(tiles), rows, columns), expected)
+
+
+@pytest.mark.slow
+def test_far_clusters_share_no_register(tmp_path):
+    """Those in the first row and the first column that hold the same at all times, for Yosys."""
+    write_verilog(SystolicArray(hardware_of(6, 6, 1)), tmp_path, "array")
+    run_yosys("""read_verilog array.v
+        hierarchy -top array
+        proc
+        flatten
+        splitcells
+        opt_merge
+        write_json array.json""", tmp_path)
+    names = json.loads((tmp_path / "array.json").read_text())["modules"]["array"]["netnames"]
+    for kind in ("control", "mode"):
+        below, right = (set(names[f"{kind}_row{row}_c{column}"]["bits"])
+                        for row, column in ((2, 2), (0, 4)))
+        assert below and not below & right

@@ -426,7 +426,7 @@ def test_nextpnr_that_fails_is_told_in_one_line(folder, capsys, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family, seeds", [("ecp5", "1 2"), ("ice40", "1 2")])
+@pytest.mark.parametrize("family, seeds", [("ecp5", "1 2"), ("ice40", "1 2 3")])
 def test_an_engine_is_placed_and_routed(tmp_path, capsys, monkeypatch, family, seeds):
     monkeypatch.chdir(tmp_path)
     Path("mine.toml").write_text(SMALL + TARGETS[family])

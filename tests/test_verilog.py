@@ -257,5 +257,15 @@ def test_the_first_difference_is_named():
 
 
 @pytest.mark.slow
-def test_every_port_and_wire_has_a_name(tiny):
-    assert "port$" not in (tiny[2] / "engine.v").read_text()
+def test_every_port_register_and_wire_has_a_name(tiny):
+    """`$signal` is one of several that were assigned at once, `$like` one made after another."""
+    text = (tiny[2] / "engine.v").read_text()
+    assert not [name for name in ("port$", "$signal", "$like") if name in text]
+
+
+def test_memory_files_are_called_as_memories_are(tmp_path):
+    """A register of a memory's name would take it from the memory, and from its file."""
+    config = design([conv("a", 3, 2, 3)], (1, 2, 1), height=2, width=2, channels=1)
+    facts = generate(config, random_network(config.network, 1), tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("*.mem")) == [
+        "biases.mem", "layers.mem", "tiles.mem", "weights0.mem", "weights1.mem"], facts
