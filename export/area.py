@@ -47,6 +47,16 @@ ELEMENTS = {
         (3,): (21.6, 5.0, 6.0),
     },
     ("ice40", "ff"): REGISTERS,
+    ("gowin", "lut4"): {
+        (1,): (15.9, 2.0, -1.0),
+        (1, 2): (20.8, 2.0, -0.5),
+        (1, 2, 3): (31.9, 2.0, 11.0),
+        (1, 3): (31.9, 2.0, 11.0),
+        (2,): (16.0, 2.0, 2.0),
+        (2, 3): (28.9, 2.0, 7.0),
+        (3,): (24.7, 2.0, -3.0),
+    },
+    ("gowin", "ff"): REGISTERS,
 }
 # Weights of what is around them, in the order of `_around`.
 AROUND = {
@@ -54,30 +64,34 @@ AROUND = {
     ("ecp5", "ff"): (12.095, 0.922, 1.439, 5.993, 840.198),
     ("ice40", "lut4"): (4.722, 11.977, 8.734, 0.0, 1723.614),
     ("ice40", "ff"): (0.0, 5.245, 2.096, 3.252, 1209.162),
+    ("gowin", "lut4"): (2.434, 4.533, 5.632, 10.322, 1626.457),
+    ("gowin", "ff"): (14.251, 0.683, 1.527, 6.143, 844.677),
 }
 ERRORS = {
     "ecp5": "fitted to 16 engines; error of one that is left out: logic 5 % (rms), 12 % (most), "
             "registers 7 %, 16 %; block RAMs within 2 there",
     "ice40": "fitted to 7 engines; error of one that is left out: logic 11 % (rms), 18 % (most), "
              "registers 12 %, 26 %; block RAMs within 4 there",
+    "gowin": "fitted to 16 engines; error of one that is left out: logic 8 % (rms), 28 % (most), "
+             "registers 7 %, 17 %; block RAMs within 2 there",
 }
+_18K = (512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1)
 BLOCKS = {  # words and bits of a block RAM
-    "ecp5": ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1)),
-    "ice40": ((256, 16), (512, 8), (1024, 4), (2048, 2))}
+    "ecp5": _18K, "gowin": _18K, "ice40": ((256, 16), (512, 8), (1024, 4), (2048, 2))}
 SMALL_ROM, DISTRIBUTED = 64, 256  # words; up to these, memories are no block RAM
 
 
 @dataclass(frozen=True)
 class Area:
-    """Estimated cells: `lut4` (LUT4 and two per carry cell; on iCE40 logic cells), `ff`,
-    `block_ram`."""
+    """Estimated cells: `lut4` (LUT4 and two per carry cell; on iCE40 and Gowin logic cells),
+    `ff`, `block_ram`."""
 
     cells: dict[str, int]
     error: str
 
 
 def estimate(hardware: Hardware, family: str) -> Area:
-    """The area of a machine on any device of `family`, "ecp5" or "ice40"."""
+    """The area of a machine on any device of `family`."""
     array = hardware.array
     size = array.words, hardware.acc_bits, 1
     cells = {}
@@ -140,7 +154,7 @@ def memories(hardware: Hardware, family: str) -> list[MemoryArea]:
     written += [("activations", array.rows, *each) for each in _activations(hardware, family)]
     for name, copies, depth, width, blocks in written:
         cells = ceil(width / 4) * ceil(depth / 16)
-        if family == "ecp5" and depth <= DISTRIBUTED and cells <= 32 * blocks:
+        if family != "ice40" and depth <= DISTRIBUTED and cells <= 32 * blocks:
             found.append(MemoryArea(name, copies, copies * depth * width, 0, copies * cells))
         else:
             found.append(MemoryArea(name, copies, copies * depth * width,
@@ -164,7 +178,7 @@ def _activations(hardware: Hardware, family: str) -> list[tuple[int, int, int]]:
     for lanes in (1, 2) if hardware.carries else (3,):
         parts = lanes * lane // part
         found.append((depth, lanes * lane, min(ceil(depth / words) * (
-            ceil(parts * ceil(part / 9) / (bits // 9)) if family == "ecp5" and bits >= 9 else
+            ceil(parts * ceil(part / 9) / (bits // 9)) if family != "ice40" and bits >= 9 else
             ceil(parts * part / bits) if bits == 16 else parts * ceil(part / bits))
             for words, bits in BLOCKS[family])))
     return found

@@ -29,7 +29,8 @@ DIGITS_OF_PIXEL = {3: 3, 2: 4, 1: 8}
 FILE_LIMIT = 2**20  # bytes of a TOML file
 MAX_PROGRAMS = 64
 # By family, the usual one first.
-DEVICES = {"ecp5": ("LFE5U-85F", "LFE5U-45F", "LFE5U-25F"), "ice40": ("iCE40UP5K", "iCE40HX8K")}
+DEVICES = {"ecp5": ("LFE5U-85F", "LFE5U-45F", "LFE5U-25F"), "ice40": ("iCE40UP5K", "iCE40HX8K"),
+           "gowin": ("GW1NR-9C", "GW2A-18C")}
 Positive, Natural = count(2**31), count(2**31, 0)
 
 
@@ -95,7 +96,7 @@ class MachineConfig(Frozen):
 class TargetConfig(Frozen):
     """Where the engine will run."""
 
-    family: Literal["ecp5", "ice40"] = "ecp5"
+    family: Literal["ecp5", "ice40", "gowin"] = "ecp5"
     device: str = ""  # one of the family's `DEVICES`; default: its first
     speed: Literal[6, 7, 8] | None = None  # grade, of ecp5 only; default: 6, the slowest
     clock_mhz: Annotated[float, Field(gt=0)] = 50.0  # wanted; only place and route measures one

@@ -7,15 +7,17 @@ all is placed again.
 
 import json
 import os
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
+from typing import NamedTuple
 
 from export.checked import ConfigError
 from export.hardware import Hardware
 from export.pack import Images
 from hw.board_top import BoardTop
-from hw.boards import BAUD, PLL, SILENCE, board_of, divider_of, divides, pins
+from hw.boards import BAUD, CONSTRAINTS, PLL, SILENCE, board_of, divider_of, divides, pins
 from hw.devices import DEVICES, Device
 from hw.pnr import require, run_tool
 from hw.synth import map_netlist, sizes
@@ -23,17 +25,41 @@ from hw.verilog import write_verilog
 
 SOURCES = "board.v", "pll.v", "pins.il"
 GRADE = 6  # of speed, of all ECP5 boards here
-PLL_MHZ = {"ecp5": (10, 400), "ice40": (16, 275)}  # what comes out
 ATTEMPTS = 4
 MARGIN = 0.97  # of the clock that was reached, to ask for next
-# Tools of each family: PLL, packer; names of what nextpnr writes and of the file for the board.
-TOOLS = {"ecp5": ("ecppll", "ecppack", "board.config", "board.bit"),
-         "ice40": ("icepll", "icepack", "board.asc", "board.bin")}
+
+
+class Tools(NamedTuple):
+    """Of a family: its PLL's tool, its options and the megahertz that come out; what tells nextpnr
+    where to write; the packer, what it reads and writes."""
+
+    pll: str
+    pll_options: tuple[str, ...]
+    pll_mhz: tuple[float, float]
+    write: str
+    placed: str
+    packer: str
+    pack_options: tuple[str, ...]
+    product: str
+
+
+TOOLS = {
+    "ecp5": Tools("ecppll", ("--file", "pll.v"), (10, 400), "--textcfg", "board.config",
+                  "ecppack", ("board.config", "board.part"), "board.bit"),
+    "ice40": Tools("icepll", ("-p", "-m", "-f", "pll.v"), (16, 275), "--asc", "board.asc",
+                   "icepack", ("board.asc", "board.part"), "board.bin"),
+    # As its tools call the device of the only board here. Its pins are shared with two ways of
+    # configuration, which are over by then.
+    "gowin": Tools("gowin_pll", ("-d", "GW1NR-9 C6/I5", "-f", "pll.v"), (4, 600), "--write",
+                   "board.pnr.json", "gowin_pack",
+                   ("-d", "GW1N-9C", "--sspi_as_gpio", "--mspi_as_gpio", "-o", "board.part",
+                    "board.pnr.json"), "board.fs")}
 
 
 def build(name: str, hardware: Hardware, images: Images, folder: Path, *, mhz: float,
           seed: int = 1, baud: int = BAUD) -> dict:
-    """Writes `folder/board.bit` (ECP5) or `board.bin` (iCE40), and returns what it is.
+    """Writes `folder/board.bit` (ECP5), `board.bin` (iCE40) or `board.fs` (Gowin), and returns what
+    it is.
 
     `folder` also holds the Verilog of the board (`board.v`, `pll.v`), its constraints and the logs.
     `mhz` is the clock at most.
@@ -52,11 +78,11 @@ def build(name: str, hardware: Hardware, images: Images, folder: Path, *, mhz: f
     if find_spec("amaranth_boards") is None:
         raise ConfigError("hexlane bitstream needs amaranth-boards: pip install 'hexlane[board]'")
     folder.mkdir(parents=True, exist_ok=True)
-    _, packer, placed, product = TOOLS[device.family]
+    tools = TOOLS[device.family]
     began = monotonic()
     text, constraints = pins(name)
     (folder / "pins.il").write_text(text)
-    (folder / f"pins{_suffix(device)}").write_text(constraints)
+    (folder / CONSTRAINTS[device.family]).write_text(constraints)
     attempts = 0
     while True:
         attempts += 1
@@ -66,41 +92,37 @@ def build(name: str, hardware: Hardware, images: Images, folder: Path, *, mhz: f
                                timeout=round(SILENCE * clock * 1e6), leds=board.leds),
                       folder, "board")
         module = map_netlist(folder, device, "pins", SOURCES)
-        fmax, used = _place(folder, device, board.package, placed, seed, clock)
+        fmax, used = _place(folder, device, board.package, seed, clock)
         if fmax >= clock:
             break
         if attempts == ATTEMPTS:
             raise RuntimeError(f"{folder}: no clock was met in {ATTEMPTS} attempts; the last was "
                                f"{clock:g} MHz, of which {fmax:.1f} were reached")
         mhz = MARGIN * fmax
-    run_tool(folder, device, packer, [placed, f"{product}.part"], "pack.log")
-    os.replace(folder / f"{product}.part", folder / product)
-    return {"board": name, "device": device.name, "file": product,
-            "bytes": (folder / product).stat().st_size, "clock_mhz": clock,
+    run_tool(folder, device, tools.packer, tools.pack_options, "pack.log")
+    os.replace(folder / "board.part", folder / tools.product)
+    return {"board": name, "device": device.name, "file": tools.product,
+            "bytes": (folder / tools.product).stat().st_size, "clock_mhz": clock,
             "fmax_mhz": round(fmax, 2), "attempts": attempts, "seed": seed, "baud": baud,
             "nextpnr": nextpnr, "seconds": round(monotonic() - began), **sizes(module, device),
             "utilization": {site: number for site, number in sorted(used.items())
                             if number["used"]}}
 
 
-def _suffix(device: Device) -> str:
-    return ".lpf" if device.family == "ecp5" else ".pcf"
-
-
 def _set_pll(folder: Path, device: Device, board_mhz: float, mhz: float, baud: int) -> float:
     """Writes `pll.v` for a clock of at most `mhz` that makes the baud rate; returns it."""
-    tool, (clock_in, clock_out) = TOOLS[device.family][0], PLL[device.family]
-    wanted, (least, most) = mhz, PLL_MHZ[device.family]
+    tools, (clock_in, clock_out) = TOOLS[device.family], PLL[device.family]
+    wanted, (least, most) = mhz, tools.pll_mhz
     file = folder / "pll.v"
     while wanted >= least:
         file.unlink(missing_ok=True)
-        run_tool(folder, device, tool, [
-            "-i", f"{board_mhz:g}", "-o", f"{min(wanted, most):.4f}",
-            *(["--file", "pll.v"] if device.family == "ecp5" else ["-p", "-m", "-f", "pll.v"])],
+        run_tool(folder, device, tools.pll, [
+            "-i", f"{board_mhz:g}", "-o", f"{min(wanted, most):.4f}", *tools.pll_options],
             "pll.log")
-        found = [line for line in (folder / "pll.log").read_text().splitlines()
-                 if line.startswith("clkout0 frequency:") or "(achieved)" in line]
-        clock = float(found[0].split(":")[1].split()[0])
+        said = (folder / "pll.log").read_text() + file.read_text()
+        found = re.search(r"(clkout0 frequency|\(achieved\)|Achieved output frequency): *([\d.]+)",
+                          said)
+        clock = float(found[2])
         if clock <= mhz and divides(clock * 1e6, baud):
             return clock
         wanted = min(wanted, most) - max(clock - mhz, 0.1)
@@ -112,17 +134,19 @@ def _set_pll(folder: Path, device: Device, board_mhz: float, mhz: float, baud: i
     return board_mhz
 
 
-def _place(folder: Path, device: Device, package: str, placed: str, seed: int, clock: float
+def _place(folder: Path, device: Device, package: str, seed: int, clock: float
            ) -> tuple[float, dict]:
     """Runs nextpnr; the clock that was reached, and what is used."""
-    report, ecp5 = folder / "place.json", device.family == "ecp5"
+    report, tools = folder / "place.json", TOOLS[device.family]
     report.unlink(missing_ok=True)
-    family = ["--speed", str(GRADE), "--lpf", "pins.lpf", "--textcfg"] if ecp5 else [
-        "--pcf", "pins.pcf", "--asc"]
+    part = [device.options[0], "--package", package]
+    family = {"ecp5": [*part, "--speed", str(GRADE), "--lpf", "pins.lpf"],
+              "ice40": [*part, "--pcf", "pins.pcf"],
+              "gowin": [*device.options, "--vopt", "cst=pins.cst"]}[device.family]
     if not run_tool(folder, device, device.package.removeprefix("yowasp_"), [
-            device.options[0], "--package", package, *device.placer, *family, placed,
-            "--json", "netlist.json", "--top", "pins", "--freq", f"{clock:g}",
-            "--timing-allow-fail", "--seed", str(seed), "--report", report.name], "place.log"):
+            *family, tools.write, tools.placed, *device.placer, "--json", "netlist.json",
+            "--top", "pins", "--freq", f"{clock:g}", "--timing-allow-fail", "--seed", str(seed),
+            "--report", report.name], "place.log"):
         raise RuntimeError(f"{folder}: nextpnr did not end in time")
     found = json.loads(report.read_text())
     report.unlink()

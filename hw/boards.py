@@ -49,8 +49,11 @@ BOARDS = {
     # Two LEDs, and five on the part that can be broken off.
     "icebreaker": Board("iCE40UP5K", "sg48", "icebreaker", "ICEBreakerPlatform", 7,
                         "break_off_pmod"),
+    "tang-nano-9k": Board("GW1NR-9C", "QN88P", "tang_nano_9k", "TangNano9kPlatform", 6),
 }
-PLL = {"ecp5": ("clkin", "clkout0"), "ice40": ("clock_in", "clock_out")}  # as its tool names them
+PLL = {"ecp5": ("clkin", "clkout0"), "ice40": ("clock_in", "clock_out"),  # as its tool names them
+       "gowin": ("clock_in", "clock_out")}
+CONSTRAINTS = {"ecp5": "pins.lpf", "ice40": "pins.pcf", "gowin": "pins.cst"}
 
 
 def board_of(name: str) -> Board:
@@ -96,13 +99,12 @@ class Pins(Elaboratable):
 
 
 def pins(name: str) -> tuple[str, str]:
-    """The module `pins` of a board as RTLIL, and where its ports are (.lpf or .pcf)."""
+    """The module `pins` of a board as RTLIL, and where its ports are: `CONSTRAINTS`."""
     board = board_of(name)
     family = DEVICES[board.device].family
     files = board.load().prepare(Pins(board, family), "pins", debug_verilog=False).files
-    constraints = files["pins.lpf" if family == "ecp5" else "pins.pcf"]
     return tuple(each if isinstance(each, str) else each.decode()
-                 for each in (files["pins.il"], constraints))
+                 for each in (files["pins.il"], files[CONSTRAINTS[family]]))
 
 
 def divides(clock: float, baud: int) -> bool:

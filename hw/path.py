@@ -7,13 +7,16 @@ line of Verilog which the register came from.
 
 import re
 
-RAMS = {"DP16KD": "block RAM", "SB_RAM40_4K": "block RAM", "TRELLIS_DPR16X4": "distributed RAM"}
+RAMS = {"DP16KD": "block RAM", "SB_RAM40_4K": "block RAM", "TRELLIS_DPR16X4": "distributed RAM",
+        **dict.fromkeys(("DPB", "DPX9B", "SDPB", "SDPX9B", "SP", "SPX9", "pROM", "pROMX9"),
+                        "block RAM"), "RAM16SDP4": "distributed RAM"}
 # What a pin of a register or a memory does, if it takes no data.
 PINS = {"CE": "clock enable", "CEN": "clock enable", "LSR": "reset", "SR": "reset",
         "AD": "address", "RADDR": "address", "WADDR": "address", "WE": "write enable",
-        "WCLKE": "write enable", "RE": "read enable", "RCLKE": "read enable"}
+        "WCLKE": "write enable", "RE": "read enable", "RCLKE": "read enable",
+        "RESET": "reset", "SET": "reset", "WRE": "write enable"}
 _PACKED = re.compile(r"(\$[A-Z][A-Z0-9_]*|_LC|_DFFLC|_RAM)$")  # what nextpnr adds to a name
-_MAPPED = re.compile(r"_(TRELLIS|DP16KD|LUT4|CCU2C|SB)_.*")  # and Yosys
+_MAPPED = re.compile(r"_(TRELLIS|DP16KD|LUT[1-4]|CCU2C|SB|DFF[A-Z]*|ALU)_.*")  # and Yosys
 _MEMORY = re.compile(r"(\.\d+)+(_.*)?$")  # the latter also to a memory, or what it puts beside it
 _NAMELESS = re.compile(r"|\$\d+|\$signal\b.*")
 _LINES = re.compile(r"(?:^|\|)[^/|]+\.v:(\d+)\.\d+-(\d+)")  # not of Yosys's own files
@@ -69,7 +72,7 @@ class Names:
 
 
 def _register(cell: dict) -> bool:
-    return cell["type"].startswith(("TRELLIS_FF", "SB_DFF"))
+    return cell["type"].startswith(("TRELLIS_FF", "SB_DFF", "DFF"))
 
 
 def _lines(src: str) -> range:

@@ -21,6 +21,7 @@ from hw.path import Names, describe
 from hw.synth import kept_timing, mapped, timed_netlist
 
 PINS = "clk", "rst"
+PADS = {"IBUF": "I", "OBUF": "O"}  # buffers of Gowin's pins, and their outer side
 LIMIT = 60  # minutes for each seed, at most
 
 
@@ -69,6 +70,10 @@ def route(module: dict, folder: Path, device: Device, arguments: list[str], time
     runs, late = [], []
     netlist = folder / "pnr.json"
     netlist.write_text(json.dumps({"modules": {"engine": without_ports(module, pins)}}))
+    if device.clock_pin:
+        (folder / "pnr.cst").write_text("".join(
+            f'IO_LOC "{port}" {pin};\n'
+            for port, pin in zip(pins, (device.clock_pin, device.reset_pin), strict=True)))
     try:
         for seed in seeds:
             if seed in known:
@@ -83,6 +88,7 @@ def route(module: dict, folder: Path, device: Device, arguments: list[str], time
             yield line, {**about, **middle(runs), "seeds_left_out": [*late]} if runs else None
     finally:
         netlist.unlink()
+        (folder / "pnr.cst").unlink(missing_ok=True)
     if not runs:
         raise RuntimeError(f"{folder}: nextpnr ended with no seed within {limit:g} minutes")
 
@@ -98,17 +104,26 @@ def middle(runs: list[dict]) -> dict:
 def without_ports(module: dict, pins: Sequence[str] = PINS) -> dict:
     """A mapped module of which only the clock and the reset are pins, for nextpnr.
 
-    Cells that only say where the hierarchy was have no place on a device.
+    Cells that only say where the hierarchy was have no place on a device, and buffers of the other
+    ports, where there are any, none to go to.
     """
-    return module | {
-        "ports": {name: port for name, port in module["ports"].items() if name in pins},
-        "cells": {name: cell for name, cell in module["cells"].items()
-                  if cell["type"] != "$scopeinfo"}}
+    ports = {name: port for name, port in module["ports"].items() if name in pins}
+    bits = {bit for port in ports.values() for bit in port["bits"]}
+
+    def stays(cell: dict) -> bool:
+        if cell["type"] in PADS:
+            return bits.issuperset(cell["connections"][PADS[cell["type"]]])
+        return cell["type"] != "$scopeinfo"
+
+    return module | {"ports": ports, "cells": {
+        name: cell for name, cell in module["cells"].items() if stays(cell)}}
 
 
 def options(device: Device, grade: int | None) -> list[str]:
     """What nextpnr is told of a device and what is asked of it."""
-    return [*device.options, *device.placer, *(["--speed", str(grade)] if grade else []),
+    placed = ["--vopt", "cst=pnr.cst"] if device.clock_pin else []
+    return [*device.options, *placed, *device.placer,
+            *(["--speed", str(grade)] if grade else []),
             "--freq", str(device.goal_mhz), "--timing-allow-fail"]
 
 
@@ -130,15 +145,18 @@ def run_nextpnr(folder: Path, device: Device, arguments: list[str], seed: int,
         report.unlink()
 
 
-def run_tool(folder: Path, device: Device, tool: str, arguments: list[str], log: str,
-             limit: float = LIMIT) -> bool:
+def run_tool(folder: Path, device: Device, tool: str, arguments: Sequence[str],
+             log: str, limit: float = LIMIT) -> bool:
     """Runs a program of the device's package; whether it ended within so many minutes.
 
     It is WebAssembly that sees another temporary folder than the system's: it runs in `folder`, and
-    all names are relative. RuntimeError if it fails; `folder/log` says how.
+    all names are relative; but Gowin's own tools are plain Python, of the package `apycula`.
+    RuntimeError if it fails; `folder/log` says how.
     """
     code = (f"import sys; from {device.package} import run_{tool} as run; "
             f"sys.exit(run(sys.argv[1:]))")
+    if tool.startswith("gowin_"):
+        code = f"from apycula.{tool} import main; main()"
     with (folder / log).open("w") as file:
         try:
             done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=folder, stdout=file,

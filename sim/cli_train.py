@@ -21,7 +21,9 @@ def train(config: Design,
               min=1, help="only so many training images")] = None,
           table: Annotated[Path, typer.Option(
               help="of a teacher's logits, if the recipe's teacher is one")]
-          = Path("build/teacher/views.npz")):
+          = Path("build/teacher/views.npz"),
+          resume: Annotated[Path | None, typer.Option(
+              help="go on from what `hexlane keep` wrote")] = None):
     """Trains the design's network, resuming a run that was stopped.
 
     If it gives codes, a decoder is trained with it, on the pictures in the folder HEXLANE_IMAGES;
@@ -31,6 +33,9 @@ def train(config: Design,
     from export.config import load_config
     design = load_config(config)
     folder = output or Path("build") / design.name / "train"
+    if resume:
+        from model.keep import begin
+        begin(resume, folder)
     if design.network.timed:
         from model import clip_train as model
     elif design.network.output == "codes":
@@ -53,6 +58,21 @@ def _train_classes(design, folder: Path, **how):
     if record:
         typer.echo(f"validation accuracy {record['validation']:.2%} after "
                    f"{len(record['curve'])} epochs, {record['seconds']} s")
+
+
+@app.command()
+def keep(config: Design,
+         checkpoint: Annotated[Path | None, typer.Option(
+             "-c", help="default: build/NAME/train/checkpoint.pt")] = None,
+         output: Annotated[Path | None, typer.Option(
+             "-o", help="default: weights/NAME.resume.pt")] = None):
+    """Writes an unfinished training in half of its bytes, for `hexlane train --resume`."""
+    from export.config import load_config
+    from model import keep as model
+    name = load_config(config).name
+    path = output or Path("weights") / f"{name}.resume.pt"
+    model.keep(checkpoint or Path("build") / name / "train" / "checkpoint.pt", path)
+    typer.echo(f"{path}: {path.stat().st_size:,} bytes")
 
 
 @app.command()

@@ -101,7 +101,8 @@ def _machine(config: Config, cost: Cost) -> Table:
     for name, bits in cost.memory_bits.items():
         totals.add_row(f"memory bits: {name}", f"{bits:,}")
     area = estimate(cost.hardware, config.target.family)
-    for name, label in (("lut4", "LUT4 and two per carry cell"), ("ff", "registers"),
+    logic = "LUT4 and two per carry cell" if config.target.family == "ecp5" else "logic cells"
+    for name, label in (("lut4", logic), ("ff", "registers"),
                         ("block_ram", "block RAMs")):
         totals.add_row(f"{config.target.part}: {label}, about", f"{area.cells[name]:,}")
     totals.caption = area.error

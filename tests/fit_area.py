@@ -2,10 +2,11 @@
 
     python -m tests.fit_area            # the tables
     python -m tests.fit_area measure    # synthesises all of them anew first, two at a time
+    python -m tests.fit_area measure gowin  # or those of a family
 
 `engines.json` holds what Yosys 0.70 made of single elements and of whole engines with random
 weights: `{"elements": [[precisions, words, acc_bits, family, cells], ...], "engines": [[design,
-family, cells], ...]}`; `lut4` is LUT4 and two per carry cell, on iCE40 logic cells.
+family, cells], ...]}`; `lut4` is LUT4 and two per carry cell, on iCE40 and Gowin logic cells.
 """
 
 import json
@@ -17,6 +18,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from export.area import _around
+from export.config import DEVICES as NAMES
 from export.config import parse_config
 from export.cost import Cost
 from hw.devices import DEVICES
@@ -30,22 +32,21 @@ DATA = Path(__file__).with_name("engines.json")
 KINDS = "lut4", "ff"
 
 
-def measure(data: dict) -> dict:
-    """The same elements and engines, as Yosys maps them now."""
+def measure(data: dict, families: list[str]) -> dict:
+    """The same elements and engines, those of `families` as Yosys maps them now."""
     with ProcessPoolExecutor(2) as pool:
-        inner = [pool.submit(element, *each[:4]) for each in data["elements"]]
-        outer = [pool.submit(engine, *each[:2]) for each in data["engines"]]
-        return {"elements": [[*each[:4], found.result()]
-                             for each, found in zip(data["elements"], inner, strict=True)],
-                "engines": [[*each[:2], found.result()]
-                            for each, found in zip(data["engines"], outer, strict=True)]}
+        jobs = {(name, k): pool.submit(run, *each[:-1])
+                for name, run in (("elements", element), ("engines", engine))
+                for k, each in enumerate(data[name]) if each[-2] in families}
+        return {name: [[*each[:-1], jobs[name, k].result() if (name, k) in jobs else each[-1]]
+                       for k, each in enumerate(rows)] for name, rows in data.items()}
 
 
 def cells_of(folder: Path, family: str, top: str) -> dict:
     """`lut4`, `ff` and `block_ram` of a mapped module."""
-    device = DEVICES[{"ecp5": "LFE5U-85F", "ice40": "iCE40UP5K"}[family]]
+    device = DEVICES[NAMES[family][0]]
     found = sizes(map_netlist(folder, device, top), device)
-    lut4 = found["logic"] if family == "ice40" else found["lut4"] + 2 * found["carry"]
+    lut4 = found["lut4"] + 2 * found["carry"] if family == "ecp5" else found["logic"]
     return {"lut4": lut4, "ff": found["ff"], "block_ram": found["block_ram"]}
 
 
@@ -68,7 +69,7 @@ def engine(design: dict, family: str) -> dict:
 def elements(data: dict) -> dict:
     """Least squares of each set of precisions' cells: per word, per accumulator bit, constant."""
     found = {}
-    for family in ("ecp5", "ice40"):
+    for family in NAMES:
         for kind in KINDS:
             rows = {}
             for precisions, words, acc_bits, of, cells in data["elements"]:
@@ -116,8 +117,8 @@ def around(data: dict, family: str, kind: str, each_element: dict) -> tuple[list
 
 if __name__ == "__main__":
     found = json.loads(DATA.read_text())
-    if sys.argv[1:] == ["measure"]:
-        found = measure(found)
+    if sys.argv[1:2] == ["measure"]:
+        found = measure(found, sys.argv[2:] or [*NAMES])
         parts = (f'"{name}": [\n' + ",\n".join(map(json.dumps, rows)) + "]"
                  for name, rows in found.items())
         DATA.write_text("{" + ",\n".join(parts) + "}\n")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from export.area import AROUND, ELEMENTS, ERRORS, block_bits, estimate, memories
-from export.config import load_config
+from export.config import DEVICES, load_config
 from export.cost import Cost
 from tests.fit_area import DATA, around, elements, engines
 
@@ -17,7 +17,7 @@ def data():
     return json.loads(DATA.read_text())
 
 
-@pytest.mark.parametrize("family", ["ecp5", "ice40"])
+@pytest.mark.parametrize("family", DEVICES)
 def test_the_tables_are_the_fit(data, family):
     found = elements(data)
     for kind, most in zip(("lut4", "ff"), re.findall(r"(\d+) %, ?(\d+) %|(\d+) % \(rms\), (\d+) %",
@@ -31,7 +31,8 @@ def test_the_tables_are_the_fit(data, family):
         assert np.abs(errors).max() <= (largest + 0.5) / 100
 
 
-@pytest.mark.parametrize("family, least, blocks", [("ecp5", 12, 2), ("ice40", 6, 4)])
+@pytest.mark.parametrize("family, least, blocks", [("ecp5", 12, 2), ("ice40", 6, 4),
+                                                   ("gowin", 12, 2)])
 def test_estimates_are_near(data, family, least, blocks):
     found = engines(data, family)
     assert len(found) >= least

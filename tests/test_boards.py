@@ -21,7 +21,8 @@ A = design([conv("a", 2, 2, 1)], (1, 2, 1, (1, 2, 3)), height=3, width=3)
 
 PINS = {"ulx3s-85f": ("M1", "L4", "B2 C2 C1 D2 D1 E2 E1 H3", "G2", 25),
         "icepi-zero": ("K16", "K15", "E13 D14 E12 C13 D13", None, 50),
-        "icebreaker": ("6", "9", "11 37 26 27 25 23 21", "35", 12)}
+        "icebreaker": ("6", "9", "11 37 26 27 25 23 21", "35", 12),
+        "tang-nano-9k": ("18", "17", "10 11 13 14 15 16", "52", 27)}
 
 
 @pytest.mark.parametrize("name", BOARDS)
@@ -30,7 +31,8 @@ def test_pins_and_clock(name):
     rx, tx, leds, clock, mhz = PINS[name]
     _, text = pins(name)
     found = (dict(re.findall(r'LOCATE COMP "(\w+)" SITE "(\w+)";', text))
-             or dict(re.findall(r"set_io (\w+) (\w+)", text)))
+             or dict(re.findall(r"set_io (\w+) (\w+)", text))
+             or dict(re.findall(r'IO_LOC "(\w+)" (\w+);', text)))
     wanted = {"uart_0__rx__io": rx, "uart_0__tx__io": tx,
               **{f"led_{n}__io": pin for n, pin in enumerate(leds.split())}}
     assert found.items() >= wanted.items() and len(found) == len(wanted) + 1
@@ -54,13 +56,14 @@ def test_rates_that_cannot_be(clock, baud, text):
 
 def test_boards_that_are_not_known():
     with pytest.raises(ConfigError, match=r"^a board must be one of ulx3s-85f, icepi-zero, "
-                                          r"icebreaker, not 'other'$"):
+                                          r"icebreaker, tang-nano-9k, not 'other'$"):
         pins("other")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name, mhz, suffix", [
-    pytest.param("ulx3s-85f", 400, ".bit", marks=pytest.mark.long), ("icebreaker", 12, ".bin")])
+    pytest.param("ulx3s-85f", 400, ".bit", marks=pytest.mark.long), ("icebreaker", 12, ".bin"),
+    pytest.param("tang-nano-9k", 400, ".fs", marks=pytest.mark.long)])
 def test_bitstreams(tmp_path, name, mhz, suffix):
     """What is too fast is built again, at a clock that is met."""
     program = Program(A)
@@ -71,9 +74,10 @@ def test_bitstreams(tmp_path, name, mhz, suffix):
     assert file.suffix == suffix and file.stat().st_size == found["bytes"] > 50_000
     assert found["clock_mhz"] <= found["fmax_mhz"] and found["clock_mhz"] < mhz + 0.01
     assert (found["attempts"] > 1) == (mhz == 400)
+    assert not (tmp_path / "board.part").exists()
     assert divides(found["clock_mhz"] * 1e6, found["baud"])
     pll = (tmp_path / "pll.v").read_text()
-    assert ("EHXPLLL" if name == "ulx3s-85f" else "assign") in pll
+    assert {"ulx3s-85f": "EHXPLLL", "icebreaker": "assign", "tang-nano-9k": "rPLL"}[name] in pll
 
 
 def test_boards_are_placed_as_designs_are(tmp_path, monkeypatch):
@@ -86,9 +90,10 @@ def test_boards_are_placed_as_designs_are(tmp_path, monkeypatch):
         return True
 
     monkeypatch.setattr(bitstream, "run_tool", place)
-    for name in ("LFE5U-25F", "iCE40UP5K"):
-        assert bitstream._place(tmp_path, DEVICES[name], "any", "placed", 1, 40.0) == (50.0, {})
-    assert ["--placer static" in each for each in asked] == [True, False]
+    for name in ("LFE5U-25F", "iCE40UP5K", "GW1NR-9C"):
+        assert bitstream._place(tmp_path, DEVICES[name], "any", 1, 40.0) == (50.0, {})
+    assert ["--placer static" in each for each in asked] == [True, False, False]
+    assert asked[2].startswith("--device GW1NR-LV9QN88PC6/I5 --vopt family=GW1N-9C --vopt cst=")
 
 
 def test_a_clock_that_no_pll_makes(tmp_path):

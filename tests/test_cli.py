@@ -71,7 +71,7 @@ def test_an_engine_with_axi(here, capsys):
 
 
 def test_all_commands_are_here():
-    assert len(COMMANDS) == 21 and {"generate", "simulate", "estimate", "train-teacher"} < set(
+    assert len(COMMANDS) == 22 and {"generate", "simulate", "estimate", "train-teacher"} < set(
         COMMANDS)
 
 

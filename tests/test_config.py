@@ -76,7 +76,7 @@ def test_config_is_frozen():
      r"array: precisions must be ascending and different, not \[3, 1\]"),
     ("array.precisions", [1, 1],
      r"array: precisions must be ascending and different, not \[1, 1\]"),
-    ("target", {"family": "xyz"}, r"target\.family: must be 'ecp5' or 'ice40', not 'xyz'"),
+    ("target", {"family": "xyz"}, r"target\.family: must be 'ecp5', 'ice40' or 'gowin', not 'xyz'"),
     ("target", {"clock_mhz": 0}, r"target\.clock_mhz: must be greater than 0, not 0"),
     ("target", {"clock_mhz": float("inf")}, r"target\.clock_mhz: must be finite.*"),
     ("train", {"epochs": 0}, r"train\.epochs: must be greater than or equal to 1, not 0"),

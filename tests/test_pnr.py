@@ -11,7 +11,7 @@ import pytest
 from export.config import ConfigError, load_config, parse_config
 from hw import devices, pnr, synth
 from hw.devices import DEVICES
-from hw.path import Names, describe
+from hw.path import Names
 from hw.verilog import write_verilog
 from sim.cli import main
 from sim.report import clocks, table
@@ -41,12 +41,13 @@ SMALL = """
 
     [target]
     """
-TARGETS = {"ecp5": 'device = "LFE5U-25F"', "ice40": 'family = "ice40"'}
+TARGETS = {"ecp5": 'device = "LFE5U-25F"', "ice40": 'family = "ice40"', "gowin": 'family = "gowin"'}
+PACKAGES = {"ecp5": "ecp5", "ice40": "ice40", "gowin": "himbaechel-gowin"}
 
 
 @pytest.fixture
 def folder(monkeypatch, tmp_path):
-    """A design whose engine is the toy: `tmp_path/ecp5.toml`, `tmp_path/ice40.toml`."""
+    """A design whose engine is the toy: `tmp_path/ecp5.toml`, and one of each other family."""
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     import toy
     write_verilog(toy.Toy(range(100, 200)), tmp_path, "engine")
@@ -126,7 +127,8 @@ def test_reason_of_a_failure():
 
 
 def test_only_clock_and_reset_are_pins():
-    module = {"ports": {"clk": 1, "rst": 2, "busy": 3, "pixels__valid": 4}, "attributes": {},
+    module = {"ports": {name: {"bits": [bit]} for bit, name in enumerate(
+                  ("clk", "rst", "busy", "pixels__valid"), 2)}, "attributes": {},
               "cells": {"a": {"type": "LUT4"}, "feeder": {"type": "$scopeinfo"}}}
     found = pnr.without_ports(module)
     assert [*found["ports"]] == ["clk", "rst"]
@@ -134,111 +136,14 @@ def test_only_clock_and_reset_are_pins():
     assert len(module["ports"]) == 4
 
 
-# --- Whose register it is ------------------------------------------------------------------------
-
-LUT = {"type": "SB_LUT4", "attributes": {}}
-
-
-def ff(d, q, line, kind="SB_DFFE"):
-    return {"type": kind, "connections": {"D": [d], "Q": [q]},
-            "attributes": {"src": f"engine.v:{line}.3-{line + 1}.9|/x/ff_map.v:24.66-24.119"}}
-
-
-def net(bit, hdlname, hidden=0):
-    return {"bits": [bit, 99], "hide_name": hidden, "attributes": {"hdlname": hdlname}}
-
-
-def scope(first, last):
-    return {"type": "$scopeinfo", "attributes": {"module_src": f"engine.v:{first}.1-{last}.10"}}
-
-
-MODULE = {
-    "attributes": {"src": "engine.v:1.1-99.10"},
-    "cells": {
-        "feeder": scope(100, 199), "pe.r0": scope(200, 299), "pe.r1": scope(200, 299),
-        "feeder.data_SB_DFFE_Q": ff(1, 2, 150),
-        "other.in_SB_DFFE_Q_D_SB_LUT4_O": LUT | {"connections": {"O": [1]}},
-        "pe.r1.count_SB_DFFE_Q": ff(3, 4, 250),
-        "other.layer.relu_SB_DFFE_Q": ff(5, 6, 160),
-        "other.twice_SB_DFFE_Q": ff(7, 8, 250),
-        "busy_SB_DFFE_Q": ff(9, 10, 50),
-        "memory.bank0_lane1.0.2": {"type": "SB_RAM40_4K", "attributes": {}},
-        "memory.bank0_lane1.0.2_RDATA_1_SB_DFF_Q": {
-            "type": "SB_DFF", "connections": {"D": [11], "Q": [12]},
-            "attributes": {"src": "/x/brams_map.v:150.3-150.9"}},
-        "lut_alone": LUT | {"connections": {"O": [13]}},
-    },
-    "netnames": {
-        "feeder.data": net(2, "feeder data"), "feeder.data.low": net(2, "feeder data.low"),
-        "other.in": net(2, "other in"), "x": net(2, "feeder x", hidden=1),
-        "pe.r1.count_1": net(4, "pe r1 count_1"), "pe.r0.b": net(0, "pe r0 b"),
-        "pe.r0.c": net(40, "pe r0 c"),
-        "other.layer.relu": net(6, "other layer.relu"),
-        "other.twice": net(8, "other twice"),
-        "busy": {"bits": [10], "hide_name": 0, "attributes": {}},
-        "$auto$1.q": {"bits": [10], "hide_name": 1, "attributes": {}},
-        "elsewhere.of_yosys_0_": {"bits": [10], "hide_name": 0, "attributes": {}},
-    },
-}
-
-
-@pytest.mark.parametrize("cell, kind, module, name", [
-    ("feeder.data_SB_DFFE_Q_DFFLC", "register", "feeder", "data"),
-    # Named after a net that goes elsewhere; it shares the cell of its LUT.
-    ("other.in_SB_DFFE_Q_D_SB_LUT4_O_LC", "register", "feeder", "data"),
-    ("pe.r1.count_SB_DFFE_Q", "register", "pe.r1", "count_1"),
-    # Yosys dropped the name in its own module, which one instance has; or two have.
-    ("other.layer.relu_SB_DFFE_Q", "register", "feeder", "layer.relu"),
-    ("other.twice_SB_DFFE_Q", "register", "other", "twice"),
-    ("busy_SB_DFFE_Q", "register", "", "busy"),
-    ("memory.bank0_lane1.0.2_RAM", "block RAM", "memory", "bank0_lane1"),
-    ("memory.bank0_lane1.0.2_RDATA_1_SB_DFF_Q", "register beside", "memory", "bank0_lane1"),
-    ("memory.bank0_lane1.0.2$DPRAM_COMB3", "block RAM", "memory", "bank0_lane1"),
-    ("unknown.y_TRELLIS_FF_Q_2", "register", "unknown", "y"),
-])
-def test_names_of_registers_and_memories(cell, kind, module, name):
-    assert Names(MODULE).find(cell) == {"kind": kind, "module": module, "name": name}
-
-
-def step(kind, delay, source, sink):
-    ends = [dict(zip(("cell", "port"), end, strict=True)) for end in (source, sink)]
-    return {"type": kind, "delay": delay, "from": ends[0], "to": ends[1]}
-
-
-def test_path_in_words():
-    ram, lut, carry, other = "memory.bank0_lane1.0.2", "l_LC", "c$CARRY", "feeder.data_SB_DFFE_Q"
-    path = [step("clk-to-q", 5.0, (ram, "RDATA_3"), (ram, "RDATA_3")),
-            step("routing", 2.0, (ram, "RDATA_3"), (lut, "I2")),
-            step("logic", 0.5, (lut, "I2"), (lut, "O")),
-            step("routing", 0.5, (lut, "O"), (carry, "I1")),
-            step("logic", 0.25, (carry, "I1"), (carry, "COUT")),
-            step("routing", 0.0, (carry, "COUT"), ("c2$CARRY", "CIN")),
-            step("logic", 0.25, ("c2$CARRY", "CIN"), ("c2$CARRY", "COUT")),
-            step("routing", 1.0, ("c2$CARRY", "COUT"), (other, "I3")),
-            step("setup", 0.5, (other, "I3"), (other, "I3"))]
-    found = describe(path, Names(MODULE))
-    assert (found["luts"], found["carries"]) == (2, 2)  # one is in the register's own cell
-    assert found["words"] == (
-        "block RAM bank0_lane1 of memory -> 2 LUTs, 2 carry cells -> register data of feeder: "
-        "10.0 ns, 65% logic, 35% routing, the longest route 2.0")
-
-
-@pytest.mark.parametrize("port, pin", [
-    ("DI", "data"), ("M", "data"), ("CE", "clock enable"), ("LSR", "reset"), ("SR", "reset"),
-    ("ADA12", "address"), ("ADB0", "address"), ("DIA3", "data"), ("WEA", "write enable"),
-    ("RADDR_4", "address"), ("WDATA_11", "data"), ("I3", "data"), ("CEN", "clock enable"),
-])
-def test_what_a_pin_does(port, pin):
-    end = "busy_SB_DFFE_Q", port
-    found = describe([step("setup", 1.0, end, end)], Names(MODULE))
-    assert found["to"]["pin"] == pin
-    assert ("-> " + ("" if pin == "data" else f"{pin} of ") + "register busy") in found["words"]
-
-
-def test_a_register_without_a_name():
-    end = "feeder.$signal$13_SB_DFF_Q", "M"
-    words = describe([step("setup", 1.0, end, end)], Names(MODULE))["words"]
-    assert words.startswith("register without a name of feeder -> nothing -> ")
+def test_buffers_of_other_ports_go():
+    ports = {name: {"bits": [bit]} for name, bit in (("clk", 2), ("rst", 3), ("busy", 4), ("d", 5))}
+    cells = {name: {"type": kind, "connections": {"I": [inner], "O": [outer]}}
+             for name, kind, inner, outer in (("a", "IBUF", 2, 12), ("b", "IBUF", 3, 13),
+                                              ("c", "OBUF", 14, 4), ("d", "IBUF", 5, 15),
+                                              ("e", "LUT4", 12, 14))}
+    found = pnr.without_ports({"ports": ports, "cells": cells, "attributes": {}})
+    assert [*found["cells"]] == ["a", "b", "e"]
 
 
 # --- Frames per second follow from the clock -----------------------------------------------------
@@ -336,7 +241,8 @@ def refused(capsys) -> str:
 def test_missing_nextpnr_is_one_line(folder, capsys, monkeypatch, family):
     monkeypatch.setattr(pnr, "find_spec", lambda name: None)
     assert hexlane("pnr", folder / f"{family}.toml", "-o", folder) == 2
-    assert refused(capsys) == (f"error: hexlane pnr needs yowasp-nextpnr-{family}: pip install "
+    assert refused(capsys) == (f"error: hexlane pnr needs yowasp-nextpnr-"
+                               f"{PACKAGES[family]}: pip install "
                                f"'hexlane[pnr]'\n")
     assert not (folder / "netlist.json").exists()  # said before anything is mapped
 
@@ -425,9 +331,45 @@ def test_nextpnr_that_fails_is_told_in_one_line(folder, capsys, monkeypatch):
     assert not (folder / "pnr.json").exists()
 
 
+def check_timing(folder: Path, family: str, seeds: str, out: str) -> dict:
+    """The report of `folder`, after `hexlane pnr` with these seeds said `out`."""
+    found = read(folder)
+    fmax = sorted(run["fmax_mhz"] for run in found["timing"]["runs"])
+    count = len(seeds.split())
+    middle = fmax[(count - 1) // 2]
+    assert len(fmax) == count and found["fmax_mhz"] == middle and len({*fmax}) > 1
+    assert found["clock_mhz"] == found["fmax_mhz"]
+    assert found["frames_per_second"] == round(middle * 1e6 / found["frame_period"], 1)
+    assert (f"at {middle:g} MHz, placed and routed "
+            f"(median of seeds {seeds.replace(' ', ', ')})") in out
+    assert found["critical_path"] in out
+    if family == "ice40":  # which is counted as nextpnr packs
+        assert found["utilization"]["ICESTORM_LC"]["used"] == pytest.approx(found["logic"],
+                                                                            rel=0.01)
+    else:
+        registers, pads = {"ecp5": ("TRELLIS_FF", "TRELLIS_IO"), "gowin": ("DFF", "IOB")}[family]
+        assert found["utilization"][registers]["used"] == found["ff"]
+        assert found["utilization"][pads]["used"] == 2
+    for run in found["timing"]["runs"]:
+        assert run["path"]["ns"] == pytest.approx(1000 / run["fmax_mhz"], rel=0.01)
+        assert run["path"]["luts"] + run["path"]["carries"] > 0
+    assert not [*folder.glob("pnr*.json"), *folder.glob("*.cst")]
+    return found
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("family, seeds", [("ecp5", "1 2"), ("ice40", "1 2 3")])
-def test_an_engine_is_placed_and_routed(tmp_path, capsys, monkeypatch, family, seeds):
+@pytest.mark.parametrize("family", TARGETS)
+def test_a_component_is_placed_and_routed(folder, capsys, family):
+    assert hexlane("pnr", folder / f"{family}.toml", "-o", folder, "--seeds", "1 2 3") == 0
+    found = check_timing(folder, family, "1 2 3", capsys.readouterr().out)
+    names = {run["path"]["from"]["name"] for run in found["timing"]["runs"]}
+    assert names <= {"count", "history.$signature__addr", "$signature__addr"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["ice40", *(
+    pytest.param(each, marks=pytest.mark.long) for each in ("ecp5", "gowin"))])
+def test_an_engine_is_placed_and_routed(tmp_path, capsys, monkeypatch, family):
     monkeypatch.chdir(tmp_path)
     Path("mine.toml").write_text(SMALL + TARGETS[family])
     assert hexlane("generate", "mine.toml", "--weights", "random") == 0
@@ -438,30 +380,11 @@ def test_an_engine_is_placed_and_routed(tmp_path, capsys, monkeypatch, family, s
     with pytest.raises(ConfigError, match=r"no report; `hexlane pnr` writes it: nothing was"):
         clocks([folder])
     mapped = (folder / "netlist.json").stat().st_mtime_ns
-    assert hexlane("pnr", "mine.toml", "--seeds", seeds) == 0
-    out, found = capsys.readouterr().out, read(folder)
-    fmax = sorted(run["fmax_mhz"] for run in found["timing"]["runs"])
-    count = len(seeds.split())
-    middle = fmax[(count - 1) // 2]
-    assert len(fmax) == count and found["fmax_mhz"] == middle and len({*fmax}) > 1
-    assert found["clock_mhz"] == found["fmax_mhz"]
-    assert found["frames_per_second"] == round(middle * 1e6 / found["frame_period"], 1)
-    assert (f"at {middle:g} MHz, placed and routed "
-            f"(median of seeds {seeds.replace(' ', ', ')})") in out
-    assert found["critical_path"] in out
-    site = {"ecp5": "TRELLIS_FF", "ice40": "ICESTORM_LC"}[family]
-    size = found["utilization"][site]["used"]
-    if family == "ice40":  # which is counted as nextpnr packs
-        assert size == pytest.approx(found["logic"], rel=0.01)
-    else:
-        assert size == found["ff"] and found["utilization"]["TRELLIS_IO"]["used"] == 2
-    for run in found["timing"]["runs"]:
-        assert run["path"]["ns"] == pytest.approx(1000 / run["fmax_mhz"], rel=0.01)
-        assert run["path"]["luts"] + run["path"]["carries"] > 0
-    assert not [*folder.glob("pnr*.json")]
+    assert hexlane("pnr", "mine.toml", "--seeds", "1 2 3") == 0
+    found = check_timing(folder, family, "1 2 3", capsys.readouterr().out)
     # What was measured stays until it is of another netlist.
     assert hexlane("synth", "mine.toml") == 0
-    assert read(folder) == found and f"| **{middle:.1f}** |" in clocks([folder])
+    assert read(folder) == found and f"| **{found['fmax_mhz']:.1f}** |" in clocks([folder])
     assert (folder / "netlist.json").stat().st_mtime_ns == mapped
     assert hexlane("generate", "mine.toml", "--weights", "random", "--seed", "2") == 0
     assert hexlane("synth", "mine.toml") == 0

@@ -10,7 +10,7 @@ import pytest
 from export.config import ConfigError, parse_config
 from hw import verilog
 from hw.generate import generate
-from hw.tools import lint
+from hw.tools import lint, verilator_environment
 from hw.verilog import memory_files, write_verilog
 from hw.yosys import YosysError, run_yosys
 from sim.runner import missing, run_bench
@@ -384,3 +384,14 @@ def test_missing_simulator_is_named(folder, tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="icarus needs iverilog and vvp, not installed"):
         run_bench(verilog=folder, top="toy", bench="bench_toy", simulator="icarus",
                   build=tmp_path / "sim")
+
+
+def test_verilator_takes_ccache_where_there_is_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
+    assert verilator_environment(tmp_path / "here")["OBJCACHE"] == ""
+    program = tmp_path / "bin" / "ccache"
+    program.parent.mkdir()
+    program.touch(0o755)
+    found = verilator_environment(tmp_path / "here")
+    assert found["OBJCACHE"] == "ccache" and str(program.parent) in found["PATH"].split(os.pathsep)
