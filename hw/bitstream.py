@@ -9,6 +9,7 @@ import json
 import os
 import re
 from importlib.util import find_spec
+from math import ceil, log2
 from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
@@ -89,7 +90,7 @@ def build(name: str, hardware: Hardware, images: Images, folder: Path, *, mhz: f
         clock = _set_pll(folder, device, board.mhz, mhz, baud)
         divider = divider_of(clock * 1e6, baud)
         write_verilog(BoardTop(hardware, images, divider=divider,
-                               timeout=round(SILENCE * clock * 1e6), leds=board.leds),
+                               timeout=2 ** ceil(log2(SILENCE * clock * 1e6)), leds=board.leds),
                       folder, "board")
         module = map_netlist(folder, device, "pins", SOURCES)
         fmax, used = _place(folder, device, board.package, seed, clock)

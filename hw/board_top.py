@@ -8,15 +8,16 @@ from export.hardware import Hardware
 from export.pack import Images
 from hw.engine import Engine
 from hw.link import Link, capacity
-from hw.packet import PacketReader, PacketWriter
+from hw.packet import PacketReader, PacketWriter, check_timeout
 from hw.uart import Receiver, Transmitter, check_divider
 
 
 class BoardTop(wiring.Component):
     """An engine that talks in the packets of docs/board.md.
 
-    A bit of the line takes `divider` cycles; a packet in which nothing comes for `timeout` cycles
-    is dropped. ConfigError if a frame or a bit is too long or too short for the line.
+    A bit of the line takes `divider` cycles; a packet in which nothing comes for `timeout` cycles,
+    a power of two, is dropped. ConfigError if it is none, or a frame or a bit is too long or too
+    short for the line.
 
     Members
     -------
@@ -28,6 +29,7 @@ class BoardTop(wiring.Component):
                  leds: int = 8):
         self._MustUse__used = True  # even if it is refused; else Amaranth warns
         check_divider(divider)
+        check_timeout(timeout)
         self.capacity = capacity(hardware)
         self.hardware, self.images = hardware, images
         self.divider, self.timeout = divider, timeout

@@ -15,7 +15,7 @@ from hw.devices import DEVICES
 
 BAUD = 1_000_000
 OFF = 0.02  # of a bit's length, at most; ten bits must not slip by half a one
-SILENCE = 0.1  # seconds; USB adapters pause for some hundredths
+SILENCE = 0.1  # seconds at least; USB adapters pause for some hundredths
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from amaranth.lib.crc.catalog import CRC32_ISO_HDLC
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from export.checked import ConfigError
 from export.packets import CRC_BYTES, ESCAPE, FLAG, FLIP, SHORTEST, Code
 from hw.uart import RECEIVED
 
@@ -18,12 +19,18 @@ def packet_layout(capacity: int) -> data.StructLayout:
     return data.StructLayout({"valid": 1, "type": 8, "number": 8, "length": range(capacity + 1)})
 
 
+def check_timeout(timeout: int):
+    """ConfigError if whether it is reached would take a comparison."""
+    if timeout < 2 or timeout & timeout - 1:
+        raise ConfigError(f"timeout must be a power of two, not {timeout}")
+
+
 class PacketReader(wiring.Component):
     """Checks packets of at most `capacity` bytes of payload; a good one waits until it is done.
 
     Payload goes into block RAM as it comes and is given, a byte in two cycles, when the packet has
     ended and is good. What comes while one waits is dropped; so is a packet in the midst of which
-    nothing comes for `timeout` cycles.
+    nothing comes for `timeout` cycles, a power of two: whether it is reached takes no comparison.
 
     Members
     -------
@@ -38,6 +45,7 @@ class PacketReader(wiring.Component):
     payload: stream.Interface
 
     def __init__(self, capacity: int, timeout: int):
+        check_timeout(timeout)
         self.capacity, self.timeout = capacity, timeout
         super().__init__({
             "bytes": In(stream.Signature(RECEIVED, always_ready=True)),
@@ -62,7 +70,7 @@ class PacketReader(wiring.Component):
         kind = Signal(8)
         number = Signal(8)
         count = Signal(range(most + 2))
-        timer = Signal(range(self.timeout))
+        timer = Signal(range(self.timeout + 1))
         begun = Signal()
         forget = Signal()
         value = Signal(8)
@@ -73,7 +81,7 @@ class PacketReader(wiring.Component):
         good = ~bad & ~escaped & (count >= SHORTEST) & crc.match_detected
         with m.If(self.done):
             m.d.sync += packet.valid.eq(0)
-        m.d.sync += [fault.valid.eq(0), timer.eq(self.timeout - 1)]
+        m.d.sync += [fault.valid.eq(0), timer.eq(1)]
         with m.If(self.bytes.valid & ~byte.error & (byte.data == FLAG)):
             m.d.comb += forget.eq(1)
             m.d.sync += quiet.eq(begun & good)
@@ -103,8 +111,8 @@ class PacketReader(wiring.Component):
                 with m.If(packet.valid):  # known before there is anything to write
                     m.d.sync += missed.eq(1)
         with m.Elif(begun):
-            m.d.sync += timer.eq(timer - 1)
-            with m.If(timer == 0):
+            m.d.sync += timer.eq(timer + 1)
+            with m.If(timer[-1]):
                 m.d.comb += forget.eq(1)
                 m.d.sync += [quiet.eq(1), fault.valid.eq(~quiet), fault.code.eq(Code.SHORT)]
         with m.If(forget):
@@ -130,7 +138,7 @@ class PacketReader(wiring.Component):
 
 
 class PacketWriter(wiring.Component):
-    """Adds flags, CRC and escapes to a packet's type, number and payload.
+    """Adds flags, CRC and escapes to a packet's type, number and payload, a byte in two cycles.
 
     Members
     -------
@@ -149,35 +157,38 @@ class PacketWriter(wiring.Component):
         m = Module()
         packet, line = self.packet, self.bytes
         m.submodules.crc = crc = CRC32_ISO_HDLC(8).create()
+        # Registers between what makes the bytes, which may take long, and what sends them.
         byte = Signal(8)
-        valid = Signal()
+        special = Signal()
+        last = Signal()
+        held = Signal()
+        given = Signal(8)
+        filled = Signal()
         at = Signal(range(CRC_BYTES))
         second = Signal()  # the byte behind an escape
-        special = Signal()
         taken = Signal()
-        m.d.comb += [
-            special.eq((byte == FLAG) | (byte == ESCAPE)),
-            taken.eq(valid & line.ready & (second | ~special)),
-            crc.data.eq(byte),
-        ]
-        with m.If(valid):
+        m.d.comb += [special.eq((byte == FLAG) | (byte == ESCAPE)), crc.data.eq(byte),
+                     taken.eq(held & line.ready & (second | ~special))]
+        with m.If(held):
             m.d.comb += [line.valid.eq(1), line.payload.eq(
                 Mux(special, Mux(second, byte ^ FLIP, ESCAPE), byte))]
             with m.If(line.ready):
-                m.d.sync += second.eq(special & ~second)
+                m.d.sync += [second.eq(special & ~second), held.eq(~taken)]
+        with m.Elif(filled):
+            m.d.sync += [held.eq(1), byte.eq(given), last.eq(packet.payload.last)]
         with m.FSM():
             with m.State("BEGIN"):
                 m.d.comb += [crc.start.eq(1), line.valid.eq(packet.valid), line.payload.eq(FLAG)]
                 with m.If(packet.valid & line.ready):
                     m.next = "BODY"
             with m.State("BODY"):
-                m.d.comb += [byte.eq(packet.payload.data), valid.eq(packet.valid),
-                             packet.ready.eq(taken), crc.valid.eq(taken)]
+                m.d.comb += [given.eq(packet.payload.data), filled.eq(packet.valid),
+                             packet.ready.eq(~held), crc.valid.eq(taken)]
                 m.d.sync += at.eq(0)
-                with m.If(taken & packet.payload.last):
+                with m.If(taken & last):
                     m.next = "CRC"
             with m.State("CRC"):
-                m.d.comb += [byte.eq(crc.crc.word_select(at, 8)), valid.eq(1)]
+                m.d.comb += [given.eq(crc.crc.word_select(at, 8)), filled.eq(1)]
                 with m.If(taken):
                     m.d.sync += at.eq(at + 1)
                     with m.If(at == CRC_BYTES - 1):

@@ -14,7 +14,7 @@ from torch import nn
 
 from export.automaton import cells
 from export.config import Config, ConfigError, load_config, parse_config
-from model import detect
+from model import clip_train, detect
 from model.network import Encoder, QuantWeight
 from model.train import train_alone_or_together
 
@@ -87,6 +87,42 @@ def boxes(widths=(12, 48, 60), weights=ORDER, **recipe) -> Config:
     return parse_config(values | {"name": "ablation"})
 
 
+def clips(gate: str | None = "mux_or", form: str | None = "full", bits: int = 1, frames: int = 3,
+          **recipe) -> Config:
+    """`configs/billnet_small.toml` at half its width, and at a quarter of its steps.
+
+    With weights of so many bits where it has one, convolutions over so many frames, no gate and no
+    cell if it is None; without a cell, the scores of all ticks are added.
+    """
+    values = load_config(CONFIGS / "billnet_small.toml").model_dump(mode="json")
+    kept = []
+    for each in values["network"]["operations"]:
+        if each.get("output") == "select" and gate != "mux_or":
+            continue
+        if each["kind"] == "cell":
+            if form is None:
+                continue
+            each["form"] = form
+        if each["inputs"] == ["cell"] and form is None:
+            each["inputs"] = ["vector"]
+        if each["weight_bits"] == 1:
+            each["weight_bits"] = bits
+        if each.get("output") != "class":
+            each["channels"] //= 2
+        if each["kind"] == "conv":
+            each["groups"] = max(each["groups"] // 2, 1)
+            each["frames"] = min(each["frames"], frames)
+            if each["gate"] and gate != "mux_or":
+                each |= {"gate": gate, "select": None} if gate else {
+                    "gate": None, "skip": None, "select": None}
+        kept.append(each)
+    values["network"]["operations"] = kept
+    quarter = {name: values["clips"][name] // 4
+               for name in ("steps", "float_steps", "code_steps", "weight_steps", "easy_steps")}
+    values["clips"] |= quarter | {"validate_every": quarter["steps"], "validation": 1300} | recipe
+    return parse_config(values | {"name": "ablation"})
+
+
 GENERATORS = (30, "half"), (30, "quarter"), (30, "binary"), (105, "half"), (90, "half")
 
 # Widths of homogeneous networks with as many weight bits as the progressive one.
@@ -117,6 +153,14 @@ VARIANTS = {
        lambda bits=bits, widths=widths, **more: boxes(widths, bits, **more)
        for bits, widths in (((2, 2, 2), (12, 46, 55)), ((3, 3, 3), (9, 37, 47)),
                             ((1, 2, 3), (11, 44, 53)))},
+    "clips": clips,
+    "clips-coupled": lambda **more: clips(form="coupled", **more),
+    "clips-mean": lambda **more: clips(form=None, **more),
+    "clips-or": lambda **more: clips("or", **more),
+    "clips-plain": lambda **more: clips(None, **more),
+    "clips-ternary": lambda **more: clips(bits=2, **more),
+    "clips-2d": lambda **more: clips(frames=1, **more),
+    "clips-2d-mean": lambda **more: clips(frames=1, form=None, **more),
 }
 TABLES = {
     "Precision by stage, equal weight bits": {
@@ -140,6 +184,13 @@ TABLES = {
         "boxes-321": "3, 2, 1", "boxes-222-bits": "2, equal bits", "boxes-333-bits":
         "3, equal bits", "boxes-123-bits": "1, 2, 3, equal bits", "boxes-222": "2, equal widths",
         "boxes-333": "3, equal widths", "boxes-123": "1, 2, 3, equal widths"},
+    "Clips: cell": {"clips": "full", "clips-coupled": "coupled", "clips-mean":
+                    "none, mean over time"},
+    "Clips: residuals": {"clips": "MUX-OR", "clips-or": "OR", "clips-plain": "none"},
+    "Clips: weights of the convolutions": {"clips": "binary", "clips-ternary": "ternary"},
+    "Clips: where time is seen": {
+        "clips": "convolutions over three frames, and cell", "clips-2d": "cell alone",
+        "clips-mean": "convolutions alone", "clips-2d-mean": "nowhere"},
 }
 
 
@@ -159,7 +210,9 @@ def results(folder: Path) -> dict[str, list[float]]:
         name, _, _ = path.parent.name.rpartition("-seed")
         if name in found:
             validation = json.loads(path.read_text())["validation"]
-            found[name].append(validation["map50"] if isinstance(validation, dict) else validation)
+            if isinstance(validation, dict):  # of boxes, of clips
+                validation = validation.get("map50", validation.get("accuracy"))
+            found[name].append(validation)
     return found
 
 
@@ -187,7 +240,7 @@ def run(names: list[str], seeds: int, folder: Path, device: str):
             if not (place / "record.json").exists():  # it is written at the end
                 print(f"{name}, seed {seed}", flush=True)
                 config = VARIANTS[name](seed=seed)
-                if config.detect:
-                    detect.train(config, place)
+                if config.detect or config.clips:
+                    (detect if config.detect else clip_train).train(config, place)
                 else:
                     train_alone_or_together(config, place, device=device)

@@ -20,6 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 from export.checked import ConfigError
 from export.config import Config
 from export.file import write_whole
+from model.allocator import keep_freed
 from model.convert import load_state
 from model.train import atomic_save, resuming
 
@@ -111,6 +112,7 @@ class StepRun:
             If a checkpoint cannot be resumed, or the loss is no number.
         """
         recipe, folder = self.recipe, self.folder
+        keep_freed()
         folder.mkdir(parents=True, exist_ok=True)
         self.resume()
         writer = SummaryWriter(folder / "logs")

@@ -33,6 +33,7 @@ from tqdm import tqdm
 from export.config import Config, ConfigError
 from export.file import write_whole
 from export.network import NetworkConfig
+from model.allocator import keep_freed
 from model.convert import load_state
 from model.data import load_images
 from model.network import Encoder, calibrate
@@ -293,6 +294,7 @@ def train(config: Config, folder: Path, *, device: str = "cpu", compiled: bool =
         raise ConfigError(f"train.batch must be at most the {len(images)} training images, "
                           f"not {config.train.batch}")
     folder.mkdir(parents=True, exist_ok=True)
+    keep_freed()
     Fused.enabled = compiled
     run = Run(config, folder, device, taught)
     run.resume()

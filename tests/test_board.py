@@ -25,7 +25,7 @@ from sim.samples import random_images, random_network
 from tests.designs import conv, design
 from tests.test_image import machine_of
 
-DIVIDER, TIMEOUT = 5, 3000
+DIVIDER, TIMEOUT = 5, 4096
 
 
 def tiny(folder):
@@ -84,7 +84,7 @@ def test_the_verilog_is_clean(tmp_path, memory):
     hardware = Hardware.of(programs, memory=memory)
     images = (empty(hardware) if memory == "ram" else
               pack(programs[0], hardware, random_network(A.network, 1)))
-    write_verilog(BoardTop(hardware, images, divider=25, timeout=10**6), tmp_path, "board")
+    write_verilog(BoardTop(hardware, images, divider=25, timeout=2**20), tmp_path, "board")
     lint(tmp_path)
 
 
@@ -93,7 +93,7 @@ def test_the_verilog_is_clean(tmp_path, memory):
 def test_programs_over_the_line(tmp_path, second):
     configs, names = (A, second), ("first", "second")
     hardware = Hardware.of([Program(each) for each in configs], memory="ram", hold=2, slots=3)
-    write_verilog(BoardTop(hardware, empty(hardware), divider=4, timeout=2000), tmp_path, "board")
+    write_verilog(BoardTop(hardware, empty(hardware), divider=4, timeout=2048), tmp_path, "board")
     values = describe_machine(hardware)
     (tmp_path / "engine.json").write_text(json.dumps({"machine": values}))
     for seed, (name, config) in enumerate(zip(names, configs, strict=True)):

@@ -23,7 +23,7 @@ A = design([conv("a", 4, 2, 2)], (2, 2, 1), height=2, width=3, channels=3)
 B = design([], (2, 2, 1), height=2, width=2, channels=2, operations=[conv("a", 4, 2, 2)])
 ROM = Hardware.of([Program(A)])
 RAM = Hardware.of([Program(A), Program(B)], memory="ram", hold=2, slots=3)
-TIMEOUT = 60
+TIMEOUT = 64
 ENGINE = "pixels", "frame_error", "result", "slot", "load", "load_error", "unloaded"
 
 
@@ -424,9 +424,10 @@ def test_all_at_once():
 @pytest.mark.parametrize("wrong, match", [
     ({"divider": 3}, "^a bit must take 4 ... 16777215 cycles, not 3$"),
     ({"divider": 2**24}, "not 16777216$"),
+    ({"timeout": 3000}, "^timeout must be a power of two, not 3000$"),
     ({"hardware": Hardware.of([Program(design([conv("a", 4, 2, 2)], (2, 2, 1), height=128,
                                               width=171, channels=3))])},
      "^a frame on a serial line must have at most 65534 bytes, not 65664$")])
 def test_boards_that_cannot_be(wrong, match):
     with pytest.raises(ConfigError, match=match):
-        BoardTop(**({"hardware": ROM, "images": None, "divider": 4, "timeout": 9} | wrong))
+        BoardTop(**({"hardware": ROM, "images": None, "divider": 4, "timeout": 16} | wrong))

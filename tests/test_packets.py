@@ -9,7 +9,7 @@ from amaranth.sim import Simulator
 from export.packets import Code, Packet, Parser, Type
 from hw.packet import PacketReader, PacketWriter
 
-CAPACITY, TIMEOUT = 40, 30
+CAPACITY, TIMEOUT = 40, 32
 RNG = random.Random(1)
 PAYLOADS = [b"", b"\x7e", b"\x7d", b"\x7d\x5e", bytes(CAPACITY), b"\x7e" * CAPACITY,
             *(RNG.randbytes(RNG.randint(1, CAPACITY)) for _ in range(6))]
