@@ -46,7 +46,7 @@ def test_every_variant_is_in_a_table_and_takes_a_seed():
     assert shown == set(ablate.VARIANTS)
     for make in ablate.VARIANTS.values():
         config = make(seed=5)
-        assert (config.detect or config.train).seed == 5
+        assert (config.detect or config.clips or config.train).seed == 5
 
 
 def test_tables_have_mean_and_number_of_runs(tmp_path):

@@ -1,11 +1,9 @@
 """LUT sites of Gowin devices against those of nextpnr-himbaechel 0.11, noted here once."""
 
-import json
-
 import pytest
 
 from hw.gowin import logic_sites
-from hw.yosys import run_yosys
+from tests.mapped import counted
 
 SITES = {
     "delays": (0, "input d, output reg q); reg [6:0] s; always @(posedge clk) {q, s} <= {s, d};"),
@@ -34,12 +32,5 @@ SITES = {
 
 @pytest.mark.slow
 def test_small_modules(tmp_path):
-    script = []
-    for k, (_, body) in enumerate(SITES.values()):
-        (tmp_path / f"{k}.v").write_text(f"module top(input clk, {body} endmodule\n")
-        script += ["design -reset", f"read_verilog {k}.v",
-                   "synth_gowin -family gw1n -nodsp -nowidelut -top top", f"write_json {k}.json"]
-    run_yosys("\n".join(script), tmp_path)
-    found = {name: logic_sites(json.loads((tmp_path / f"{k}.json").read_text())["modules"]["top"])
-             for k, name in enumerate(SITES)}
-    assert found == {name: sites for name, (sites, _) in SITES.items()}
+    assert counted(tmp_path, logic_sites, "synth_gowin -family gw1n -nodsp -nowidelut", SITES) == {
+        name: sites for name, (sites, _) in SITES.items()}

@@ -1,7 +1,5 @@
 """Logic cells against those of nextpnr-ice40 0.11, which were noted here once."""
 
-import json
-
 import pytest
 
 from export.config import load_config
@@ -10,7 +8,7 @@ from hw.devices import DEVICES
 from hw.generate import generate
 from hw.ice40 import logic_cells
 from hw.synth import map_netlist, sizes
-from hw.yosys import run_yosys
+from tests.mapped import counted
 
 # Each has one cell that drives a one, and most have one that drives a zero.
 CELLS = {
@@ -44,17 +42,9 @@ CELLS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CELLS)
-def test_small_modules(tmp_path, name):
-    cells, body = CELLS[name]
-    (tmp_path / "top.v").write_text(f"module top(input clk, {body} endmodule\n")
-    run_yosys("""
-        read_verilog top.v
-        synth_ice40 -device u -top top
-        write_json top.json
-        """, tmp_path)
-    netlist = json.loads((tmp_path / "top.json").read_text())["modules"]["top"]
-    assert logic_cells(netlist) == cells
+def test_small_modules(tmp_path):
+    assert counted(tmp_path, logic_cells, "synth_ice40 -device u", CELLS) == {
+        name: cells for name, (cells, _) in CELLS.items()}
 
 
 @pytest.mark.slow
