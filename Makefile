@@ -14,6 +14,8 @@ export IMAGES
 
 RUN := .venv/bin/hexlane
 TEST := .venv/bin/python -m pytest -q
+# One more than cores, as tests wait for the programs that they start.
+WORKERS = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -30,10 +32,10 @@ quick: .venv/.test  ## run the tests that take seconds
 	@$(TEST) -n auto --dist worksteal -m "not slow and not long"
 
 test: .venv/.test  ## run all tests but the longest
-	@$(TEST) -n auto --dist worksteal -m "not long"
+	@$(TEST) -n $(WORKERS) --dist worksteal -m "not long"
 
 regress: .venv/.test  ## run every test
-	@$(TEST) -n auto --dist worksteal
+	@$(TEST) -n $(WORKERS) --dist worksteal
 
 estimate: .venv/.base  ## print cycles, bits and estimated area, from the configuration alone
 	@$(RUN) estimate "$$CONFIG"

@@ -222,15 +222,16 @@ def test_two_networks_on_one_machine(tmp_path, designs):
 
 
 @pytest.mark.slow
-def test_more_channels_per_write_than_a_machine_word_holds(tmp_path):
-    """32 columns of 16 words: 32 codes of three bits leave in one cycle."""
-    layers = [{"name": "a", "channels": 32, "weight_bits": 2, "code_bits": 3},
-              {"name": "b", "channels": 32, "weight_bits": 1, "code_bits": 3}]
+@pytest.mark.parametrize("columns", [24, pytest.param(32, marks=pytest.mark.long)])
+def test_more_channels_per_write_than_a_machine_word_holds(tmp_path, columns):
+    """24 columns of 12 words: 24 codes of three bits leave in one cycle, 72 bits."""
+    layers = [{"name": "a", "channels": columns, "weight_bits": 2, "code_bits": 3},
+              {"name": "b", "channels": columns, "weight_bits": 1, "code_bits": 3}]
     config = parse_config({
         "name": "wide",
-        "array": {"rows": 1, "columns": 32, "words": 16, "precisions": [3]},
+        "array": {"rows": 1, "columns": columns, "words": columns // 2, "precisions": [3]},
         "network": {"height": 3, "width": 3, "channels": 3, "classes": 3, "layers": layers}})
-    assert config.array.unit == 32
+    assert config.array.unit == columns
     network = random_network(config.network, 1)
     generate(config, network, tmp_path)
     check(config, network, tmp_path, random_images(config.network, 2, 1))
