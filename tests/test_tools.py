@@ -388,6 +388,7 @@ def test_missing_simulator_is_named(folder, tmp_path, monkeypatch):
 
 def test_verilator_takes_ccache_where_there_is_one(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.delenv("OBJCACHE", raising=False)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
     assert verilator_environment(tmp_path / "here")["OBJCACHE"] == ""
     program = tmp_path / "bin" / "ccache"
@@ -395,3 +396,5 @@ def test_verilator_takes_ccache_where_there_is_one(tmp_path, monkeypatch):
     program.touch(0o755)
     found = verilator_environment(tmp_path / "here")
     assert found["OBJCACHE"] == "ccache" and str(program.parent) in found["PATH"].split(os.pathsep)
+    monkeypatch.setenv("OBJCACHE", "another")
+    assert verilator_environment(tmp_path / "here")["OBJCACHE"] == "another"
