@@ -11,9 +11,10 @@ LONGEST = (
     "test_photographs[", "test_more_channels_per_write", "test_the_engine_reads_clips",
     "test_gates_in_four_states", "test_around_a_stand_in[0", "test_bitstreams[icebreaker",
     "test_around_an_engine[all outputs", "test_large_arrays[0",
-    "test_simulate_and_leave_a_waveform", "test_an_engine_is_placed_and_routed", "test_kill_9", "test_a_reset_in_the_middle_of_a_clip",
-    "test_two_processes", "test_two_tasks", "test_random_designs_in_four_states",
-    "test_both_programs_run", "test_photographs_through_the_pins", "test_host_and_verilog",
+    "test_simulate_and_leave_a_waveform", "test_an_engine_is_placed_and_routed",
+    "test_kill_9", "test_a_reset_in_the_middle_of_a_clip", "test_two_processes",
+    "test_two_tasks", "test_random_designs_in_four_states", "test_both_programs_run",
+    "test_photographs_through_the_pins", "test_host_and_verilog",
     "test_simulate_names_the_first_difference", "test_clips_and_moving_pictures",
     "test_programs_over_the_line")
 
