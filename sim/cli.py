@@ -244,7 +244,7 @@ def pnr(config: Design, output: Folder = None,
         with console.status("nextpnr places and routes, some minutes for each seed ..."):
             for line, timing in place_and_route(design, folder, numbers, limit):
                 console.print(line, highlight=False, markup=False, soft_wrap=True)
-                result |= speed(design, result["frame_period"], timing)
+                result |= speed(result["frame_period"], timing)
                 _write_report(folder, result)
     show(result, console)
     if not result["fits"] or result["dsp"]:

@@ -65,8 +65,7 @@ def demo(design: Config, network: Network, photos: Path, folder: Path, console: 
         f"golden model in every layer, class and score\n"
         f"{frames.left[-1]:,} cycles simulated in {frames.seconds:.1f} s\n"
         f"{facts['cycles_per_frame']:,} cycles per frame (computed), array use "
-        f"{facts['array_use']:.1%} of cycles behind the first layer, "
-        f"{area['frames_per_second']:,} frames per second {area['clock_note']}")
+        f"{facts['array_use']:.1%} of cycles behind the first layer\n{area['clock_note']}")
     console.print(f"{area['device']}: {area['lut4']:,} LUT4, {area['carry']:,} carry cells, "
                   f"{area['ff']:,} registers, {area['block_ram']} block RAMs, {area['dsp']} DSPs")
     return faithful(frames, trace, facts["cycles_per_frame"], console)

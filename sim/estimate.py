@@ -20,38 +20,34 @@ def tables(configs: Sequence[Config]) -> list[Table]:
     """
     hardware, programs = size(configs)
     found = [table for program in programs
-             for table in _program(program.config, Cost(program, hardware),
-                                   configs[0].target.clock_mhz)]
+             for table in _program(program.config, Cost(program, hardware))]
     return [*found, _blocks(configs[0], hardware),
             _machine(configs[0], Cost(programs[0], hardware))]
 
 
 def arrays(config: Config, sizes: Sequence[tuple[int, int, int]]) -> Table:
     """The design's network on arrays of other rows, columns and words."""
-    family, clock = config.target.family, config.target.clock_mhz
+    family = config.target.family
     table = Table(title=f"{config.name} on arrays of other sizes", title_justify="left",
                   caption=f"MACs per cycle; cycles from frame to frame, and the array's use in "
-                          f"them; at {clock:g} MHz (not measured) frames per second and "
-                          f"milliseconds from first pixel to result; LUT4 and block RAMs are "
+                          f"them; cycles from first pixel to result; LUT4 and block RAMs are "
                           f"estimated for {family}")
     widest = max(config.array.precisions)
-    for column in ("array", f"{widest}b MACs", "period", "use", "frames/s", "ms", "LUT4",
-                   "BRAM"):
+    for column in ("array", f"{widest}b MACs", "period", "use", "latency", "LUT4", "BRAM"):
         table.add_column(column, justify="left" if column == "array" else "right", no_wrap=True)
     for rows, columns, words in sizes:
         array = config.array.model_dump() | {"rows": rows, "columns": columns, "words": words}
         cost = Cost.of(config.model_copy(update={
             "array": parse(array, f"array {rows}x{columns}x{words}", ArrayConfig)}))
         cells = estimate(cost.hardware, family).cells
-        latency = (cost.input_cycles + cost.frame_cycles) / clock / 1e3
         table.add_row(f"{rows}x{columns}x{words}", f"{rows * columns * operands(widest, words):,}",
                       f"{cost.frame_period:,}", f"{cost.frame_use:.1%}",
-                      f"{clock * 1e6 / cost.frame_period:,.1f}", f"{latency:.2f}",
+                      f"{cost.input_cycles + cost.frame_cycles:,}",
                       f"{cells['lut4']:,}", f"{cells['block_ram']:,}")
     return table
 
 
-def _program(config: Config, cost: Cost, clock: float) -> list[Table]:
+def _program(config: Config, cost: Cost) -> list[Table]:
     layers = Table(title=f"{config.name}: operations, bits of weights, use of the array",
                    title_justify="left")
     for column in ("operation", "words", "input", "channels", "weights", "cycles", "use"):
@@ -70,8 +66,6 @@ def _program(config: Config, cost: Cost, clock: float) -> list[Table]:
         totals.add_row("cycles of a frame with a result", f"{cost.frame_cycles:,}")
     else:
         totals.add_row("cycles per frame", f"{cost.frame_cycles:,}")
-    totals.add_row(f"frames per second at {clock:g} MHz (not measured)",
-                   f"{clock * 1e6 / cost.frame_period:,.1f}")
     for name, bits in cost.stored_bits.items():
         totals.add_row(f"stored bits: {name}", f"{bits:,}")
     totals.add_row("stored bits", f"{cost.total_bits:,}")

@@ -48,11 +48,11 @@ def _rows(head: str, folders: list[Path], command: str, cells: Callable[[dict], 
 
 def _area(found: dict) -> list[str]:
     sites = DEVICES[found["device"]].sites
-    measured = "" if found["fmax_mhz"] else " (not measured)"
+    rate = found["frames_per_second"]
     return [f"`{found['name']}` ({found['device']})",
             f"{found['accuracy']:.2%}" if found["accuracy"] else "",
             f"{found['total_bits']:,}", f"{found['cycles_per_frame']:,}",
-            f"{found['frames_per_second']:,} at {found['clock_mhz']:g} MHz{measured}",
+            f"{rate:,} at {found['fmax_mhz']:g} MHz" if rate else "",
             f"{found['lut4']:,}", f"{found['carry']:,}", f"{found['ff']:,}",
             *(f"{found[site]:,} ({found[site] / sites[site]:.0%})"
               for site in ("logic", "block_ram"))]

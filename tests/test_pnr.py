@@ -149,18 +149,17 @@ def test_buffers_of_other_ports_go():
 # --- Frames per second follow from the clock -----------------------------------------------------
 
 
-def test_clock_that_is_wanted_and_that_is_measured():
-    config = load_config("configs/tiny.toml")
-    wanted = synth.speed(config, 1200, None)
-    assert (wanted["frames_per_second"], wanted["clock_note"]) == (10000, "at 12 MHz "
-                                                                          "(not measured)")
-    assert wanted["fmax_mhz"] is wanted["critical_path"] is wanted["utilization"] is None
+def test_frames_per_second_are_those_of_a_clock_that_was_measured():
+    unknown = synth.speed(1200, None)
+    assert unknown.pop("clock_note").endswith("`hexlane pnr` measures the clock")
+    assert {*unknown.values()} == {None}
     timing = {"fmax_mhz": 34.56, "utilization": {"LC": 5}, "critical_path": "words",
               "runs": [{"seed": 1}, {"seed": 7}]}
-    measured = synth.speed(config, 1200, timing)
+    measured = synth.speed(1200, timing)
     assert measured == {
-        "frames_per_second": 28800, "clock_mhz": 34.56, "fmax_mhz": 34.56,
-        "clock_note": "at 34.56 MHz, placed and routed (median of seeds 1, 7)",
+        "frames_per_second": 28800, "fmax_mhz": 34.56,
+        "clock_note": "28,800.0 frames per second at 34.56 MHz, placed and routed "
+                      "(median of seeds 1, 7)",
         "utilization": {"LC": 5}, "critical_path": "words", "timing": timing}
 
 
@@ -267,7 +266,7 @@ def test_engine_that_does_not_fit_is_not_placed(folder, capsys, monkeypatch):
     assert hexlane("pnr", folder / "ice40.toml", "-o", folder) == 1
     assert "does not fit the iCE40UP5K" in capsys.readouterr().out
     found = read(folder)
-    assert (found["fits"], found["fmax_mhz"], found["clock_mhz"]) == (False, None, 50)
+    assert (found["fits"], found["fmax_mhz"], found["frames_per_second"]) == (False, None, None)
 
 
 @pytest.mark.slow
@@ -279,7 +278,7 @@ def test_what_takes_too_long_is_left_out(folder, capsys, monkeypatch):
     command = "pnr", folder / "ice40.toml", "-o", folder, "--limit", 2.5, "--seeds"
     assert hexlane(*command, "4 5") == 0
     assert "seed 4: not done in 2.5 minutes, left out" in capsys.readouterr().out
-    assert read(folder)["clock_note"] == "at 95.79 MHz, placed and routed (median of seeds 5)"
+    assert "at 95.79 MHz, placed and routed (median of seeds 5)" in read(folder)["clock_note"]
     assert read(folder)["timing"]["seeds_left_out"] == [4]
     assert not (folder / "pnr.json").exists()
     assert hexlane(*command, "6 7") == 1
@@ -338,7 +337,6 @@ def check_timing(folder: Path, family: str, seeds: str, out: str) -> dict:
     count = len(seeds.split())
     middle = fmax[(count - 1) // 2]
     assert len(fmax) == count and found["fmax_mhz"] == middle and len({*fmax}) > 1
-    assert found["clock_mhz"] == found["fmax_mhz"]
     assert found["frames_per_second"] == round(middle * 1e6 / found["frame_period"], 1)
     assert (f"at {middle:g} MHz, placed and routed "
             f"(median of seeds {seeds.replace(' ', ', ')})") in out
@@ -350,6 +348,8 @@ def check_timing(folder: Path, family: str, seeds: str, out: str) -> dict:
         registers, pads = {"ecp5": ("TRELLIS_FF", "TRELLIS_IO"), "gowin": ("DFF", "IOB")}[family]
         assert found["utilization"][registers]["used"] == found["ff"]
         assert found["utilization"][pads]["used"] == 2
+    if family == "ecp5":  # one for each constant comes on top
+        assert 0 <= found["utilization"]["TRELLIS_COMB"]["used"] - found["logic"] <= 2
     for run in found["timing"]["runs"]:
         assert run["path"]["ns"] == pytest.approx(1000 / run["fmax_mhz"], rel=0.01)
         assert run["path"]["luts"] + run["path"]["carries"] > 0
@@ -374,9 +374,9 @@ def test_an_engine_is_placed_and_routed(tmp_path, capsys, monkeypatch, family):
     Path("mine.toml").write_text(SMALL + TARGETS[family])
     assert hexlane("generate", "mine.toml", "--weights", "random") == 0
     assert hexlane("synth", "mine.toml") == 0
-    assert "frames per second at 50 MHz (not measured)" in capsys.readouterr().out
+    assert "frames per second: not known" in capsys.readouterr().out
     folder = Path("build/mine")
-    assert "at 50 MHz (not measured)" in table([folder])
+    assert " MHz" not in table([folder])
     with pytest.raises(ConfigError, match=r"no report; `hexlane pnr` writes it: nothing was"):
         clocks([folder])
     mapped = (folder / "netlist.json").stat().st_mtime_ns
