@@ -77,7 +77,7 @@ def build(name: str, hardware: Hardware, images: Images, folder: Path, *, mhz: f
     device = DEVICES[board.device]
     nextpnr = require(device)
     if find_spec("amaranth_boards") is None:
-        raise ConfigError("hexlane bitstream needs amaranth-boards: pip install 'hexlane[board]'")
+        raise ConfigError("hexlane board build needs amaranth-boards: pip install 'hexlane[board]'")
     folder.mkdir(parents=True, exist_ok=True)
     tools = TOOLS[device.family]
     began = monotonic()
@@ -90,7 +90,7 @@ def build(name: str, hardware: Hardware, images: Images, folder: Path, *, mhz: f
         clock = _set_pll(folder, device, board.mhz, mhz, baud)
         divider = divider_of(clock * 1e6, baud)
         write_verilog(BoardTop(hardware, images, divider=divider,
-                               timeout=2 ** ceil(log2(SILENCE * clock * 1e6)), leds=board.leds),
+                               timeout=_silence(clock, baud), leds=board.leds),
                       folder, "board")
         module = map_netlist(folder, device, "pins", SOURCES)
         fmax, used = _place(folder, device, board.package, seed, clock)
@@ -108,6 +108,11 @@ def build(name: str, hardware: Hardware, images: Images, folder: Path, *, mhz: f
             "nextpnr": nextpnr, "seconds": round(monotonic() - began), **sizes(module, device),
             "utilization": {site: number for site, number in sorted(used.items())
                             if number["used"]}}
+
+
+def _silence(clock: float, baud: int) -> int:
+    """Cycles after which a packet is short, a power of two: twenty bits at least."""
+    return 2 ** ceil(log2(max(SILENCE, 20 / baud) * clock * 1e6))
 
 
 def _set_pll(folder: Path, device: Device, board_mhz: float, mhz: float, baud: int) -> float:

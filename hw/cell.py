@@ -22,8 +22,8 @@ class Cell(wiring.Component):
         coupled   c = f ? c : clip(g)
         h = o ? clip((c >> state_shift) + 2**(code_bits - 1), 0, 2**code_bits - 1) : 0
 
-    Codes come three cycles after the values of o, one later than pooled ones: when the operation is
-    done they are in the memory, and nobody reads that soon.
+    Codes come four cycles after the values of o, two later than pooled ones: in the cycle in which
+    the operation is done, and nobody reads that soon.
 
     Members
     -------
@@ -77,13 +77,13 @@ class Cell(wiring.Component):
                 with m.If(here & (gate == number) & (walk.unit == k)):
                     m.d.sync += register.eq(what)
         i, f, g = (delay(m, Array(kept[name])[walk.unit], 1, name) for name in "ifg")
-        o = delay(m, signs, 3, "o")
+        o = delay(m, signs, 4, "o")
 
         m.submodules.states = states = Memory(
             shape=U * hardware.state_bits, depth=hardware.state_words, init=[])
         read, write = states.read_port(), states.write_port()
-        updates = delay(m, output, 1, "updates")
-        m.d.comb += [read.addr.eq(pointer), write.addr.eq(delay(m, pointer, 1, "pointer")),
+        updates = delay(m, output, 2, "updates")
+        m.d.comb += [read.addr.eq(pointer), write.addr.eq(delay(m, pointer, 2, "pointer")),
                      write.en.eq(updates)]
         state_peak = Signal(hardware.state_bits)
         code_peak = Signal(CODE_BITS)
@@ -98,16 +98,15 @@ class Cell(wiring.Component):
             m.d.comb += [
                 old.eq(Mux(self.first | ~f[u], 0,
                            read.data.word_select(u, hardware.state_bits).as_signed())),
-                total.eq(old + Mux(adds, value, 0)),
                 new.eq(Mux(total > state_peak, state_peak,
                            Mux(total < ~state_peak.as_signed(), ~state_peak, total))),
                 write.data.word_select(u, hardware.state_bits).eq(new),
             ]
-            m.d.sync += now.eq(new)
+            m.d.sync += [total.eq(old + Mux(adds, value, 0)), now.eq(new)]
             level = Signal(signed(VALUE_BITS + 1), name=f"level_{u}")
             m.d.sync += level.eq((now >> layer.state_shift) + (1 << layer.code_bits >> 1))
             code = Mux(level < 0, 0, Mux(level > code_peak, code_peak, level))
             m.d.comb += self.codes[u].eq(Mux(o[u], code, 0))
         m.d.comb += [self.emit.eq(delay(m, updates, 2, "emit")),
-                     self.last.eq(delay(m, walk.unit == K - 1, 3, "last"))]
+                     self.last.eq(delay(m, walk.unit == K - 1, 4, "last"))]
         return m

@@ -40,8 +40,8 @@ def build(config: Design,
               help="ulx3s-85f, icepi-zero, icebreaker or tang-nano-9k")],
           output: Folder = None, weights: Weights = None, seed: Seed = 1,
           mhz: Annotated[float | None, typer.Option(
-              min=1, max=400, help="the clock at most; default: what `pnr` measured, else that "
-                                   "of [target]")] = None,
+              min=1, max=400, help="the clock at most; default: what `pnr` measured on this "
+                                   "device, else that of [target]")] = None,
           baud: Annotated[int, typer.Option(min=1, help="bits per second of the line")]
           = 1_000_000,
           placement: Annotated[int, typer.Option(
@@ -49,20 +49,22 @@ def build(config: Design,
     """Makes the bitstream of a board: the engine, a serial line, a PLL for its clock."""
     from export.file import write_whole
     from hw.bitstream import build as make
+    from hw.boards import board_of
     design, machine = load_machine(config, weights, seed, [], {})
     engine = Path("build") / design.name
-    folder = output or engine / board
+    folder, device = output or engine / board, board_of(board).device
     result = make(board, machine.hardware, machine.images, folder, baud=baud, seed=placement,
-                  mhz=mhz or _measured(engine / "report.json") or design.target.clock_mhz)
+                  mhz=mhz or _measured(engine / "report.json", device) or design.target.clock_mhz)
     write_whole(folder / "bitstream.json", (json.dumps(result, indent=1) + "\n").encode())
     typer.echo(f"{folder / result['file']}: {result['bytes']:,} bytes, {result['clock_mhz']:g} MHz "
                f"({result['fmax_mhz']:g} reached), {result['seconds']} s")
 
 
-def _measured(report: Path) -> float | None:
-    """The clock that `hexlane pnr` measured, if it did."""
+def _measured(report: Path, device: str) -> float | None:
+    """The clock that `hexlane pnr` measured on a device, if it did."""
     try:
-        return json.loads(report.read_text())["fmax_mhz"]
+        found = json.loads(report.read_text())
+        return found["fmax_mhz"] if found["device"] == device else None
     except (OSError, ValueError, LookupError, TypeError):
         return None
 

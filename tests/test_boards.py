@@ -13,6 +13,7 @@ from hw import bitstream
 from hw.bitstream import build
 from hw.boards import BOARDS, divider_of, divides, pins
 from hw.devices import DEVICES
+from sim.cli_board import _measured
 from sim.samples import random_network
 from tests.designs import conv, design
 
@@ -52,6 +53,21 @@ def test_dividers(clock, baud, divider):
 def test_rates_that_cannot_be(clock, baud, text):
     with pytest.raises(ConfigError, match=f"^{re.escape(text)}$"):
         divider_of(clock, baud)
+
+
+@pytest.mark.parametrize("baud, seconds", [(1_000_000, 0.1), (9600, 0.1), (50, 0.4)])
+def test_a_silence_is_longer_than_a_slow_byte(baud, seconds):
+    cycles = bitstream._silence(25, baud)
+    assert cycles.bit_count() == 1 and seconds <= cycles / 25e6 < 2 * seconds
+
+
+@pytest.mark.parametrize("text, clock", [
+    ('{"fmax_mhz": 47.4, "device": "iCE40UP5K"}', 47.4),
+    ('{"fmax_mhz": 47.4, "device": "LFE5U-25F"}', None),
+    ('{"fmax_mhz": null, "device": "iCE40UP5K"}', None), ("[]", None), ("{", None)])
+def test_a_clock_is_that_of_the_boards_device(tmp_path, text, clock):
+    (tmp_path / "report.json").write_text(text)
+    assert _measured(tmp_path / "report.json", "iCE40UP5K") == clock
 
 
 def test_boards_that_are_not_known():

@@ -82,13 +82,12 @@ def test_four_states(tiny):
     check(config, network, folder, images, simulator="icarus", strict=True, gaps=2)
 
 
-SHIPPED = "megabit", "mognet"  # what most of the tests see; `long` ones see more
+SHIPPED = "megabit", "mognet", "cifar10", "heq_residual"
 
 
-@pytest.mark.parametrize("name, count", [
-    *(pytest.param(name, 1, marks=pytest.mark.slow) for name in SHIPPED),
-    *(pytest.param(name, 10, marks=pytest.mark.long)
-      for name in (*SHIPPED, "cifar10", "heq_residual"))])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow),
+                                   pytest.param(10, marks=pytest.mark.long)])
+@pytest.mark.parametrize("name", SHIPPED)
 def test_photographs(tmp_path, name, count):
     config = load_config(f"configs/{name}.toml")
     network = load_network(f"weights/{name}.npz")
