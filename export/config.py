@@ -21,12 +21,16 @@ from export.checked import ConfigError, Frozen, Precision, count, parse, shown
 from export.clips import ClipsConfig, check_clips
 from export.codec import CodecConfig
 from export.detect import DetectConfig, cell_of
+from export.file import read_whole
 from export.network import NetworkConfig
 
 # A pixel of eight bits enters the array as digits, most significant first: 2 + 3 + 3 bits, or
 # 2 + 2 + 2 + 2, or one by one, in the array's highest precision. This is how many.
 DIGITS_OF_PIXEL = {3: 3, 2: 4, 1: 8}
 FILE_LIMIT = 2**20  # bytes of a TOML file
+# Of dots in a line of it, and in all: a key takes tomllib time and memory by the square of its
+# parts.
+LINE_DOTS, FILE_DOTS = 100, 10_000
 MAX_PROGRAMS = 64
 # By family, the usual one first.
 DEVICES = {"ecp5": ("LFE5U-85F", "LFE5U-45F", "LFE5U-25F"), "ice40": ("iCE40UP5K", "iCE40HX8K"),
@@ -249,12 +253,15 @@ def _table(value, path: Path) -> dict:
 def read_toml(path: Path) -> dict:
     """A TOML file in UTF-8, of at most `FILE_LIMIT` bytes; ConfigError if it is none."""
     try:
-        with path.open("rb") as file:
-            text = file.read(FILE_LIMIT + 1)
-        if len(text) > FILE_LIMIT:
-            raise ValueError(f"must have at most {FILE_LIMIT} bytes")
-        return tomllib.loads(text.decode())
-    except (OSError, ValueError, RecursionError) as error:
+        text = read_whole(path, FILE_LIMIT).decode()
+        dots = [line.count(".") for line in text.split("\n")]
+        if max(dots) > LINE_DOTS or sum(dots) > FILE_DOTS:
+            raise ValueError(f"must have at most {LINE_DOTS} dots in a line and {FILE_DOTS} in "
+                             f"all, not {max(dots)} and {sum(dots)}")
+        return tomllib.loads(text)
+    except ConfigError:  # it names the file
+        raise
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
 
 

@@ -19,13 +19,14 @@ from tokenize import TokenError
 
 import numpy as np
 
-from export.artifact import Layer, Network, kernel_shape
+from export.artifact import Layer, Network
 from export.automaton import cells
 from export.checked import ConfigError, parse
-from export.network import NetworkConfig
+from export.network import NetworkConfig, weight_count
 
 FORMAT, VERSION = "hexlane", 2
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time that a zip file can name
+FILE_LIMIT = 2**26  # bytes; no network or decoder has as many
 HEADER_LIMIT = 2**23  # bytes
 NPY_LIMIT = 1024  # bytes of an array's own header
 
@@ -104,8 +105,9 @@ def member(name: str, values: np.ndarray) -> tuple[zipfile.ZipInfo, bytes]:
     return info, file.getvalue()
 
 
-def load_network(path: str | Path) -> Network:
-    """Reads and checks one file.
+def load_network(path: str | Path, wanted: NetworkConfig | None = None,
+                 design: str | Path = "wanted") -> Network:
+    """Reads and checks one file; its arrays only if the network is that `wanted` by a design.
 
     Raises
     ------
@@ -114,21 +116,25 @@ def load_network(path: str | Path) -> Network:
     """
     with opened(Path(path), "a Hexlane file") as (archive, header):
         header = _parse_header(header)
-        return _assemble(archive, header, parse(header["network"], "header", NetworkConfig))
+        config = parse(header["network"], "header", NetworkConfig)
+        if wanted is not None and config != wanted:
+            raise ConfigError(f"is of another network than {design}")
+        return _assemble(archive, header, config)
 
 
 @contextlib.contextmanager
 def opened(path: Path, kind: str):
     """An archive, and its member `header`; what is wrong in it becomes a ConfigError of `path`."""
+    if not os.path.exists(path):
+        raise ConfigError(f"{path}: no such file")
+    content = io.BytesIO(read_whole(path, FILE_LIMIT))
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(content) as archive:
             if "header.npy" not in archive.namelist():
                 raise ConfigError(f"not {kind}: it has no header")
             yield archive, read_member(archive, "header", HEADER_LIMIT)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file") from error
     except DAMAGE as error:
         said = str(error) or type(error).__name__
         raise ConfigError(f"{path}: not {kind}, or a damaged one: {said}") from error
@@ -180,9 +186,8 @@ def _assemble(archive: zipfile.ZipFile, header: dict, config: NetworkConfig) -> 
                           f"not {len(shifts)}")
     sizes = {}  # bytes of every array
     for operation in config.operations:
-        fan_in = (config.source(operation).channels // operation.groups
-                  * math.prod(kernel_shape(operation)))
-        sizes[f"{operation.name}.weight"] = operation.filters * fan_in
+        inputs = config.source(operation).channels
+        sizes[f"{operation.name}.weight"] = weight_count(operation, inputs)
         sizes[f"{operation.name}.bias"] = 4 * operation.filters
         if operation.generator is not None:
             sizes[f"{operation.name}.seed"] = cells(operation)

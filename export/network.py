@@ -26,7 +26,7 @@ from export.operations import (
 )
 
 __all__ = ["MAX_CHANNELS", "PIXELS", "CellConfig", "ConvConfig", "MapConfig", "NetworkConfig",
-           "Operation", "Shape", "SumConfig", "walk"]
+           "Operation", "Shape", "SumConfig", "walk", "weight_count"]
 
 PIXELS = "pixels"  # the name of the network's input
 PIXEL_PEAK = 255
@@ -34,6 +34,7 @@ MAX_SIDE, MAX_OPERATIONS = 4096, 256
 MAX_PIXEL_CHANNELS = 64
 MAX_PERIOD = 64  # frames
 MAX_POSITIONS = 2**20  # of a map, so that nothing here takes minutes or gigabytes
+MAX_WEIGHTS = 2**25  # of all operations, likewise
 
 
 class Shape(Frozen):
@@ -191,6 +192,12 @@ class NetworkConfig(Frozen):
         return self.operations[-1].channels
 
 
+def weight_count(operation: Operation, inputs: int) -> int:
+    """Weights of an operation that reads so many channels."""
+    taps = operation.taps * operation.frames * operation.kernel**2
+    return operation.filters * (inputs // operation.groups) * taps
+
+
 def _pixels(network: NetworkConfig) -> Shape:
     fold = network.fold
     return Shape(channels=network.channels * fold**2, height=network.height // fold,
@@ -296,8 +303,12 @@ def _check(network: NetworkConfig):
                          f"a map of values or a convolution, not {came}")
     if last.kind == "sum" and last.channels < 2:
         raise ValueError(f"{last.name}: classes must be at least 2, not {last.channels}")
-    walk(network, _pixels(network), lambda *each: _check_operation(network, *each))
+    shapes = walk(network, _pixels(network), lambda *each: _check_operation(network, *each))
     _check_clocks(network)
+    weights = sum(weight_count(each, sum(shapes[name].channels for name in each.inputs))
+                  for each in network.operations)
+    if weights > MAX_WEIGHTS:
+        raise ValueError(f"weights must be at most {MAX_WEIGHTS} in all, not {weights}")
 
 
 def _check_clocks(network: NetworkConfig):

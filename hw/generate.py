@@ -18,6 +18,7 @@ from export.build import Build, build, config_hash, joined
 from export.config import Config, ConfigError
 from export.cost import Cost
 from export.descriptor import layer_fields
+from export.facts import read_facts
 from export.hardware import Hardware
 from export.image import Frame, output_of
 from export.machine import describe_machine
@@ -139,7 +140,7 @@ def up_to_date(config: Config, machine: Build, folder: Path, top: str = TOP,
                bus: str = BUSES[0]) -> dict | None:
     """What `engine.json` says, if it is of this design, these weights and this generator."""
     try:
-        facts = json.loads((folder / f"{top}.json").read_text())
+        facts = read_facts(folder / f"{top}.json")
         same = facts["hash"] == hashes(config, machine)
         same &= (facts["name"], facts["bus"]) == (config.name, bus)
         files = [f"{top}.v", *memory_files(folder / f"{top}.v"), *(top + each for each in WRITERS)]

@@ -18,6 +18,7 @@ from rich.table import Table
 from export.area import estimate
 from export.build import config_hash, size, with_networks
 from export.config import Config, ConfigError
+from export.facts import read_facts
 from hw.absorb import absorb_luts
 from hw.devices import DEVICES, Device
 from hw.ecp5 import logic_sites as ecp5_sites
@@ -153,13 +154,7 @@ def load_facts(folder: Path, top: str = "engine") -> dict:
     for name in (f"{top}.v", f"{top}.json"):
         if not (folder / name).is_file():
             raise ConfigError(f"{folder / name}: is missing; `hexlane generate` writes it")
-    try:
-        facts = json.loads((folder / f"{top}.json").read_text())
-        if not isinstance(facts, dict) or not {"hash", "frame_period"} <= facts.keys():
-            raise ValueError("is no description of an engine")
-    except (ValueError, OSError, RecursionError) as error:
-        raise ConfigError(f"{folder / top}.json: cannot be read: {error}") from error
-    return facts
+    return read_facts(folder / f"{top}.json")
 
 
 def mapped(config: Config, folder: Path) -> tuple[dict, dict]:
@@ -171,8 +166,8 @@ def mapped(config: Config, folder: Path) -> tuple[dict, dict]:
         If the folder holds no engine of that configuration.
     """
     engine, (_, programs) = load_facts(folder), size(with_networks(config))
-    if engine["hash"].get("config") != config_hash(config, programs):
-        raise ConfigError(f"{folder}: holds the engine of {engine.get('name')!r:.60}, or of "
+    if engine["hash"]["config"] != config_hash(config, programs):
+        raise ConfigError(f"{folder}: holds the engine of {engine['name']!r:.60}, or of "
                           f"another configuration of it, not of {config.name!r} as it stands")
     return engine, map_netlist(folder, DEVICES[config.target.part])
 

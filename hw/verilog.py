@@ -122,7 +122,9 @@ def _part_of(folder: Path):
 
 def _runs(process: str) -> bool:
     try:
-        os.kill(int(process), 0)
+        if (number := int(process)) == 0:  # a signal to it would go to our own group
+            return False
+        os.kill(number, 0)
     except PermissionError:  # of another user
         return True
     except (ValueError, OverflowError, ProcessLookupError):

@@ -96,9 +96,11 @@ def fill(encoder: Encoder, state: dict, path: Path):
         if state[name].shape != values.shape:
             raise ConfigError(f"{path}: does not match the configuration: {name} must be "
                               f"{list(values.shape)}, not {list(state[name].shape)}")
-        if state[name].dtype != values.dtype or state[name].is_meta:
+        layout = str(state[name].layout).removeprefix("torch.")
+        if state[name].dtype != values.dtype or state[name].is_meta or layout != "strided":
             raise ConfigError(f"{path}: {name} must hold {values.dtype}, not {state[name].dtype} "
-                              f"on {state[name].device}")
+                              f"on {state[name].device}"
+                              + f", {layout}" * (layout != "strided"))
     if strange := sorted(map(str, set(state) - set(wanted))):
         raise ConfigError(f"{path}: does not match the configuration: {strange[0]} is unknown")
     encoder.load_state_dict(state)

@@ -91,7 +91,10 @@ def class_names(network: NetworkConfig) -> list[str]:
 
 
 def read_image(path: Path, size: tuple[int, int, int]) -> np.ndarray:
-    """Pixels uint8 [H, W, C] of a PNG or JPEG file that has this size; ConfigError if not."""
+    """Pixels uint8 [H, W, C] of a PNG or JPEG file that has this size; ConfigError if not.
+
+    Alpha does not count.
+    """
     height, width, channels = size
     with _opened(path, FORMATS) as image:
         if image.size != (width, height):
@@ -123,6 +126,8 @@ def _opened(path: Path, formats: dict[str, str]):
                 Image.open(path, formats=[formats.get(path.suffix.lower(), "PNG")]) as image:
             if image.mode.startswith(("I", "F")):
                 raise ConfigError(f"{path}: wanted 8 bits a channel, got {image.mode}")
+            if any(";16" in str(tile.args) for tile in image.tile):  # Pillow takes the high ones
+                raise ConfigError(f"{path}: wanted 8 bits a channel, got 16")
             yield image
     except ConfigError:
         raise

@@ -125,15 +125,12 @@ def classify(images: Annotated[list[Path], typer.Argument(help="PNG images", sho
 
 def _held(path: Path, slot: int):
     """Name, frame and output of a program in ROM, as `engine.json` has them."""
-    from export.checked import ConfigError, parse
+    from export.checked import ConfigError
+    from export.facts import read_facts
     from export.image import Frame, Output
-    try:
-        programs = {each["slot"]: (each["name"], each["frame"], each["gives"])
-                    for each in json.loads(path.read_text())["programs"] if "slot" in each}
-    except (LookupError, TypeError) as error:
-        raise ConfigError(f"{path}: programs: must have name, frame and what it gives: was it "
-                          f"made by another version of Hexlane?") from error
+    programs = {each["slot"]: each for each in read_facts(path)["programs"]
+                if each.get("slot") is not None}
     if slot not in programs:
         raise ConfigError(f"{path}: slot must be one of {sorted(programs)}, not {slot}")
-    name, frame, gives = programs[slot]
-    return name, parse(frame, f"{name}: frame", Frame), parse(gives, f"{name}: gives", Output)
+    found = programs[slot]
+    return found["name"], Frame(**found["frame"]), Output(**found["gives"])

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from export.artifact import Network
@@ -31,7 +32,7 @@ def clip_demo(design: Config, network: Network, folder: Path, console: Console) 
     check_clips(design.network, design.clips.frames, f"{design.name}: clips")
     clips, labels = found.part(range(CLIPS))
     clips = clips.permute(0, 1, 3, 4, 2).numpy()
-    with console.status(f"generate {folder}/engine.v"):
+    with console.status(escape(f"generate {folder}/engine.v")):
         generate(design, network, folder)
     cost = Cost.of(design)
     frames = run_jobs(cost.hardware, folder, clip_jobs(cost.program, list(clips)), progress=True)
@@ -48,8 +49,9 @@ def clip_demo(design: Config, network: Network, folder: Path, console: Console) 
         path = folder / "clips" / f"{n + 1}.gif"
         moving(clip, results, label, found.classes, path)
         last = [result for result in results if result is not None][-1]
-        table.add_row(str(path), found.classes[label], found.classes[last],
-                      "yes" if said is None else f"NO: {said}", f"{sum(cycles):,}")
+        shown = str(path), found.classes[label], found.classes[last]
+        table.add_row(*map(escape, shown), "yes" if said is None else f"NO: {said}",
+                      f"{sum(cycles):,}")
     console.print(table)
     console.print(f"{CLIPS} clips of {count} frames; {frames.left[-1]:,} cycles simulated in "
                   f"{frames.seconds:.1f} s; on average {cost.frame_period:,} cycles per frame "

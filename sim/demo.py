@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from export.artifact import Network
@@ -38,10 +39,10 @@ def demo(design: Config, network: Network, photos: Path, folder: Path, console: 
         raise ConfigError(f"{design.name}: demo wants a network that classifies, got one whose "
                           f"output is {design.network.output}")
     files, images = load_photos(photos, design)
-    with console.status(f"generate {folder}/engine.v"):
+    with console.status(escape(f"generate {folder}/engine.v")):
         facts = generate(design, network, folder)
-    console.print(f"{folder}/engine.v: {facts['total_bits']:,} bits of ROM; Verilator builds it "
-                  f"first, Yosys maps it meanwhile, a few minutes in all")
+    console.print(escape(f"{folder}/engine.v: {facts['total_bits']:,} bits of ROM; Verilator "
+                         f"builds it first, Yosys maps it meanwhile, a few minutes in all"))
     with ThreadPoolExecutor() as pool:
         mapped = pool.submit(synth.report, design, folder)
         cost = Cost.of(design)
@@ -56,8 +57,9 @@ def demo(design: Config, network: Network, photos: Path, folder: Path, console: 
     for column in table.columns[:4]:
         column.no_wrap = True
     for n, file in enumerate(files):
-        table.add_row(file.name, file.stem, names[frames.classes[n]], names[trace.classes[n]],
-                      "yes" if equal[n] else "NO", f"{sum(frames.cycles[n]):,}")
+        shown = file.name, file.stem, names[frames.classes[n]], names[trace.classes[n]]
+        table.add_row(*map(escape, shown), "yes" if equal[n] else "NO",
+                      f"{sum(frames.cycles[n]):,}")
     console.print(table)
     right = sum(names[c] == file.stem for c, file in zip(frames.classes, files, strict=True))
     console.print(

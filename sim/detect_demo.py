@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from export.artifact import Network
@@ -33,7 +34,7 @@ def detect_demo(design: Config, network: Network, folder: Path, console: Console
     samples = [whole(each, (config.height, config.width))
                for each in load_samples(config, decoding.classes, "test", IMAGES)]
     images = np.stack([each.image.permute(1, 2, 0).numpy() for each in samples])
-    with console.status(f"generate {folder}/engine.v"):
+    with console.status(escape(f"generate {folder}/engine.v")):
         generate(design, network, folder)
     cost = Cost.of(design)
     frames = run_frames(cost.program, cost.hardware, folder, images, progress=True)
@@ -48,7 +49,7 @@ def detect_demo(design: Config, network: Network, folder: Path, console: Console
                       classes=np.asarray(sample.classes), scores=np.zeros(len(sample.classes)))
         path = folder / "boxes" / f"{n + 1}.png"
         picture([truth, *found], images[n], decoding).save(path)
-        table.add_row(str(path), str(len(truth.classes)), str(len(found[1].classes)),
+        table.add_row(escape(str(path)), str(len(truth.classes)), str(len(found[1].classes)),
                       "yes" if equal[n] else "NO", f"{sum(frames.cycles[n]):,}")
     console.print(table)
     console.print(f"{sum(equal)} of {len(equal)} images equal to the golden model in every layer "

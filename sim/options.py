@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from export.checked import ConfigError
+from export.checked import ConfigError, parse
 
 Design = Annotated[Path, typer.Argument(help="design, a TOML file", show_default=False)]
 Weights = Annotated[str | None, typer.Option(
@@ -34,10 +34,7 @@ def load_design(config: Path, weights: str | None, seed: int = 1):
     if not weights and not path.is_file():
         raise ConfigError(f"{path}: no such file; train the network, name one with --weights, or "
                           f"take --weights random")
-    network = load_network(path)
-    if network.config != design.network:
-        raise ConfigError(f"{path}: is of another network than {config}")
-    return design, network, path
+    return design, load_network(path, design.network, config), path
 
 
 def find_weights(config: Path, name: str) -> Path:
@@ -55,10 +52,10 @@ def load_machine(config: Path, weights: str | None, seed: int, networks: list[Pa
     configuration and the :class:`export.build.Build`.
     """
     from export.build import build
+    from export.config import MachineConfig
     design, network, _ = load_design(config, weights, seed)
-    machine = design.machine.model_copy(update=changes)
-    machine = machine.model_copy(
-        update={"networks": (*machine.networks, *map(str, networks))})
+    changes = {**changes, "networks": (*design.machine.networks, *map(str, networks))}
+    machine = parse(design.machine.model_dump() | changes, f"{config}: machine", MachineConfig)
     design = design.model_copy(update={"machine": machine})
     others = [load_design(Path(name), weights if weights in ("random", "none") else None, seed)
               for name in machine.networks]

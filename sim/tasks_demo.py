@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from export.artifact import Network
@@ -74,7 +75,7 @@ def tasks_demo(designs: list[Config], networks: list[Network], photos: Path, fol
     machine = label.machine.model_copy(update={"memory": "ram", "networks": (), "hold": 2})
     label = label.model_copy(update={"machine": machine})
     made = build([label, designs[1]], [None, None])
-    with console.status(f"generate {folder}/engine.v"):
+    with console.status(escape(f"generate {folder}/engine.v")):
         generate_machine(label, made, folder)
     loads = programs(made, networks, folder)
     needs = np.cumsum([len(load.words) for load in loads]).tolist()
@@ -100,8 +101,8 @@ def tasks_demo(designs: list[Config], networks: list[Network], photos: Path, fol
         coded = Picture(*picture.shape[:2], patches, networks[1].digest,
                         np.stack(found.results[first + 1:n]))
         coded.save(file := folder / f"{path.stem}.hxl")
-        table.add_row(path.name, f"{picture.shape[1]}x{picture.shape[0]}",
-                      class_names(shape)[found.results[first][0]], str(file),
+        table.add_row(escape(path.name), f"{picture.shape[1]}x{picture.shape[0]}",
+                      escape(class_names(shape)[found.results[first][0]]), escape(str(file)),
                       f"{len(coded.to_bytes()):,}")
     console.print(table)
     for program, load in zip(made.programs, loads, strict=True):

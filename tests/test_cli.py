@@ -241,7 +241,7 @@ def test_simulate_names_the_first_difference(here, capsys):
 @pytest.mark.parametrize("make, message", [
     (lambda: Path("bad.toml").write_text("a = " + "[" * 5000), "cannot be read as TOML"),
     (lambda: Path("bad.toml").write_bytes(b"\xff"), "cannot be read as TOML"),
-    (lambda: Path("bad.toml").mkdir(), "cannot be read as TOML"),
+    (lambda: Path("bad.toml").mkdir(), "must be a plain file"),
     (lambda: Path("bad.toml").write_text(DESIGN.replace("rows = 4", "rows = 1000")),
      "array.rows: must be less than or equal to 128, not 1000"),
 ])
@@ -250,6 +250,18 @@ def test_bad_designs_are_one_line(here, capsys, make, message, command):
     make()
     assert run(command, "bad.toml") == 2
     assert message in refused(capsys)
+
+
+@pytest.mark.parametrize("option, value, message", [
+    ("--slots", 65, "slots: must be less than or equal to 64, not 65"),
+    ("--slots", 1_000_000, "slots: must be less than or equal to 64, not 1000000"),
+    ("--hold", 65, "hold: must be less than or equal to 64, not 65"),
+    ("--network", "mine.toml", "networks: must have at most 63 items, not ")])
+def test_machines_of_too_many_programs(here, capsys, option, value, message):
+    more = (option, value) * (64 if option == "--network" else 1)
+    assert run("generate", "mine.toml", "--weights", "none", "--memory", "ram", *more) == 2
+    assert refused(capsys).startswith(f"mine.toml: machine: {message}")
+    assert not Path("build").exists()
 
 
 def test_outputs_that_cannot_be_written_are_one_line(here, capsys):

@@ -315,6 +315,8 @@ def test_checkpoint_with_more_than_the_network(design, capsys):
      "parts.a.weight must hold torch.float32, not torch.float32 on meta"),
     (lambda state: {name: value.to(torch.complex64) for name, value in state.items()},
      "parts.a.weight must hold torch.float32, not torch.complex64 on cpu"),
+    (lambda state: state | {"parts.b.weight": state["parts.b.weight"].to_sparse()},
+     "parts.b.weight must hold torch.float32, not torch.float32 on cpu, sparse_coo"),
 ])
 def test_tensors_of_another_kind(design, capsys, change, message):
     torch.save(change(encoder_of(design.network).state_dict()), FINAL)

@@ -187,6 +187,8 @@ def other(kind):
     (bytes(2**26 + 1), "wanted an image file of at most 67108864 bytes"),
     (png(12, 10), "wanted 10x12 pixels, got 12x10"),
     (png(10, 12, 16, 0, zlib.compress(b"\0" * 252)), "wanted 8 bits a channel, got I;16"),
+    *((png(10, 12, 16, colour, zlib.compress(bytes(12 * (1 + 20 * channels)))),
+       "wanted 8 bits a channel, got 16") for colour, channels in ((2, 3), (4, 2), (6, 4))),
 ])
 def test_image_that_cannot_be_used(tmp_path, content, message):
     path = tmp_path / "x.png"
@@ -224,6 +226,11 @@ def test_damage_anywhere(tmp_path):
         except ConfigError:
             refused += 1
     assert 50 < refused < 300
+
+
+def test_alpha_does_not_count(tmp_path):
+    draw(tmp_path / "x.png", (10, 20, 30, 0), mode="RGBA")
+    assert read_image(tmp_path / "x.png", (12, 10, 3))[0, 0].tolist() == [10, 20, 30]
 
 
 def test_colour_or_gray_as_the_network_wants(tmp_path):

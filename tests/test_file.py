@@ -154,7 +154,13 @@ def refused(path) -> str:
 
 def test_file_that_cannot_be_opened(tmp_path):
     assert refused(tmp_path / "none.npz") == "no such file"
-    assert "not a Hexlane file, or a damaged one: " in refused(tmp_path)
+    assert refused(tmp_path) == "must be a plain file"
+
+
+@pytest.mark.parametrize("path", ["pipe", "/dev/zero"])
+def test_what_might_never_end_is_not_read(tmp_path, path):
+    os.mkfifo(tmp_path / "pipe")
+    assert refused(tmp_path / path) == "must be a plain file"
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", npy(np.zeros(3)), b"PK\x03\x04"])
@@ -356,6 +362,28 @@ def test_many_members(saved):
     rewrite(saved, members(saved) | {f"x{k}": b"" for k in range(3_000)})
     with in_bounds():
         assert refused(saved) == "array must be one of the network's, once, not x0"
+
+
+def test_a_file_as_large_as_no_network_is_not_read(tmp_path):
+    with (tmp_path / "net.npz").open("wb") as file:
+        file.truncate(2**36)
+    assert refused(tmp_path / "net.npz") == "must have at most 67108864 bytes, not 68719476736"
+
+
+def test_a_network_of_too_many_weights_is_refused(saved):
+    layers = [conv(f"c{k}", 4096, 1, 1) for k in range(255)]
+    with_header(saved, network={"height": 6, "width": 5, "channels": 3, "layers": layers,
+                                "classes": 2})
+    with in_bounds():
+        assert refused(saved) == ("header: weights must be at most 33554432 in all, not "
+                                  f"{3 * 9 * 4096 + 254 * 9 * 4096**2 + 2 * 4096}")
+
+
+def test_another_network_is_refused_before_its_arrays_are_read(made, saved):
+    assert load_network(saved, CONFIG, "a.toml").digest == made.digest
+    rewrite(saved, members(saved) | {"a.bias.npy": b"damaged"})
+    with pytest.raises(ConfigError, match=r"net\.npz: is of another network than a\.toml$"):
+        load_network(saved, CONFIG.model_copy(update={"pad": 8}), "a.toml")
 
 
 def test_array_that_is_there_twice(saved):

@@ -9,12 +9,14 @@ from export.config import ConfigError
 from export.network import (
     MAX_CHANNELS,
     MAX_OPERATIONS,
+    MAX_WEIGHTS,
     PIXELS,
     ConvConfig,
     NetworkConfig,
     Shape,
     SumConfig,
     walk,
+    weight_count,
 )
 from tests.designs import conv, network, total
 
@@ -262,6 +264,8 @@ def test_operations_that_do_not_fit_are_refused(each, message):
     ({"fold": 2}, "height and width must be multiples of fold = 2, not 6x5"),
     ({"fold": 4, "height": 8, "width": 8, "channels": 5},
      "channels x fold x fold must be at most 64, not 80"),
+    ({"layers": [A, *(conv(f"c{k}", 4096, 1, 1) for k in range(253))]},
+     "weights must be at most 33554432 in all, not 38"),
 ])
 def test_bad_values_of_a_network_are_refused(changes, message):
     values = {"height": 6, "width": 5, "channels": 3, "layers": [A, B], "classes": 3} | changes
@@ -320,6 +324,12 @@ def test_bounds_that_are_reached_are_allowed():
     parts = [conv(f"c{k}", 64, 1, 1) for k in range(64)]
     wide = operations(*parts, total("end", 2, 1, inputs=[part["name"] for part in parts]))
     assert wide.source(wide.operations[-1]).channels == MAX_CHANNELS
+    first, second = conv("a", 4096, 1, 1, kernel=1), conv("b", 4096, 1, 1, kernel=1)
+    large = operations(first, second, total("end", 4093, 1))  # 3 + 4096 + 4093 = 8192
+    assert sum(weight_count(each, large.source(each).channels)
+               for each in large.operations) == MAX_WEIGHTS
+    with pytest.raises(ConfigError, match="weights must be at most 33554432 in all, not 33558528"):
+        operations(first, second, total("end", 4094, 1))
 
 
 def test_defaults_of_an_operation():

@@ -106,6 +106,14 @@ def test_an_engine_is_up_to_date_with_all_its_files(product, file):
     assert up_to_date(CONFIG, BUILT, folder, "inner") is None
 
 
+@pytest.mark.parametrize("change", [{}, {"programs": 3}, {"programs": [{}]}, {"total_bits": "1"}])
+def test_a_damaged_description_is_not_up_to_date(product, change):
+    """So that the engine is written again."""
+    facts, folder = product
+    (folder / "inner.json").write_text(json.dumps(facts | change))
+    assert up_to_date(CONFIG, BUILT, folder, "inner") == (None if change else facts)
+
+
 def test_the_waiver_is_part_of_the_generator(tmp_path, monkeypatch):
     for name in ("hw", "export"):
         shutil.copytree(name, tmp_path / name)

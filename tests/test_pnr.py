@@ -15,6 +15,7 @@ from hw.path import Names
 from hw.verilog import write_verilog
 from sim.cli import main
 from sim.report import clocks, table
+from tests.test_synth import ENGINE
 
 REPORTS = json.loads(Path(__file__).with_name("nextpnr.json").read_text())
 NOTHING = {"cells": {}, "netnames": {}, "attributes": {}}
@@ -53,10 +54,9 @@ def folder(monkeypatch, tmp_path):
     write_verilog(toy.Toy(range(100, 200)), tmp_path, "engine")
     for family, target in TARGETS.items():
         (tmp_path / f"{family}.toml").write_text(SMALL + target)
-    facts = {"name": "toy", "frame_period": 1000, "cycles_per_frame": 999, "array_use": 0.5,
-             "weight_bits": 40, "bias_bits": 3, "program_bits": 4, "seed_bits": 1,
-             "total_bits": 48, "measured": None,
-             "hash": {"weights": "abc", "config": load_config(tmp_path / "ecp5.toml").digest}}
+    facts = ENGINE | {
+        "frame_period": 1000, "cycles_per_frame": 999,
+        "hash": {"weights": "abc", "config": load_config(tmp_path / "ecp5.toml").digest}}
     (tmp_path / "engine.json").write_text(json.dumps(facts))
     return tmp_path
 
@@ -256,7 +256,7 @@ def test_bad_seeds_are_refused(folder, capsys, seeds):
 def test_missing_engine_is_one_line(folder, capsys):
     (folder / "engine.json").write_text('{"hash": {}}')  # of an earlier version
     assert hexlane("pnr", folder / "ecp5.toml", "-o", folder) == 2
-    assert "engine.json: cannot be read: is no description" in refused(capsys)
+    assert "engine.json: cannot be read: name: is missing" in refused(capsys)
 
 
 @pytest.mark.slow

@@ -16,10 +16,15 @@ from sim.cli import main
 from sim.report import table
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-ENGINE = {"frame_period": 20_000_000, "cycles_per_frame": 10,
-          "array_use": 0.5, "weight_bits": 40, "bias_bits": 3,
-          "program_bits": 4, "seed_bits": 1, "total_bits": 48,
-          "hash": {"weights": "abc"}, "measured": None}
+PROGRAM = {"name": "toy", "frame_period": 20_000_000, "cycles_per_frame": 10,
+           "array_use": 0.5, "weight_bits": 40, "bias_bits": 3,
+           "program_bits": 4, "seed_bits": 1, "total_bits": 48,
+           "frame": {"channels": 1, "height": 4, "width": 4},
+           "gives": {"kind": "class", "channels": 2, "height": 1, "width": 1, "bits": 9},
+           "layers": [{"name": "a", "word_bits": 3, "weight_bits": 40, "cycles": 10,
+                       "array_use": 0.5}]}
+ENGINE = PROGRAM | {"hash": {"weights": "abc", "config": "def"}, "measured": None,
+                    "programs": [PROGRAM]}
 
 
 @pytest.fixture
@@ -106,6 +111,31 @@ def test_damaged_description_is_one_line(folder, capsys, text):
     (folder / "engine.json").write_text(text)
     assert synthesise(folder) == 2
     assert "engine.json: cannot be read: " in refused(capsys)
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"hash": []}, "hash: must be a table, not []"),
+    ({"hash": None}, "hash: must be a table, not None"),
+    ({"hash": "abc"}, "hash: must be a table, not 'abc'"),
+    ({"hash": {"weights": "abc"}}, "hash.config: is missing"),
+    ({"hash": {"config": 1, "weights": "abc"}}, "hash.config: must be a string, not 1"),
+    ({"measured": 3}, "measured: must be a table, not 3"),
+    ({"total_bits": "48"}, "total_bits: must be an integer, not '48'"),
+    ({"frame_period": 0}, "frame_period: must be greater than or equal to 1, not 0"),
+    ({"array_use": float("nan")}, "array_use: must be finite, not nan"),
+    ({"programs": 3}, "programs: must be a list, not 3"),
+    ({"programs": []}, "programs: must have at least 1 items, not []"),
+    ({"programs": [{}]}, "programs.0.name: is missing"),
+    ({"programs": [PROGRAM | {"layers": [{}]}]}, "programs.0.layers.0.name: is missing"),
+    ({"programs": [PROGRAM | {"slot": "a"}]}, "programs.0.slot: must be an integer, not 'a'"),
+    *(({key: ...}, f"{key}: is missing") for key in ENGINE)])
+def test_a_damaged_part_of_a_description_is_one_line(folder, capsys, change, message):
+    facts = ENGINE | {"hash": {"weights": "abc",
+                               "config": load_config(CONFIGS / "cifar10.toml").digest}} | change
+    facts = {key: value for key, value in facts.items() if value is not ...}
+    (folder / "engine.json").write_text(json.dumps(facts))
+    assert synthesise(folder) == 2
+    assert refused(capsys) == f"error: {folder / 'engine.json'}: cannot be read: {message}\n"
 
 
 def test_engine_of_another_design_is_refused(folder, capsys):

@@ -1,15 +1,19 @@
 """One Verilog that classifies photographs and compresses them, by programs that are loaded."""
 
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from export.config import load_config
-from sim import tasks_demo
+from sim import demo as demos
+from sim import golden, tasks_demo
 from sim.codec import compress
+from sim.demo import load_photos
 from sim.samples import random_network
 from tests.commands import run
 
@@ -92,6 +96,24 @@ def test_the_shipped_designs_on_one_verilog(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run("demo", configs / "megabit.toml", "--encoder", configs / "patch.toml") == 0
     assert "all 20 frames equal" in " ".join(capsys.readouterr().out.split())
+
+
+def test_names_are_shown_as_they_are(here, capsys, monkeypatch):
+    """Rich would take brackets for its markup; of the demo that classifies, without Verilog."""
+    Image.new("RGB", (8, 8)).save("[b].png")
+    network = random_network(load_config("label.toml").network, 1)
+    trace = golden.run(network, load_photos(Path(), load_config("label.toml"))[1])
+    frames = SimpleNamespace(classes=trace.classes, cycles=[[9]], left=[9], seconds=1.0,
+                             equal=lambda _: [True], first_difference=lambda _: None)
+    monkeypatch.setattr(demos, "run_frames", lambda *_, **__: frames)
+    monkeypatch.setattr(demos, "generate", lambda *_: {
+        "total_bits": 1, "cycles_per_frame": 9, "array_use": 0.5})
+    monkeypatch.setattr(demos.synth, "report", lambda *_: defaultdict(int))
+    monkeypatch.setattr(demos, "class_names", lambda _: ["[/x]"] * 4)
+    assert run("demo", "label.toml", "--weights", "random", "--photos", ".", "-o", "o[/b]") == 0
+    said = capsys.readouterr().out
+    assert "o[/b]/engine.v: 1 bits" in said
+    assert all(f" {name} " in said for name in ("[b].png", "[b]", "[/x]"))
 
 
 def test_what_is_no_demo_of_two_tasks_is_refused(here, capsys):

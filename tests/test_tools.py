@@ -196,6 +196,14 @@ verilog.write_verilog(Toy(), Path({str(folder)!r}), "toy", {HEADER!r})
     assert contents(folder) == before
 
 
+@pytest.mark.parametrize("process", ["0", "x", "9" * 30])
+def test_a_part_of_no_process_goes(tmp_path, process):
+    """A signal to 0 would go to all processes of our group."""
+    (tmp_path / f".part-x-{process}").mkdir()
+    with verilog._part_of(tmp_path) as part:
+        assert [*tmp_path.iterdir()] == [part]
+
+
 def test_header_is_a_comment_whatever_it_says(toy, tmp_path):
     header = ["'\nmodule evil; endmodule", "\r`include \"x\" \u2028 \x00 \u00e9", "ends in \\"]
     path = write_verilog(toy.Toy(), tmp_path, "toy", header)
