@@ -138,8 +138,9 @@ class Epilogue(wiring.Component):
         others = []  # what emits codes of its own; at no time do two
         m.d.comb += [
             writer.fetch.eq(self.fetch), writer.layer.eq(layer), writer.walk.eq(six),
-            writer.codes.eq(pool.pooled), self.write.eq(writer.write),
-            self.probe.layer.eq(self.index),
+            writer.emit.eq(pool.emit & ~last), writer.codes.eq(pool.pooled),
+            self.write.eq(writer.write),
+            self.probe.valid.eq(pool.emit), self.probe.layer.eq(self.index),
             self.probe.codes.eq(Mux(pool.emit, pool.pooled, 0)),
         ]
         if hardware.valued:
@@ -171,9 +172,9 @@ class Epilogue(wiring.Component):
             m.d.comb += [cell.values[u].eq(value) for u, value in enumerate(values)]
             self._one_position(m, writer, makes(layer, "cell"), cell)
             others.append(cell.emit)
-        # Pixels wait for this, so it does not wait for what the operation makes to be decoded.
-        m.d.comb += [writer.emit.eq(reduce(or_, others, pool.emit & ~last)),
-                     self.probe.valid.eq(reduce(or_, others, pool.emit))]
+        if others:  # pixels wait for these, which do not wait for the operation to be decoded
+            m.d.comb += [writer.emit.eq(reduce(or_, others, pool.emit & ~last)),
+                         self.probe.valid.eq(reduce(or_, others, pool.emit))]
         return m
 
     def _one_position(self, m: Module, writer: Writer, active, source):
