@@ -8,8 +8,11 @@ from amaranth.lib.wiring import In, Out
 from export.descriptor import GATES, RESCALES
 from export.hardware import Hardware
 from hw.descriptor import layer_layout
+from hw.pipeline import carry
 from hw.store import FREE_READS
 from hw.walk import CODE_BITS, walk_layout
+
+PIECE = 4096  # rows of a block RAM of four bits
 
 
 class Gate(wiring.Component):
@@ -45,9 +48,6 @@ class Gate(wiring.Component):
         m = Module()
         hardware, layer, unit = self.hardware, self.layer, self.hardware.array.unit
 
-        m.submodules.skips = skips = Memory(
-            shape=CODE_BITS * unit, depth=hardware.skip_words, init=[], attrs=FREE_READS)
-        read, write = skips.read_port(), skips.write_port()
         # A unit is written, if at all, behind where its last reader is.
         source = Signal(range(hardware.skip_words + 1))
         target = Signal.like(layer.keep_base)
@@ -61,11 +61,7 @@ class Gate(wiring.Component):
                                           source + 1))
             with m.If(self.keep):
                 m.d.sync += target.eq(target + 1)
-        m.d.comb += [read.addr.eq(source), write.addr.eq(target), write.data.eq(self.kept),
-                     write.en.eq(self.keep)]
-
-        skipped = Signal.like(read.data, reset_less=True)
-        m.d.sync += skipped.eq(read.data)
+        skipped = self._skips(m, source, target)
         passed = self._selected(m)
         shifts, gates = hardware.rescales, sorted(hardware.gates)
         for u in range(unit):
@@ -84,6 +80,29 @@ class Gate(wiring.Component):
                 with m.If(layer.gate == GATES.index(gate)):
                     m.d.comb += self.gated[u].eq(merged[gate])
         return m
+
+    def _skips(self, m: Module, source, target):
+        """The skip memory: the unit at `source` two cycles ago; `kept` goes to `target`.
+
+        What is deeper than a block RAM is cut into pieces, each with a register right behind it,
+        which is the block's own: a choice between blocks would come in front of it.
+        """
+        words, width = self.hardware.skip_words, CODE_BITS * self.hardware.array.unit
+        deep = PIECE.bit_length() - 1
+        found = []
+        for k, start in enumerate(range(0, words, PIECE)):
+            suffix = f"_{k}" if words > PIECE else ""
+            m.submodules[f"skips{suffix}"] = skips = Memory(
+                shape=width, depth=min(PIECE, words - start), init=[], attrs=FREE_READS)
+            read, write = skips.read_port(), skips.write_port()
+            here = self.keep & (target[deep:] == k) if suffix else self.keep
+            m.d.comb += [read.addr.eq(source), write.addr.eq(target), write.data.eq(self.kept),
+                         write.en.eq(here)]
+            found.append(Signal.like(read.data, name=f"skipped{suffix}", reset_less=True))
+            m.d.sync += found[-1].eq(read.data)
+        if len(found) == 1:
+            return found[0]
+        return Array(found)[carry(m, source[deep:], 2, "piece")]
 
     def _selected(self, m: Module):
         """Select bits of the unit at `walk`; None if there is no mux."""

@@ -199,6 +199,16 @@ def test_random_gates(seed):
           gaps=3 * (seed % 2), seed=seed)
 
 
+@pytest.mark.slow
+def test_a_skip_memory_of_several_pieces(monkeypatch):
+    monkeypatch.setattr("hw.gate.PIECE", 4)
+    seed = next(each for each in gated(range(80))
+                if Program(random_gates(each)).skip_words > 8)
+    config = random_gates(seed)
+    check(config, random_network(config.network, seed), random_images(config.network, 2, seed),
+          gaps=3, seed=seed)
+
+
 def random_concatenation(seed: int):
     """Operations of one or several earlier maps, listed in any order, some with a gate."""
     rng = random.Random(seed)
