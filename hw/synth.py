@@ -209,12 +209,17 @@ def show(result: dict, console: Console):
         column.justify = "right"
     table.add_row("LUT4", f"{result['lut4']:,}", "")
     table.add_row("carry cells", f"{result['carry']:,}", "")
-    about = result["estimated"]
-    table.add_row("registers", f"{result['ff']:,}", "", f"{about['ff']:,}")
-    for site, label, guess in (("logic", "logic cells", "lut4"),
-                               ("block_ram", "block RAMs", "block_ram")):
-        used, limit = result[site], device.sites[site]
-        table.add_row(label, f"{used:,}", f"{used / limit:.0%} of {limit:,}", f"{about[guess]:,}")
+    about = {site: f"{number:,}" for site, number in result["estimated"].items()}
+    logic = about["lut4"]
+    if device.family == "ecp5":  # the estimate is without the ends of carry chains
+        table.add_row("... LUT4 and two each", f"{result['lut4'] + 2 * result['carry']:,}", "",
+                      logic)
+        logic = ""
+    for site, label, guess in (("ff", "registers", about["ff"]), ("logic", "logic cells", logic),
+                               ("block_ram", "block RAMs", about["block_ram"])):
+        used, limit = result[site], device.sites.get(site)
+        table.add_row(label, f"{used:,}", f"{used / limit:.0%} of {limit:,}" if limit else "",
+                      guess)
     table.add_row("DSP blocks", f"{result['dsp']:,}", "")
     console.print(table)
     fits = "[green]fits[/]" if result["fits"] else "[red]does not fit[/]"
