@@ -28,7 +28,7 @@ def check_timeout(timeout: int):
 class PacketReader(wiring.Component):
     """Checks packets of at most `capacity` bytes of payload; a good one waits until it is done.
 
-    Payload goes into block RAM as it comes and is given, a byte in two cycles, when the packet has
+    Payload goes into block RAM as it comes and is given, a byte in three cycles, when the packet has
     ended and is good. What comes while one waits is dropped; so is a packet in the midst of which
     nothing comes for `timeout` cycles, a power of two: whether it is reached takes no comparison.
 
@@ -126,15 +126,17 @@ class PacketReader(wiring.Component):
     def _give(self, m: Module, port):
         packet, payload = self.packet, self.payload
         at = Signal.like(packet.length)
-        m.d.comb += [port.addr.eq(at), payload.payload.data.eq(port.data),
+        read = Signal()
+        m.d.comb += port.addr.eq(at)
+        m.d.sync += [payload.payload.data.eq(port.data),  # the block RAM's own register
                      payload.payload.last.eq(at + 1 == packet.length)]
         with m.If(self.done):
-            m.d.sync += [at.eq(0), payload.valid.eq(0)]
+            m.d.sync += [at.eq(0), read.eq(0), payload.valid.eq(0)]
         with m.Elif(payload.valid):
             with m.If(payload.ready):
-                m.d.sync += [at.eq(at + 1), payload.valid.eq(0)]
+                m.d.sync += [at.eq(at + 1), read.eq(0), payload.valid.eq(0)]
         with m.Else():
-            m.d.sync += payload.valid.eq(packet.valid & (at != packet.length))
+            m.d.sync += [read.eq(packet.valid & (at != packet.length)), payload.valid.eq(read)]
 
 
 class PacketWriter(wiring.Component):
