@@ -218,6 +218,11 @@ class Hardware:
         return self.state_words > 0
 
     @property
+    def folds(self) -> bool:
+        """Whether blocks of pixels are made one position."""
+        return any(each.fold > 1 for each in self.pixels)
+
+    @property
     def valued(self) -> bool:
         """Whether sums are clipped to signed values: of a map, or of a cell."""
         return self.cells or "map" in self.outputs

@@ -34,6 +34,7 @@ class Cell(wiring.Component):
     walk : In(walk_layout)      the unit
     values : In(ArrayLayout(signed(8), unit))
     codes : Out(ArrayLayout(3, unit)), emit, last : Out(1)      ... of a tile's last unit
+    emits : Out(1)      `emit` of the next cycle
     """
 
     def __init__(self, hardware: Hardware):
@@ -46,6 +47,7 @@ class Cell(wiring.Component):
             "walk": In(walk_layout(hardware)),
             "values": In(data.ArrayLayout(signed(VALUE_BITS), unit)),
             "codes": Out(data.ArrayLayout(CODE_BITS, unit)), "emit": Out(1), "last": Out(1),
+            "emits": Out(1),
         })
 
     def elaborate(self, platform):
@@ -107,6 +109,7 @@ class Cell(wiring.Component):
             m.d.sync += level.eq((now >> layer.state_shift) + (1 << layer.code_bits >> 1))
             code = Mux(level < 0, 0, Mux(level > code_peak, code_peak, level))
             m.d.comb += self.codes[u].eq(Mux(o[u], code, 0))
-        m.d.comb += [self.emit.eq(delay(m, updates, 2, "emit")),
+        emits = delay(m, updates, 1, "emits")
+        m.d.comb += [self.emits.eq(emits), self.emit.eq(delay(m, emits, 1, "emit")),
                      self.last.eq(delay(m, walk.unit == K - 1, 4, "last"))]
         return m

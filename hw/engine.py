@@ -85,6 +85,10 @@ class Engine(wiring.Component):
         m.d.sync += [late_layer.eq(layer), late_fetch.eq(sequencer.fetch),
                      late_restart.eq(sequencer.restart)]
 
+        granted = ~epilogue.write.valid
+        if hardware.folds:  # what folds pixels makes the way longer, so it begins at a register
+            granted = Signal(init=1)
+            m.d.sync += granted.eq(~epilogue.writes)
         self._take_pixels(m, records, pixels, records.accept & pixels.granted)
         if hardware.clocks:
             self._count_frames(m, records, sequencer, pixels, epilogue)
@@ -94,7 +98,7 @@ class Engine(wiring.Component):
         m.d.comb += [
             # The epilogue never waits; pixels use the cycles that it leaves.
             memory.write.eq(Mux(epilogue.write.valid, epilogue.write, pixels.write)),
-            pixels.granted.eq(~epilogue.write.valid),
+            pixels.granted.eq(granted),
             pixels.record.eq(records.record),
             sequencer.pixels_ready.eq(pixels.ready),
             pixels.read.eq(sequencer.pixels_read),

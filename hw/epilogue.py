@@ -55,6 +55,7 @@ class Epilogue(wiring.Component):
     layer, index : In   its descriptor and number
     start : In(1), sums : In(ArrayLayout(acc_bits, C))      from the array
     write : Out(write_layout)
+    writes : Out(1)     `write.valid` of the next cycle; of machines that fold pixels only
     done : Out(1)       all of the operation is in the memory, or its sums are known
     best : Out(best_layout)     class and score, valid from the `done` of a class on
     leaving : Out(leaving_layout)
@@ -79,6 +80,7 @@ class Epilogue(wiring.Component):
             "leaving": Out(leaving_layout(hardware)),
             "probe": Out(probe_layout(hardware)),
             **({"first": In(1)} if hardware.cells else {}),
+            **({"writes": Out(1)} if hardware.folds else {}),
             **fill_member(hardware),
         })
 
@@ -135,7 +137,7 @@ class Epilogue(wiring.Component):
         # Stage 7: place and write.
         m.submodules.writer = writer = Writer(hardware)
         last = layer.last if hardware.output_words else 0
-        others = []  # what emits codes of its own; at no time do two
+        others = []  # what emits codes of its own, pool aside; at no time do two
         m.d.comb += [
             writer.fetch.eq(self.fetch), writer.layer.eq(layer), writer.walk.eq(six),
             writer.emit.eq(pool.emit & ~last), writer.codes.eq(pool.pooled),
@@ -163,7 +165,7 @@ class Epilogue(wiring.Component):
                 m.d.comb += [gate.signs.eq(head.signs), gate.select.eq(head.select)]
             if hardware.vectors:
                 self._one_position(m, writer, makes(layer, "vector"), head)
-                others.append(head.emit)
+                others.append(head)
         if hardware.cells:
             m.submodules.cell = cell = Cell(hardware)
             m.d.comb += [cell.fetch.eq(self.fetch), cell.layer.eq(layer),
@@ -171,10 +173,14 @@ class Epilogue(wiring.Component):
                          cell.walk.eq(four)]
             m.d.comb += [cell.values[u].eq(value) for u, value in enumerate(values)]
             self._one_position(m, writer, makes(layer, "cell"), cell)
-            others.append(cell.emit)
+            others.append(cell)
         if others:  # pixels wait for these, which do not wait for the operation to be decoded
-            m.d.comb += [writer.emit.eq(reduce(or_, others, pool.emit & ~last)),
-                         self.probe.valid.eq(reduce(or_, others, pool.emit))]
+            emits = [each.emit for each in others]
+            m.d.comb += [writer.emit.eq(reduce(or_, emits, pool.emit & ~last)),
+                         self.probe.valid.eq(reduce(or_, emits, pool.emit))]
+        if hardware.folds:
+            m.d.comb += self.writes.eq(
+                reduce(or_, [each.emits for each in others], pool.emits & ~last))
         return m
 
     def _one_position(self, m: Module, writer: Writer, active, source):

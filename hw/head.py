@@ -50,7 +50,7 @@ class Head(wiring.Component):
             "select": Out(1),
             "signs": Out(hardware.array.columns),
             **({"codes": Out(data.ArrayLayout(CODE_BITS, hardware.array.unit)),
-                "emit": Out(1), "last": Out(1)} if hardware.vectors else {}),
+                "emit": Out(1), "emits": Out(1), "last": Out(1)} if hardware.vectors else {}),
         })
 
     def elaborate(self, platform):
@@ -126,9 +126,11 @@ class Head(wiring.Component):
         ]
         with m.If(valid):
             m.d.sync += count.eq(Mux(ends, 0, count + 1))
+        emits = delay(m, valid & ends, 1, "emits")
+        emit = delay(m, emits, 1, "emit")
         m.d.comb += [
             ends.eq(count == unit - 1),
             self.codes.eq(Cat(units, code)[CODE_BITS:]),
-            self.emit.eq(delay(m, valid & ends, 2, "emit")),
+            self.emit.eq(emit), self.emits.eq(emits),
             self.last.eq(delay(m, left == 1, 2, "last")),
         ]

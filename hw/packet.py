@@ -28,9 +28,10 @@ def check_timeout(timeout: int):
 class PacketReader(wiring.Component):
     """Checks packets of at most `capacity` bytes of payload; a good one waits until it is done.
 
-    Payload goes into block RAM as it comes and is given, a byte in three cycles, when the packet has
-    ended and is good. What comes while one waits is dropped; so is a packet in the midst of which
-    nothing comes for `timeout` cycles, a power of two: whether it is reached takes no comparison.
+    Payload goes into block RAM as it comes and is given, a byte in three cycles, when the packet
+    has ended and is good. What comes while one waits is dropped; so is a packet in the midst of
+    which nothing comes for `timeout` cycles, a power of two: whether it is reached takes no
+    comparison.
 
     Members
     -------

@@ -23,6 +23,7 @@ class Pool(wiring.Component):
     walk : In(walk_layout)      the unit
     codes : In(ArrayLayout(3, unit))
     pooled : Out(ArrayLayout(3, unit)), emit : Out(1)   of the operation, pooled if it pools
+    emits : Out(1)      `emit` of the next cycle; of machines that fold pixels only
     kept : Out(ArrayLayout(3, unit)), keep : Out(1)     for the skip memory
     """
 
@@ -34,6 +35,7 @@ class Pool(wiring.Component):
             "walk": In(walk_layout(hardware)),
             "codes": In(unit),
             "pooled": Out(unit), "emit": Out(1), "kept": Out(unit), "keep": Out(1),
+            **({"emits": Out(1)} if hardware.folds else {}),
         })
 
     def elaborate(self, platform):
@@ -47,7 +49,10 @@ class Pool(wiring.Component):
         corner = walk.x[0] & walk.y[0]
         pooled, kept = (Signal.like(self.codes, name=name, reset_less=True)
                         for name in ("pooled_now", "kept_now"))
-        m.d.sync += [self.emit.eq(inside & (~layer.pool | corner)),
+        emits = inside & (~layer.pool | corner)
+        if hardware.folds:
+            m.d.comb += self.emits.eq(emits)
+        m.d.sync += [self.emit.eq(emits),
                      pooled.eq(Mux(layer.pool, block, now))]
         m.d.comb += self.pooled.eq(pooled)
         if hardware.gated:

@@ -201,9 +201,9 @@ def test_random_gates(seed):
 
 @pytest.mark.slow
 def test_a_skip_memory_of_several_pieces(monkeypatch):
-    monkeypatch.setattr("hw.gate.PIECE", 4)
+    monkeypatch.setattr("hw.gate.PIECES", (16, 8))
     seed = next(each for each in gated(range(80))
-                if Program(random_gates(each)).skip_words > 8)
+                if Program(random_gates(each)).skip_words == 28)
     config = random_gates(seed)
     check(config, random_network(config.network, seed), random_images(config.network, 2, seed),
           gaps=3, seed=seed)

@@ -220,8 +220,13 @@ GIVE_WAY = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", GIVE_WAY)
 def test_pixels_give_way_to_codes(name):
-    cost, dut = engine(GIVE_WAY[name])
-    run = simulate(dut, cost.program, random_images(GIVE_WAY[name].network, 4, 1), limit=4000)
+    config = GIVE_WAY[name]
+    cost, dut = engine(config)
+    images = random_images(config.network, 4, 1)
+    run = simulate(dut, cost.program, images, limit=4000)
+    trace = golden.run(random_network(config.network, 1), images)  # no pixel got lost
+    assert all(difference(config.network, result, trace, frame) is None
+               for frame, result in enumerate(run.results))
     assert np.diff(run.offered).tolist() == [cost.frame_period] * 3
     paced = cost.frame_period > cost.frame_cycles + 1 + cost.output_wait
     assert paced == (name != "frames")
