@@ -35,6 +35,7 @@ class Head(wiring.Component):
     result : Out(best_layout)       valid from the `done` of a class on
     select : Out(1), signs : Out(C)     a tile's sums are complete; which are not negative
     codes : Out(ArrayLayout(3, unit)), emit, last : Out(1)      ... a unit's; a tile's last one
+    emits : Out(1)      `emit` of the next cycle
     """
 
     def __init__(self, hardware: Hardware):
