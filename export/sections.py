@@ -5,6 +5,7 @@ of its rows in each of them, and the format of its frames. What is loaded is wri
 bits: a row's parts one after the other, lowest bits first, the last of which writes it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -61,14 +62,14 @@ def memories(hardware: Hardware) -> dict[str, tuple[int, int]]:
     }
 
 
-def pieces(rows: int) -> list[tuple[int, int, int]]:
+def pieces(rows: int, sizes: Sequence[int] = PIECES) -> list[tuple[int, int, int]]:
     """How a deep memory is cut: first row, row behind the last one, bits of the address of each.
 
     The first row of a piece is a multiple of the rows that its address can name.
     """
     found, start = [], 0
     while start < rows:
-        size = next((size for size in PIECES if start + size <= rows), PIECES[-1])
+        size = next((size for size in sizes if start + size <= rows), sizes[-1])
         found.append((start, min(rows, start + size), size.bit_length() - 1))
         start += size
     return found

@@ -7,22 +7,13 @@ from amaranth.lib.wiring import In, Out
 
 from export.descriptor import GATES, RESCALES
 from export.hardware import Hardware
+from export.sections import pieces
 from hw.descriptor import layer_layout
 from hw.pipeline import carry
 from hw.store import FREE_READS
 from hw.walk import CODE_BITS, walk_layout
 
-PIECES = 4096, 2048  # rows of a block RAM of four and nine bits
-
-
-def pieces(words: int) -> list[tuple[int, int, int]]:
-    """How a skip memory is cut: first row, rows, and of how many the first row is a multiple."""
-    found, start = [], 0
-    while start < words:
-        size = next((size for size in PIECES if start + size <= words), PIECES[-1])
-        found.append((start, min(size, words - start), size))
-        start += size
-    return found
+SIZES = 4096, 2048  # rows of a block RAM of four and nine bits
 
 
 class Gate(wiring.Component):
@@ -97,22 +88,23 @@ class Gate(wiring.Component):
         What is deeper than a block RAM is cut into pieces, each with a register right behind it,
         which is the block's own: a choice between blocks would come in front of it.
         """
-        cut = pieces(self.hardware.skip_words)
+        cut = pieces(self.hardware.skip_words, SIZES)
         # One is chosen by the address over the smallest piece that another one follows.
-        small = min((size for *_, size in cut[:-1]), default=PIECES[0]).bit_length() - 1
+        small = min((bits for *_, bits in cut[:-1]), default=0)
         found = []
-        for k, (start, rows, size) in enumerate(cut):
+        for k, (start, stop, size) in enumerate(cut):
             suffix = f"_{k}" if len(cut) > 1 else ""
-            bits = max(size.bit_length() - 1, small)
+            bits = max(size, small)
             m.submodules[f"skips{suffix}"] = skips = Memory(
-                shape=CODE_BITS * self.hardware.array.unit, depth=rows, init=[], attrs=FREE_READS)
+                shape=CODE_BITS * self.hardware.array.unit, depth=stop - start, init=[],
+                attrs=FREE_READS)
             read, write = skips.read_port(), skips.write_port()
             here = self.keep & (target[bits:] == start >> bits) if suffix else self.keep
             m.d.comb += [read.addr.eq(source), write.addr.eq(target), write.data.eq(self.kept),
                          write.en.eq(here)]
             word = Signal.like(read.data, name=f"skipped{suffix}", reset_less=True)
             m.d.sync += word.eq(read.data)
-            found += [word] * max(1, size >> small)
+            found += [word] * max(1, (1 << size) >> small)
         if len(cut) == 1:
             return word
         return Array(found)[carry(m, source[small:], 2, "piece")]

@@ -201,7 +201,7 @@ def test_random_gates(seed):
 
 @pytest.mark.slow
 def test_a_skip_memory_of_several_pieces(monkeypatch):
-    monkeypatch.setattr("hw.gate.PIECES", (16, 8))
+    monkeypatch.setattr("hw.gate.SIZES", (16, 8))
     seed = next(each for each in gated(range(80))
                 if Program(random_gates(each)).skip_words == 28)
     config = random_gates(seed)
