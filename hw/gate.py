@@ -7,10 +7,8 @@ from amaranth.lib.wiring import In, Out
 
 from export.descriptor import GATES, RESCALES
 from export.hardware import Hardware
-from export.sections import pieces
 from hw.descriptor import layer_layout
-from hw.pipeline import carry
-from hw.store import FREE_READS
+from hw.store import deep_memory
 from hw.walk import CODE_BITS, walk_layout
 
 SIZES = 4096, 2048  # rows of a block RAM of four and nine bits
@@ -62,7 +60,8 @@ class Gate(wiring.Component):
                                           source + 1))
             with m.If(self.keep):
                 m.d.sync += target.eq(target + 1)
-        skipped = self._skips(m, source, target)
+        skipped = deep_memory(m, "skips", "skipped", CODE_BITS * unit, hardware.skip_words, SIZES,
+                              source, target, self.kept, self.keep)
         passed = self._selected(m)
         shifts, gates = hardware.rescales, sorted(hardware.gates)
         for u in range(unit):
@@ -81,33 +80,6 @@ class Gate(wiring.Component):
                 with m.If(layer.gate == GATES.index(gate)):
                     m.d.comb += self.gated[u].eq(merged[gate])
         return m
-
-    def _skips(self, m: Module, source, target):
-        """The skip memory: the unit at `source` two cycles ago; `kept` goes to `target`.
-
-        What is deeper than a block RAM is cut into pieces, each with a register right behind it,
-        which is the block's own: a choice between blocks would come in front of it.
-        """
-        cut = pieces(self.hardware.skip_words, SIZES)
-        # One is chosen by the address over the smallest piece that another one follows.
-        small = min((bits for *_, bits in cut[:-1]), default=0)
-        found = []
-        for k, (start, stop, size) in enumerate(cut):
-            suffix = f"_{k}" if len(cut) > 1 else ""
-            bits = max(size, small)
-            m.submodules[f"skips{suffix}"] = skips = Memory(
-                shape=CODE_BITS * self.hardware.array.unit, depth=stop - start, init=[],
-                attrs=FREE_READS)
-            read, write = skips.read_port(), skips.write_port()
-            here = self.keep & (target[bits:] == start >> bits) if suffix else self.keep
-            m.d.comb += [read.addr.eq(source), write.addr.eq(target), write.data.eq(self.kept),
-                         write.en.eq(here)]
-            word = Signal.like(read.data, name=f"skipped{suffix}", reset_less=True)
-            m.d.sync += word.eq(read.data)
-            found += [word] * max(1, (1 << size) >> small)
-        if len(cut) == 1:
-            return word
-        return Array(found)[carry(m, source[small:], 2, "piece")]
 
     def _selected(self, m: Module):
         """Select bits of the unit at `walk`; None if there is no mux."""

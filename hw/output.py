@@ -2,13 +2,14 @@
 
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from export.descriptor import RESULTS
 from export.hardware import Hardware
+from export.sections import PIECES
 from hw.descriptor import layer_layout
 from hw.head import best_layout
+from hw.store import deep_memory
 from hw.walk import walk_layout
 
 WORD = 32
@@ -167,9 +168,6 @@ class Output(wiring.Component):
         """Units in the order in which they leave, not in that of the channel tiles."""
         hardware, layer, walk = self.hardware, self.layer, self.walk
         units, depth = hardware.array.units, hardware.output_words
-        m.submodules.results = memory = Memory(
-            shape=hardware.value_bits * hardware.array.unit, depth=depth, init=[])
-        read, write = memory.read_port(), memory.write_port()
         tile = Signal(range(depth))  # first unit of the channel tile
         at = Signal(range(depth))
         with m.If(self.fetch):
@@ -178,8 +176,5 @@ class Output(wiring.Component):
             m.d.sync += [tile.eq(tile + units), at.eq(tile + units)]
         with m.Elif(self.emit):
             m.d.sync += at.eq(at + Mux(walk.unit_last, layer.out_units - (units - 1), 1))
-        m.d.comb += [write.addr.eq(at), write.data.eq(self.values), write.en.eq(self.emit),
-                     read.addr.eq(address)]
-        stored = Signal.like(read.data, reset_less=True)  # the block RAM's own register
-        m.d.sync += stored.eq(read.data)
-        return stored
+        return deep_memory(m, "results", "stored", hardware.value_bits * hardware.array.unit, depth,
+                           PIECES, address, at, self.values, self.emit)

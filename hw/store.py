@@ -1,8 +1,8 @@
 """The memories that hold programs: ROM, or RAM that the loader writes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from amaranth import Array, Module, Signal
+from amaranth import Array, Module, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In
@@ -87,6 +87,35 @@ def deep_store(m: Module, unit, name: str, init: list[int], row, cycles: int):
             m.d.sync += chosen[-1].eq(Array(words[k:k + most])[number[:bits]])
         words, number = chosen, carry(m, number[bits:], 1, f"{name}_number{step}")
     return words[0]
+
+
+def deep_memory(m: Module, name: str, word: str, width: int, rows: int, sizes: Sequence[int],
+                read: Value, write: Value, kept, enable: Value) -> Value:
+    """A memory that the engine writes: the row at `read` two cycles ago; `kept` goes to `write`.
+
+    What is deeper than a block RAM of so many rows is cut into pieces, each with a register `word`
+    right behind it, which is the block's own: a choice between blocks would come in front of it.
+    A row must not be needed in the cycle in which it is written.
+    """
+    cut = pieces(rows, sizes)
+    # One is chosen by the address over the smallest piece that another one follows.
+    small = min((bits for *_, bits in cut[:-1]), default=0)
+    found = []
+    for k, (start, stop, size) in enumerate(cut):
+        suffix = f"_{k}" if len(cut) > 1 else ""
+        bits = max(size, small)
+        m.submodules[name + suffix] = memory = Memory(shape=width, depth=stop - start, init=[],
+                                                      attrs=FREE_READS)
+        source, target = memory.read_port(), memory.write_port()
+        here = enable & (write[bits:] == start >> bits) if suffix else enable
+        m.d.comb += [source.addr.eq(read), target.addr.eq(write), target.data.eq(kept),
+                     target.en.eq(here)]
+        stored = Signal.like(source.data, name=word + suffix, reset_less=True)
+        m.d.sync += stored.eq(source.data)
+        found += [stored] * max(1, (1 << size) >> small)
+    if len(cut) == 1:
+        return found[0]
+    return Array(found)[carry(m, read[small:], 2, "piece")]
 
 
 def section(m: Module, unit, name: str, rows: int, width: int, init: list[int],

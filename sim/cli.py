@@ -16,15 +16,15 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import typer
 
 from export.checked import MESSAGE, ConfigError
-from sim import cli_board, cli_codec, cli_load, cli_peers, cli_train
-from sim.options import Design, Folder, Seed, Weights, load_design, load_machine, seed_list
+from sim import cli_board, cli_codec, cli_fpga, cli_load, cli_train
+from sim.options import Design, Folder, Seed, Weights, load_design, load_machine
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True,
                   help="Hardware generator for very-low-bit convolutional networks.")
+app.add_typer(cli_fpga.app)
 app.add_typer(cli_train.app)
 app.add_typer(cli_load.app)
 app.add_typer(cli_codec.app)
-app.add_typer(cli_peers.app)
 app.add_typer(cli_board.app, name="board")
 EXTRA = {"torch": "train", "pytorch_msssim": "train", "tensorboard": "train", "matplotlib": "train",
          "pycocotools": "train",
@@ -32,13 +32,14 @@ EXTRA = {"torch": "train", "pytorch_msssim": "train", "tensorboard": "train", "m
 
 
 def main(arguments: list[str] | None = None):
-    """Runs a command; exit code 2 and one line for bad input, 1 for a tool or a result that fails.
+    """Runs a command and exits: with 0; 2 and one line for bad input; 1 if a tool or result fails.
 
     Takes the arguments of the process if none are given.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        app(arguments)
+        # Typer's own handling would draw a box around what was wrong with the arguments.
+        code = app(arguments, standalone_mode=False)
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
         if package not in EXTRA:
@@ -47,13 +48,25 @@ def main(arguments: list[str] | None = None):
               f"pip install 'hexlane[{EXTRA[package]}]'", file=sys.stderr)
         raise SystemExit(2) from None
     except (ConfigError, OSError, UnicodeError, RecursionError, MemoryError) as error:
-        line = " ".join(str(error).split()) or type(error).__name__
-        line = "".join(each if each.isprintable() else "?" for each in line)
-        print(f"error: {line[:MESSAGE]}", file=sys.stderr)
-        raise SystemExit(2) from None
+        _refuse(str(error) or type(error).__name__)
     except RuntimeError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+    except typer.Abort:
+        raise SystemExit(1) from None
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # what all of typer's refusals have
+            raise
+        if not error.format_message():  # no command was named, and typer has printed the help
+            raise SystemExit(2) from None
+        _refuse(error.format_message())
+    raise SystemExit(code or 0)
+
+
+def _refuse(text: str):
+    line = "".join(each if each.isprintable() else "?" for each in " ".join(text.split()))
+    print(f"error: {line[:MESSAGE]}", file=sys.stderr)
+    raise SystemExit(2) from None
 
 
 def _generate(config: Path, weights: str | None, seed: int, output: Path | None, top: str,
@@ -194,72 +207,6 @@ def simulate(config: Design, output: Folder = None, weights: Weights = None, see
 
 
 @app.command()
-def synth(config: Design, output: Folder = None):
-    """Maps a generated engine with Yosys and writes report.json: area, cycles, stored bits."""
-    from rich.console import Console
-
-    from export.config import load_config
-    from hw.synth import report, show
-    design = load_config(config)
-    folder, console = output or Path("build") / design.name, Console()
-    with console.status("Yosys maps the engine ..."):
-        result = report(design, folder)
-    _write_report(folder, result)
-    show(result, console)
-    if not result["fits"] or result["dsp"]:
-        raise typer.Exit(1)
-
-
-def _write_report(folder: Path, result: dict):
-    import json
-
-    from export.file import write_whole
-    write_whole(folder / "report.json", (json.dumps(result, indent=1) + "\n").encode())
-
-
-@app.command()
-def pnr(config: Design, output: Folder = None,
-        seeds: Annotated[str, typer.Option(
-            help="of the placement; the clock is the median, the lower of two")] = "1 2 3",
-        limit: Annotated[float, typer.Option(
-            min=0.01, help="minutes for each seed; what takes longer is left out")] = 60):
-    """Places and routes a generated engine with nextpnr: its clock, and what limits it.
-
-    Puts both into report.json, whose frames per second follow from that clock.
-    """
-    from rich.console import Console
-
-    from export.config import load_config
-    from hw.devices import DEVICES
-    from hw.pnr import place_and_route, require
-    from hw.synth import report, show, speed
-    numbers = seed_list(seeds, "--seeds")
-    design = load_config(config)
-    folder, console = output or Path("build") / design.name, Console()
-    require(DEVICES[design.target.part])
-    with console.status("Yosys maps the engine, unless it has ..."):
-        result = report(design, folder)
-    _write_report(folder, result)
-    if result["fits"]:
-        with console.status("nextpnr places and routes, some minutes for each seed ..."):
-            for line, timing in place_and_route(design, folder, numbers, limit):
-                console.print(line, highlight=False, markup=False, soft_wrap=True)
-                result |= speed(result["frame_period"], timing)
-                _write_report(folder, result)
-    show(result, console)
-    if not result["fits"] or result["dsp"]:
-        raise typer.Exit(1)
-
-
-@app.command()
-def report(designs: Annotated[list[Path], typer.Argument(help="designs that `synth` mapped")],
-           clock: Annotated[bool, typer.Option("--clock", help="what `pnr` measured")] = False):
-    """Prints a table of what `synth` or `pnr` reported of designs, in Markdown."""
-    from sim.report import clocks, table
-    typer.echo((clocks if clock else table)([Path("build") / design.stem for design in designs]))
-
-
-@app.command()
 def lint(designs: Annotated[list[Path], typer.Argument(
         help="designs, which are generated, or folders of generated ones")],
          weights: Weights = None, seed: Seed = 1):
@@ -366,24 +313,6 @@ def automaton(size: Annotated[int, typer.Option(min=8, max=512)] = 144,
         table.add_row(mapping, "random" if rule is None else str(rule), f"{zeros:.2f}",
                       f"{positive:.2f}", f"{alike:.3f}", f"{rank:.0f}")
     Console().print(table)
-
-
-@app.command()
-def bench(config: Annotated[Path | None, typer.Argument(
-        help="design whose sizes to take; else four words and 14 bits")] = None):
-    """Prints what one processing element costs, for each set of precisions."""
-    from rich.console import Console
-
-    from export.config import load_config
-    from export.cost import Cost
-    from hw.bench import table
-    words, acc_bits = 4, 14
-    if config:
-        hardware = Cost.of(load_config(config)).hardware
-        words, acc_bits = hardware.array.words, hardware.acc_bits
-    with Console().status("Yosys maps ten processing elements ..."):
-        result = table(words, acc_bits)
-    Console().print(result)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ def build(config: Design,
           mhz: Annotated[float | None, typer.Option(
               min=1, max=400, help="the clock at most; default: what `pnr` measured on this "
                                    "device, else that of [target]")] = None,
-          baud: Annotated[int, typer.Option(min=1, help="bits per second of the line")]
+          baud: Annotated[int, typer.Option(
+              min=1, max=12_000_000, help="bits per second of the line")]
           = 1_000_000,
           placement: Annotated[int, typer.Option(
               min=1, max=2**31 - 1, help="seed of the placement")] = 1):

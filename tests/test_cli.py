@@ -14,14 +14,14 @@ from PIL import Image
 from export.config import ConfigError, load_config
 from export.cost import Cost
 from export.words import operands
-from sim import cli_codec, cli_peers, cli_train
+from sim import cli_codec, cli_fpga, cli_train
 from sim.cli import app, main
 from sim.options import load_design
 from tests.commands import run
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 COMMANDS = sorted(command.name or command.callback.__name__.replace("_", "-")
-                  for each in (app, cli_train.app, cli_codec.app, cli_peers.app)
+                  for each in (app, cli_train.app, cli_codec.app, cli_fpga.app)
                   for command in each.registered_commands)
 DESIGN = """
 [network]
@@ -364,6 +364,25 @@ def test_exit_codes(capsys, monkeypatch, error, code, said):
     monkeypatch.setattr("sim.cli.load_machine", fail)
     assert run("generate", "mine.toml") == code
     assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("arguments, said", [
+    (["generate", "--hold", "0"], "Invalid value for '--hold': "),
+    (["generate", "--nope"], "No such option: --nope"), (["nope"], "No such command 'nope'."),
+    (["pnr"], "Missing argument 'config'."), (["report"], "Missing argument 'designs"),
+    (["simulate", "x", "--simulator", "q"], "Invalid value for '--simulator': "),
+    (["board", "build", "x", "y", "--baud", "9" * 30], "Invalid value for '--baud': "),
+    (["generate", "--hold", "a\n\x1b[2J"], "Invalid value for '--hold': ")])
+def test_arguments_that_are_wrong(capsys, arguments, said):
+    """One line, without typer's box around it."""
+    assert run(*arguments) == 2
+    assert refused(capsys).lower().startswith(said.lower())
+
+
+def test_no_command_shows_the_help(capsys):
+    assert run() == run("board") == 2
+    shown = capsys.readouterr()
+    assert shown.out.count("Usage: ") == 2 and not shown.err
 
 
 def test_other_errors_are_ours(monkeypatch):

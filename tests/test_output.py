@@ -9,6 +9,7 @@ from export.cost import Cost
 from export.descriptor import layer_word
 from export.hardware import Hardware
 from export.program import Program
+from export.sections import PIECES
 from hw.output import Output
 from sim.samples import random_network
 from tests.designs import conv, design
@@ -106,9 +107,11 @@ def units(op, array, values, rng):
                 yield from [None] * rng.integers(3)
 
 
+@pytest.mark.parametrize("sizes", [PIECES, (4, 2)], ids=["one piece", "pieces"])
 @pytest.mark.parametrize("gaps", [False, True])
 @pytest.mark.parametrize("name", MACHINES)
-def test_results_leave(name, gaps):
+def test_results_leave(name, gaps, sizes, monkeypatch):
+    monkeypatch.setattr("hw.output.PIECES", sizes)
     programs = [Program(config) for config in MACHINES[name]]
     hardware, array = Hardware.of(programs), programs[0].array
     programs = [hardware.place(program.config) for program in programs]
