@@ -62,12 +62,13 @@ def memories(hardware: Hardware) -> dict[str, tuple[int, int]]:
     }
 
 
-def pieces(rows: int, sizes: Sequence[int] = PIECES) -> list[tuple[int, int, int]]:
+def pieces(rows: int, sizes: Sequence[int] = ()) -> list[tuple[int, int, int]]:
     """How a deep memory is cut: first row, row behind the last one, bits of the address of each.
 
-    The first row of a piece is a multiple of the rows that its address can name.
+    They have as many rows as `sizes` says, or `PIECES`, the largest first, and the last what is
+    left. The first row of a piece is a multiple of the rows that its address can name.
     """
-    found, start = [], 0
+    sizes, found, start = sizes or PIECES, [], 0
     while start < rows:
         size = next((size for size in sizes if start + size <= rows), sizes[-1])
         found.append((start, min(rows, start + size), size.bit_length() - 1))

@@ -20,6 +20,7 @@ from export.pack import Images
 from hw.board_top import BoardTop
 from hw.boards import BAUD, CONSTRAINTS, PLL, SILENCE, board_of, divider_of, divides, pins
 from hw.devices import DEVICES, Device
+from hw.path import Names, describe
 from hw.pnr import require, run_tool
 from hw.synth import map_netlist, sizes
 from hw.verilog import write_verilog
@@ -93,7 +94,7 @@ def build(name: str, hardware: Hardware, images: Images, folder: Path, *, mhz: f
                                timeout=_silence(clock, baud), leds=board.leds),
                       folder, "board")
         module = map_netlist(folder, device, "pins", SOURCES)
-        fmax, used = _place(folder, device, board.package, seed, clock)
+        fmax, used, path = _place(folder, device, board.package, seed, clock, Names(module))
         if fmax >= clock:
             break
         if attempts == ATTEMPTS:
@@ -104,7 +105,8 @@ def build(name: str, hardware: Hardware, images: Images, folder: Path, *, mhz: f
     os.replace(folder / "board.part", folder / tools.product)
     return {"board": name, "device": device.name, "file": tools.product,
             "bytes": (folder / tools.product).stat().st_size, "clock_mhz": clock,
-            "fmax_mhz": round(fmax, 2), "attempts": attempts, "seed": seed, "baud": baud,
+            "fmax_mhz": round(fmax, 2), "critical_path": path, "attempts": attempts,
+            "seed": seed, "baud": baud,
             "nextpnr": nextpnr, "seconds": round(monotonic() - began), **sizes(module, device),
             "utilization": {site: number for site, number in sorted(used.items())
                             if number["used"]}}
@@ -140,9 +142,9 @@ def _set_pll(folder: Path, device: Device, board_mhz: float, mhz: float, baud: i
     return board_mhz
 
 
-def _place(folder: Path, device: Device, package: str, seed: int, clock: float
-           ) -> tuple[float, dict]:
-    """Runs nextpnr; the clock that was reached, and what is used."""
+def _place(folder: Path, device: Device, package: str, seed: int, clock: float,
+           names: Names) -> tuple[float, dict, str]:
+    """Runs nextpnr; the clock that was reached, what is used, and the path that limits it."""
     report, tools = folder / "place.json", TOOLS[device.family]
     report.unlink(missing_ok=True)
     part = [device.options[0], "--package", package]
@@ -156,4 +158,8 @@ def _place(folder: Path, device: Device, package: str, seed: int, clock: float
         raise RuntimeError(f"{folder}: nextpnr did not end in time")
     found = json.loads(report.read_text())
     report.unlink()
-    return min(each["achieved"] for each in found["fmax"].values()), found["utilization"]
+    slowest = min(found["fmax"], key=lambda name: found["fmax"][name]["achieved"])
+    path = next(each["path"] for each in found["critical_paths"]
+                if each["from"] == each["to"] == f"posedge {slowest}")
+    return (found["fmax"][slowest]["achieved"], found["utilization"],
+            describe(path, names)["words"])

@@ -13,6 +13,7 @@ from hw import bitstream
 from hw.bitstream import build
 from hw.boards import BOARDS, divider_of, divides, pins
 from hw.devices import DEVICES
+from hw.path import Names
 from sim.cli_board import _measured
 from sim.samples import random_network
 from tests.designs import conv, design
@@ -79,6 +80,7 @@ def test_boards_that_are_not_known():
 @pytest.mark.slow
 @pytest.mark.parametrize("name, mhz, suffix", [
     pytest.param("ulx3s-85f", 400, ".bit", marks=pytest.mark.long), ("icebreaker", 12, ".bin"),
+    pytest.param("icepi-zero", 400, ".bit", marks=pytest.mark.long),
     pytest.param("tang-nano-9k", 400, ".fs", marks=pytest.mark.long)])
 def test_bitstreams(tmp_path, name, mhz, suffix):
     """What is too fast is built again, at a clock that is met."""
@@ -92,8 +94,10 @@ def test_bitstreams(tmp_path, name, mhz, suffix):
     assert (found["attempts"] > 1) == (mhz == 400)
     assert not (tmp_path / "board.part").exists()
     assert divides(found["clock_mhz"] * 1e6, found["baud"])
+    assert " -> " in found["critical_path"] and "longest route" in found["critical_path"]
     pll = (tmp_path / "pll.v").read_text()
-    assert {"ulx3s-85f": "EHXPLLL", "icebreaker": "assign", "tang-nano-9k": "rPLL"}[name] in pll
+    cells = {"icebreaker": "assign", "tang-nano-9k": "rPLL"}
+    assert cells.get(name, "EHXPLLL") in pll
 
 
 def test_boards_are_placed_as_designs_are(tmp_path, monkeypatch):
@@ -101,13 +105,22 @@ def test_boards_are_placed_as_designs_are(tmp_path, monkeypatch):
 
     def place(folder, device, tool, arguments, log):
         asked.append(" ".join(arguments))
-        found = {"fmax": {"clk": {"achieved": 50.0}}, "utilization": {}}
+        ends = {"from": {"cell": "a", "port": "Q"}, "to": {"cell": "b", "port": "DI"}}
+        found = {"fmax": {"clk": {"achieved": 50.0}, "board": {"achieved": 90.0}},
+                 "utilization": {}, "critical_paths": [
+            {"from": f"posedge {begins}", "to": f"posedge {ends_at}",
+             "path": [{"type": "routing", "delay": delay, **ends}]}
+            for begins, ends_at, delay in [("board", "clk", 9.0), ("board", "board", 1.0),
+                                           ("clk", "clk", 2.0)]]}
         (folder / "place.json").write_text(json.dumps(found))
         return True
 
     monkeypatch.setattr(bitstream, "run_tool", place)
+    names = Names({"cells": {}, "netnames": {}, "attributes": {}})
     for name in ("LFE5U-25F", "iCE40UP5K", "GW1NR-9C"):
-        assert bitstream._place(tmp_path, DEVICES[name], "any", 1, 40.0) == (50.0, {})
+        fmax, used, path = bitstream._place(tmp_path, DEVICES[name], "any", 1, 40.0, names)
+        assert (fmax, used) == (50.0, {})
+        assert path.startswith("register a of the top -> ") and ": 2.0 ns, " in path
     assert ["--placer static" in each for each in asked] == [True, False, False]
     assert asked[2].startswith("--device GW1NR-LV9QN88PC6/I5 --vopt family=GW1N-9C --vopt cst=")
 
