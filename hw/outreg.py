@@ -3,6 +3,10 @@
 A DP16KD has a register at its outputs, which Yosys leaves unused: data then comes 5.6 ns behind the
 clock. A register of the design that takes nothing but such an output, at every clock and with
 neither enable nor reset, is the same register. Both are zero at first.
+
+In words of 36 bits both ports' registers hold halves of one word that the second port reads, and no
+document says whose clock and enable the first one's has: so both ports get the same, as nextpnr
+does for the PDPW16KD. Yosys leaves the first port's at constants, where nothing is written.
 """
 
 from collections import defaultdict
@@ -50,6 +54,8 @@ def _ports(cell: dict):
 def _merge(module: dict, cell: dict, pins: list, modes: list, clock: str, loads: dict) -> int:
     """Merges the registers of one port, if all that it drives are such."""
     behind, nets = {}, cell["connections"]
+    if len(modes) == 2 and nets["CLKA"] not in (["0"], nets["CLKB"]):
+        return 0
     for pin in pins:
         found = [load for net in nets[pin] for load in loads[net]]
         if len(found) > 1 or (found and not _plain(module, *found[0], nets[clock])):
@@ -60,6 +66,8 @@ def _merge(module: dict, cell: dict, pins: list, modes: list, clock: str, loads:
         nets[pin] = module["cells"].pop(register)["connections"]["Q"]
     if behind:
         cell["parameters"] |= dict.fromkeys(modes, "OUTREG")
+        if len(modes) == 2:
+            nets["CLKA"], nets["OCEA"] = nets["CLKB"], ["1"]
     return len(behind)
 
 

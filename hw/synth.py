@@ -45,7 +45,7 @@ def map_netlist(folder: Path, device: Device, top: str = "engine",
     RuntimeError
         If Yosys fails; `folder/synth.log` says how.
     """
-    sha = hashlib.sha256(f"{device.command} {version('pyosys')} merged, absorbed\n".encode())
+    sha = hashlib.sha256(f"{device.command} {version('pyosys')} merged, absorbed 2\n".encode())
     sources = sources or [f"{top}.v"]
     for source in sources:
         memories = memory_files(folder / source) if source.endswith(".v") else ()

@@ -14,9 +14,10 @@ from hw.synth import map_netlist
 from hw.verilog import write_verilog
 
 
-def ram(width: int, pins: dict[str, int]) -> dict:
+def ram(width: int, pins: dict[str, int], first_clock=2) -> dict:
     """A DP16KD whose outputs drive these nets; the clocks of its ports are nets 2 and 3."""
-    nets = {"CLKA": [2], "CLKB": [3], **{pin: [net] for pin, net in pins.items()}}
+    nets = {"CLKA": [first_clock], "CLKB": [3], "OCEA": ["0"], "OCEB": ["1"],
+            **{pin: [net] for pin, net in pins.items()}}
     return {"type": "DP16KD", "connections": nets,
             "parameters": {"DATA_WIDTH_A": f"{width:032b}", "DATA_WIDTH_B": f"{width:032b}",
                            "REGMODE_A": "NOREG", "REGMODE_B": "NOREG"},
@@ -46,13 +47,22 @@ def test_a_register_behind_each_output_goes():
     assert (cell["parameters"]["REGMODE_A"], cell["parameters"]["REGMODE_B"]) == ("OUTREG", "NOREG")
 
 
-def test_a_word_of_36_bits_has_one_clock():
+@pytest.mark.parametrize("first_clock", ["0", 3])
+def test_a_word_of_36_bits_has_one_clock(first_clock):
+    """Both halves' registers have it, and are enabled, whether or not the first port writes."""
     pins = {"DOA0": 10, "DOB17": 11}
-    top = module(ram=ram(36, pins), a=register(10, 20, 3), b=register(11, 21, 3))
+    top = module(ram=ram(36, pins, first_clock), a=register(10, 20, 3), b=register(11, 21, 3))
     assert merge_output_registers(top) == 2
-    parameters = top["cells"]["ram"]["parameters"]
-    assert parameters["REGMODE_A"] == parameters["REGMODE_B"] == "OUTREG"
-    top = module(ram=ram(36, pins), a=register(10, 20, 2), b=register(11, 21, 3))
+    cell = top["cells"]["ram"]
+    assert cell["parameters"]["REGMODE_A"] == cell["parameters"]["REGMODE_B"] == "OUTREG"
+    assert [cell["connections"][pin] for pin in ("CLKA", "CLKB", "OCEA", "OCEB")] == [
+        [3], [3], ["1"], ["1"]]
+    top = module(ram=ram(36, pins, first_clock), a=register(10, 20, 2), b=register(11, 21, 3))
+    assert merge_output_registers(top) == 0
+
+
+def test_a_word_of_36_bits_that_another_clock_writes_keeps_its_registers():
+    top = module(ram=ram(36, {"DOA0": 10}, 2), a=register(10, 20, 3))
     assert merge_output_registers(top) == 0
 
 
