@@ -112,14 +112,15 @@ class Epilogue(wiring.Component):
         shift = Signal.like(layer.shift, reset_less=True)  # they come with the layer
         peak = Signal(CODE_BITS, reset_less=True)
         m.d.sync += [shift.eq(layer.shift), peak.eq((1 << layer.code_bits) - 1)]
-        shifted = [Signal(signed(hardware.bias_bits), name=f"shifted_{u}", reset_less=True)
-                   for u in range(U)]
-        m.d.sync += [each.eq(sums >> shift) for each, sums in zip(shifted, y, strict=True)]
         four = self._stage(m, three, "four")
         codes = Signal(data.ArrayLayout(CODE_BITS, U), reset_less=True)
-        for u in range(U):
-            m.d.sync += codes[u].eq(
-                Mux(shifted[u] < 0, 0, Mux(shifted[u] > peak, peak, shifted[u])))
+        if hardware.valued:
+            shifted = self._shifted(m, y, shift)
+            clipped = [(each[:CODE_BITS], each > peak, each < 0) for each in shifted]
+        else:
+            clipped = self._clipped(m, y, shift)
+        m.d.sync += [codes[u].eq(Mux(negative, 0, Mux(above, peak, bits)))
+                     for u, (bits, above, negative) in enumerate(clipped)]
 
         # Stages 5 and 6: gate, pooling.
         six = self._stage(m, self._stage(m, four, "five"), "six")
@@ -192,6 +193,34 @@ class Epilogue(wiring.Component):
                 writer.codes.eq(source.codes),
                 self.probe.codes.eq(Mux(source.emit, source.codes.as_value(), 0)),
             ]
+
+    def _shifted(self, m: Module, y: list, shift) -> list:
+        """Sums with bias, shifted, at stage 3."""
+        shifted = [Signal.like(each, name=f"shifted_{u}", reset_less=True)
+                   for u, each in enumerate(y)]
+        m.d.sync += [each.eq(sums >> shift) for each, sums in zip(shifted, y, strict=True)]
+        return shifted
+
+    def _clipped(self, m: Module, y: list, shift) -> list[tuple]:
+        """Of the same what a code is made of: its bits, whether more is above them, the sign.
+
+        What is above is found by a mask, which all units share, where it lies: only the bits of a
+        code are moved.
+        """
+        layer, width = self.layer, self.hardware.bias_bits
+        top = Signal(range(2 ** len(layer.shift) + CODE_BITS), reset_less=True)
+        mask = Signal(width - 1, reset_less=True)
+        m.d.sync += [top.eq(layer.shift + layer.code_bits),
+                     mask.eq(Cat(top <= k for k in range(width - 1)))]
+        found = []
+        for u, sums in enumerate(y):
+            bits = Signal(CODE_BITS, name=f"bits_{u}", reset_less=True)
+            above = Signal(name=f"above_{u}", reset_less=True)
+            negative = Signal(name=f"negative_{u}", reset_less=True)
+            m.d.sync += [bits.eq(sums[:-1].bit_select(shift, CODE_BITS)),
+                         above.eq((sums[:-1] & mask).any()), negative.eq(sums[-1])]
+            found.append((bits, above, negative))
+        return found
 
     def _values(self, m: Module, shifted: list) -> list:
         """Signed values, clipped at stage 4."""

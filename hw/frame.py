@@ -1,6 +1,6 @@
 """Pixels as they come from outside: frames of the right length only, blocks of pixels folded."""
 
-from amaranth import Cat, Module, Signal
+from amaranth import Array, Cat, Const, Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -55,22 +55,24 @@ class Frame(wiring.Component):
         formats = sorted(hardware.pixels)
         pixel = self.pixels.payload.data if framed else self.pixels.payload
 
-        # A pixel's place: block, and row and column in the block.
+        # A pixel's place: block, and row and column in the block; where they are in the next cycle.
         x = Signal(range(hardware.frame_width))
         y = Signal(range(hardware.frame_height))
         most = max(each.fold for each in formats)
-        dx = Signal(range(most))
-        dy = Signal(range(most))
-        side = Signal(range(most))
-        with m.Switch(record.format):
-            for k, each in enumerate(formats):
-                with m.Case(k):
-                    m.d.comb += side.eq(each.fold - 1)
-        block, line = dx == side, (dx == side) & (x == record.last_x)
-        whole = Signal()
+        dx, dy = Signal(range(most)), Signal(range(most))
+        next_dx, next_dy = Signal.like(dx), Signal.like(dy)
+        m.d.sync += [dx.eq(next_dx), dy.eq(next_dy)]
+        # Whether it ends a block's row, or the block, is known ahead: what follows is a long way.
+        rights = [self._ahead(m, each.fold, [next_dx], f"right_{k}")
+                  for k, each in enumerate(formats)]
+        wholes = [self._ahead(m, each.fold, [next_dx, next_dy], f"whole_{k}")
+                  for k, each in enumerate(formats)]
+        right = Array(rights)[record.format]
+        whole = Array(wholes)[record.format]
+        line = Signal()
         end = Signal()
-        m.d.comb += [whole.eq(block & (dy == side)),
-                     end.eq(line & (dy == side) & (y == record.last_y))]
+        m.d.comb += [line.eq(right & (x == record.last_x)),
+                     end.eq(whole & (x == record.last_x) & (y == record.last_y))]
 
         waiting = Signal()  # until the frame is read
         swallow = Signal()  # until its marked end
@@ -86,17 +88,21 @@ class Frame(wiring.Component):
             self.short.eq(good & last & ~end), self.long.eq(good & end & ~last),
             self.dropped.eq(self.short | self.long),
         ]
+        m.d.comb += [next_dx.eq(dx), next_dy.eq(dy)]
         with m.If(good):
-            m.d.sync += dx.eq(dx + 1)
-            with m.If(block):
-                m.d.sync += [dx.eq(0), x.eq(x + 1)]
+            m.d.comb += next_dx.eq(dx + 1)
+            with m.If(right):
+                m.d.comb += next_dx.eq(0)
+                m.d.sync += x.eq(x + 1)
             with m.If(line):
-                m.d.sync += [x.eq(0), dy.eq(dy + 1)]
-                with m.If(dy == side):
-                    m.d.sync += [dy.eq(0), y.eq(y + 1)]
+                m.d.comb += next_dy.eq(dy + 1)
+                m.d.sync += x.eq(0)
+                with m.If(whole):
+                    m.d.comb += next_dy.eq(0)
+                    m.d.sync += y.eq(y + 1)
             with m.If(end | last):
-                m.d.sync += [dx.eq(0), x.eq(0), dy.eq(0), y.eq(0),
-                             swallow.eq(~last), waiting.eq(end & last)]
+                m.d.comb += [next_dx.eq(0), next_dy.eq(0)]
+                m.d.sync += [x.eq(0), y.eq(0), swallow.eq(~last), waiting.eq(end & last)]
         with m.If(swallow & self.pixels.valid & last):
             m.d.sync += swallow.eq(0)
         with m.If(self.read):
@@ -114,6 +120,14 @@ class Frame(wiring.Component):
                 with m.Case(k):
                     m.d.comb += self.positions.payload.eq(self._position(each, rows))
         return m
+
+    def _ahead(self, m: Module, fold: int, places: list, name: str):
+        """Whether these, a cycle ago, were to be a block's last."""
+        if fold == 1:
+            return Const(1)
+        known = Signal(name=name)
+        m.d.sync += known.eq(Cat(each == fold - 1 for each in places).all())
+        return known
 
     def _line(self, m: Module, row, write, x, k: int):
         """Row `k` of each block of the row of blocks at hand, as the block x needs it."""

@@ -87,14 +87,16 @@ class PixelInput(wiring.Component):
             base = Signal.like(address)
             m.d.sync += base.eq(copy_offset(record.stride, self.copy))
             where = base + address
-        m.d.comb += [
-            self.write.bank.eq(bank),
-            self.write.address.eq(where),
-            self.write.enable.eq(~0),
-        ]
+        write = self.write
+        if hardware.folds:  # many words to choose from; the last one is written while `ready`
+            write = Signal.like(self.write, name="chosen")
+            later = Signal.like(self.write, name="later", reset_less=True)
+            with m.If(self.granted):
+                m.d.sync += later.eq(write)
+            m.d.comb += self.write.eq(later)
+        m.d.comb += [write.bank.eq(bank), write.address.eq(where), write.enable.eq(~0)]
         for lane in range(LANES):
-            m.d.comb += self.write.data[lane].eq(stored.word_select(
-                lane, 2 * hardware.array.words))
+            m.d.comb += write.data[lane].eq(stored.word_select(lane, 2 * hardware.array.words))
 
         def shift(pixel):
             return [old.eq(new) for old, new in zip(window, [*window[1:], pixel], strict=True)]
@@ -112,7 +114,7 @@ class PixelInput(wiring.Component):
                 with m.If(self.drop):
                     m.next = "TAKE"
             with m.State("WRITE"):
-                m.d.comb += self.write.valid.eq(1)
+                m.d.comb += write.valid.eq(1)
                 with m.If(self.granted):
                     m.d.sync += [word.eq(word + 1), address.eq(address + record.slots)]
                     with m.If(word == last_word):

@@ -16,6 +16,7 @@ from hw.yosys import run_yosys
 from sim.demo import PHOTOS, load_photos
 from sim.runner import missing
 from sim.samples import random_images, random_network
+from tests import dp16kd
 from tests.test_engine import conv, design, leaving, packable, random_design, random_output
 from tests.test_verilog import check
 
@@ -93,6 +94,8 @@ def gates(folder, device):
         cells = cells.replace(found[0], (share / found[1]).read_text(), 1).replace(found[0], "")
     # Icarus knows neither $error outside of a process nor defaults of ports.
     cells = "`define NO_ICE40_DEFAULT_ASSIGNMENTS\n" + cells.replace("$error(", "initial $display(")
+    if device.family == "ecp5":
+        cells = re.sub(r"module DP16KD\b.*?endmodule", "", cells, flags=re.DOTALL) + dp16kd.model()
     run_yosys("read_json netlist.json\nwrite_verilog -noattr gates.v", folder)
     (folder / "engine.v").write_text((folder / "gates.v").read_text() + cells)
     return module
@@ -111,6 +114,23 @@ def test_mapped_netlists(tmp_path, device):
     kinds = {cell["type"] for cell in module["cells"].values()}
     assert not any(kind.startswith(("$", "DP", "SP")) for kind in kinds - {"$scopeinfo"})
     check(config, network, tmp_path, random_images(config.network, 2, 1), simulator="icarus",
+          build=tmp_path / "gates")
+
+
+@pytest.mark.slow
+def test_mapped_block_rams(tmp_path):
+    """Those of an ECP5, three widths of them, with the registers that were merged into them."""
+    if reason := missing("icarus"):
+        pytest.skip(reason)
+    config = design([conv(24, 3, 3), conv(24, 2, 2), conv(40, 3, 1, pool=True), conv(48, 2, 3)],
+                    (1, 4, 2), height=6, width=6)
+    network = random_network(config.network, 1)
+    generate(config, network, tmp_path)
+    rams = [cell["parameters"] for cell in gates(tmp_path, DEVICES["LFE5U-85F"])["cells"].values()
+            if cell["type"] == "DP16KD"]
+    assert {int(each["DATA_WIDTH_B"], 2) for each in rams} == {4, 18, 36}
+    assert all("OUTREG" in (each["REGMODE_A"], each["REGMODE_B"]) for each in rams)
+    check(config, network, tmp_path, random_images(config.network, 1, 1), simulator="icarus",
           build=tmp_path / "gates")
 
 
