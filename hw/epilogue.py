@@ -3,7 +3,7 @@
 from functools import reduce
 from operator import or_
 
-from amaranth import Array, Cat, Module, Mux, Signal, signed
+from amaranth import Array, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -37,6 +37,15 @@ def leaving_layout(hardware: Hardware) -> data.StructLayout:
     return data.StructLayout({
         "valid": 1, "walk": walk_layout(hardware),
         "values": data.ArrayLayout(hardware.value_bits, hardware.array.unit)})
+
+
+def _lowest(value, shift, count: int):
+    """The lowest bits of `value >> shift`: large steps first, behind which few bits are needed."""
+    for k in reversed(range(len(shift))):
+        needed = count + 2**k - 1
+        value = Cat(value, Const(0, needed + 2**k))
+        value = Mux(shift[k], value[2**k:2**k + needed], value[:needed])
+    return value
 
 
 class Epilogue(wiring.Component):
@@ -217,7 +226,7 @@ class Epilogue(wiring.Component):
             bits = Signal(CODE_BITS, name=f"bits_{u}", reset_less=True)
             above = Signal(name=f"above_{u}", reset_less=True)
             negative = Signal(name=f"negative_{u}", reset_less=True)
-            m.d.sync += [bits.eq(sums[:-1].bit_select(shift, CODE_BITS)),
+            m.d.sync += [bits.eq(_lowest(sums[:-1], shift, CODE_BITS)),
                          above.eq((sums[:-1] & mask).any()), negative.eq(sums[-1])]
             found.append((bits, above, negative))
         return found
