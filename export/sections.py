@@ -62,7 +62,7 @@ def memories(hardware: Hardware) -> dict[str, tuple[int, int]]:
     }
 
 
-def pieces(rows: int, sizes: Sequence[int] = ()) -> list[tuple[int, int, int]]:
+def pieces(rows: int, sizes: Sequence[int] | None = None) -> list[tuple[int, int, int]]:
     """How a deep memory is cut: first row, row behind the last one, bits of the address of each.
 
     They have as many rows as `sizes` says, or `PIECES`, the largest first, and the last what is

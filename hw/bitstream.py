@@ -21,7 +21,7 @@ from hw.board_top import BoardTop
 from hw.boards import BAUD, CONSTRAINTS, PLL, SILENCE, board_of, divider_of, divides, pins
 from hw.devices import DEVICES, Device
 from hw.path import Names, describe
-from hw.pnr import require, run_tool
+from hw.pnr import require, run_tool, slowest
 from hw.synth import map_netlist, sizes
 from hw.verilog import write_verilog
 
@@ -158,8 +158,5 @@ def _place(folder: Path, device: Device, package: str, seed: int, clock: float,
         raise RuntimeError(f"{folder}: nextpnr did not end in time")
     found = json.loads(report.read_text())
     report.unlink()
-    slowest = min(found["fmax"], key=lambda name: found["fmax"][name]["achieved"])
-    path = next(each["path"] for each in found["critical_paths"]
-                if each["from"] == each["to"] == f"posedge {slowest}")
-    return (found["fmax"][slowest]["achieved"], found["utilization"],
-            describe(path, names)["words"])
+    fmax, path = slowest(found)
+    return fmax, found["utilization"], describe(path, names)["words"]

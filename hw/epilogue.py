@@ -3,13 +3,14 @@
 from functools import reduce
 from operator import or_
 
-from amaranth import Array, Cat, Const, Module, Mux, Signal, signed
+from amaranth import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from export.descriptor import RESULTS
 from export.hardware import Hardware
 from hw.cell import Cell
+from hw.clip import Clip
 from hw.descriptor import bias_layout, is_summed, layer_layout, makes
 from hw.gate import Gate
 from hw.head import Head, best_layout
@@ -37,15 +38,6 @@ def leaving_layout(hardware: Hardware) -> data.StructLayout:
     return data.StructLayout({
         "valid": 1, "walk": walk_layout(hardware),
         "values": data.ArrayLayout(hardware.value_bits, hardware.array.unit)})
-
-
-def _lowest(value, shift, count: int):
-    """The lowest bits of `value >> shift`: large steps first, behind which few bits are needed."""
-    for k in reversed(range(len(shift))):
-        needed = count + 2**k - 1
-        value = Cat(value, Const(0, needed + 2**k))
-        value = Mux(shift[k], value[2**k:2**k + needed], value[:needed])
-    return value
 
 
 class Epilogue(wiring.Component):
@@ -118,18 +110,11 @@ class Epilogue(wiring.Component):
 
         # Stages 3 and 4: shift, clip.
         three = self._stage(m, two, "three")
-        shift = Signal.like(layer.shift, reset_less=True)  # they come with the layer
-        peak = Signal(CODE_BITS, reset_less=True)
-        m.d.sync += [shift.eq(layer.shift), peak.eq((1 << layer.code_bits) - 1)]
+        clip = Clip(m, layer)
         four = self._stage(m, three, "four")
         codes = Signal(data.ArrayLayout(CODE_BITS, U), reset_less=True)
-        if hardware.valued:
-            shifted = self._shifted(m, y, shift)
-            clipped = [(each[:CODE_BITS], each > peak, each < 0) for each in shifted]
-        else:
-            clipped = self._clipped(m, y, shift)
-        m.d.sync += [codes[u].eq(Mux(negative, 0, Mux(above, peak, bits)))
-                     for u, (bits, above, negative) in enumerate(clipped)]
+        shifted = self._shifted(m, y, clip.shift) if hardware.valued else None
+        m.d.sync += [codes[u].eq(each) for u, each in enumerate(clip.codes(m, y, shifted))]
 
         # Stages 5 and 6: gate, pooling.
         six = self._stage(m, self._stage(m, four, "five"), "six")
@@ -204,32 +189,11 @@ class Epilogue(wiring.Component):
             ]
 
     def _shifted(self, m: Module, y: list, shift) -> list:
-        """Sums with bias, shifted, at stage 3."""
+        """Sums with bias, shifted, at stage 3: values need all of their bits."""
         shifted = [Signal.like(each, name=f"shifted_{u}", reset_less=True)
                    for u, each in enumerate(y)]
         m.d.sync += [each.eq(sums >> shift) for each, sums in zip(shifted, y, strict=True)]
         return shifted
-
-    def _clipped(self, m: Module, y: list, shift) -> list[tuple]:
-        """Of the same what a code is made of: its bits, whether more is above them, the sign.
-
-        What is above is found by a mask, which all units share, where it lies: only the bits of a
-        code are moved.
-        """
-        layer, width = self.layer, self.hardware.bias_bits
-        top = Signal(range(2 ** len(layer.shift) + CODE_BITS), reset_less=True)
-        mask = Signal(width - 1, reset_less=True)
-        m.d.sync += [top.eq(layer.shift + layer.code_bits),
-                     mask.eq(Cat(top <= k for k in range(width - 1)))]
-        found = []
-        for u, sums in enumerate(y):
-            bits = Signal(CODE_BITS, name=f"bits_{u}", reset_less=True)
-            above = Signal(name=f"above_{u}", reset_less=True)
-            negative = Signal(name=f"negative_{u}", reset_less=True)
-            m.d.sync += [bits.eq(_lowest(sums[:-1], shift, CODE_BITS)),
-                         above.eq((sums[:-1] & mask).any()), negative.eq(sums[-1])]
-            found.append((bits, above, negative))
-        return found
 
     def _values(self, m: Module, shifted: list) -> list:
         """Signed values, clipped at stage 4."""

@@ -62,13 +62,13 @@ class Frame(wiring.Component):
         dx, dy = Signal(range(most)), Signal(range(most))
         next_dx, next_dy = Signal.like(dx), Signal.like(dy)
         m.d.sync += [dx.eq(next_dx), dy.eq(next_dy)]
-        # Whether it ends a block's row, or the block, is known ahead: what follows is a long way.
-        rights = [self._ahead(m, each.fold, [next_dx], f"right_{k}")
-                  for k, each in enumerate(formats)]
-        wholes = [self._ahead(m, each.fold, [next_dx, next_dy], f"whole_{k}")
-                  for k, each in enumerate(formats)]
-        right = Array(rights)[record.format]
-        whole = Array(wholes)[record.format]
+        # Whether it ends a block's row, or the block, is known ahead: whether pixels are taken
+        # follows from it, and where the next one goes from that.
+        folds = {each.fold for each in formats}
+        rights = {fold: self._last(m, fold, [next_dx], f"right_{fold}") for fold in folds}
+        wholes = {fold: self._last(m, fold, [next_dx, next_dy], f"whole_{fold}") for fold in folds}
+        right = Array(rights[each.fold] for each in formats)[record.format]
+        whole = Array(wholes[each.fold] for each in formats)[record.format]
         line = Signal()
         end = Signal()
         m.d.comb += [line.eq(right & (x == record.last_x)),
@@ -121,8 +121,8 @@ class Frame(wiring.Component):
                     m.d.comb += self.positions.payload.eq(self._position(each, rows))
         return m
 
-    def _ahead(self, m: Module, fold: int, places: list, name: str):
-        """Whether these, a cycle ago, were to be a block's last."""
+    def _last(self, m: Module, fold: int, places: list, name: str):
+        """Whether places are a block's last, from a register: they are those of the next cycle."""
         if fold == 1:
             return Const(1)
         known = Signal(name=name)

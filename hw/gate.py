@@ -60,8 +60,9 @@ class Gate(wiring.Component):
                                           source + 1))
             with m.If(self.keep):
                 m.d.sync += target.eq(target + 1)
-        skipped = deep_memory(m, "skips", "skipped", CODE_BITS * unit, hardware.skip_words, SIZES,
-                              source, target, self.kept, self.keep)
+        skipped = deep_memory(
+            m, "skips", "skipped", width=CODE_BITS * unit, rows=hardware.skip_words, sizes=SIZES,
+            read=source, write=target, data=self.kept, enable=self.keep)
         passed = self._selected(m)
         shifts, gates = hardware.rescales, sorted(hardware.gates)
         for u in range(unit):

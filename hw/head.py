@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from export.descriptor import RESULTS
 from export.hardware import VECTOR_CYCLES, Hardware
+from hw.clip import Clip
 from hw.descriptor import bias_layout, is_summed, layer_layout, makes
 from hw.pipeline import delay
 from hw.walk import CODE_BITS, walk_layout
@@ -113,16 +114,14 @@ class Head(wiring.Component):
 
     def _codes(self, m: Module, total, valid, left):
         """Shifts and clips a sum per cycle; a unit leaves with its last one, two cycles behind."""
-        unit, layer = self.hardware.array.unit, self.layer
-        shifted = Signal.like(total)
-        peak = Signal(CODE_BITS)
+        unit = self.hardware.array.unit
+        clipped, = Clip(m, self.layer).codes(m, [total])
         code = Signal(CODE_BITS)
         units = Signal(CODE_BITS * unit)
         count = Signal(range(unit))
         ends = Signal()
         m.d.sync += [
-            shifted.eq(total >> layer.shift), peak.eq((1 << layer.code_bits) - 1),
-            code.eq(Mux(shifted < 0, 0, Mux(shifted > peak, peak, shifted))),
+            code.eq(clipped),
             units.eq(Cat(units, code)[CODE_BITS:]),
         ]
         with m.If(valid):

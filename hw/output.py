@@ -176,5 +176,6 @@ class Output(wiring.Component):
             m.d.sync += [tile.eq(tile + units), at.eq(tile + units)]
         with m.Elif(self.emit):
             m.d.sync += at.eq(at + Mux(walk.unit_last, layer.out_units - (units - 1), 1))
-        return deep_memory(m, "results", "stored", hardware.value_bits * hardware.array.unit, depth,
-                           PIECES, address, at, self.values, self.emit)
+        return deep_memory(
+            m, "results", "stored", width=hardware.value_bits * hardware.array.unit, rows=depth,
+            sizes=PIECES, read=address, write=at, data=self.values, enable=self.emit)

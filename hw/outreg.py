@@ -4,9 +4,9 @@ A DP16KD has a register at its outputs, which Yosys leaves unused: data then com
 clock. A register of the design that takes nothing but such an output, at every clock and with
 neither enable nor reset, is the same register. Both are zero at first.
 
-In words of 36 bits both ports' registers hold halves of one word that the second port reads, and no
-document says whose clock and enable the first one's has: so both ports get the same, as nextpnr
-does for the PDPW16KD. Yosys leaves the first port's at constants, where nothing is written.
+In words of 36 bits both ports' registers hold halves of one word that the second port reads. No
+document says whose clock and enable the first one's has, so both ports get the same; Yosys leaves
+the first port's at constants where nothing is written.
 """
 
 from collections import defaultdict
@@ -54,7 +54,10 @@ def _ports(cell: dict):
 def _merge(module: dict, cell: dict, pins: list, modes: list, clock: str, loads: dict) -> int:
     """Merges the registers of one port, if all that it drives are such."""
     behind, nets = {}, cell["connections"]
-    if len(modes) == 2 and nets["CLKA"] not in (["0"], nets["CLKB"]):
+    if any(nets[f"OCE{mode[-1]}"] != ["1"] for mode in modes[-1:]):
+        return 0
+    if len(modes) == 2 and nets["CLKA"] != nets["CLKB"] and [nets["CLKA"], nets["CEA"]] != 2 * [
+            ["0"]]:
         return 0
     for pin in pins:
         found = [load for net in nets[pin] for load in loads[net]]

@@ -26,7 +26,7 @@ class PixelInput(wiring.Component):
     record : In(record_layout)      of the frame's program
     pixels : In(stream of position_bits)            raster order, channel 0 lowest
     write : Out(write_layout), granted : In(1)      the memory takes the write in this cycle
-    ready : Out(1)      a whole frame is in the memory
+    ready : Out(1)      a whole frame is in the memory; where pixels fold, its last word may wait
     read : In(1)        ... and is not needed any more
     drop : In(1)        forget what has come of a frame
     copy : In(2)        of the ring of pixels, if several frames are kept
@@ -88,12 +88,16 @@ class PixelInput(wiring.Component):
             m.d.sync += base.eq(copy_offset(record.stride, self.copy))
             where = base + address
         write = self.write
-        if hardware.folds:  # many words to choose from; the last one is written while `ready`
+        if hardware.folds:
+            # There are many words to choose from, so one is chosen a cycle before it is written.
+            # When a frame is ready its last one may still wait, but goes long before the first
+            # read: nothing else writes then.
             write = Signal.like(self.write, name="chosen")
             later = Signal.like(self.write, name="later", reset_less=True)
+            valid = Signal(name="later_valid")
             with m.If(self.granted):
-                m.d.sync += later.eq(write)
-            m.d.comb += self.write.eq(later)
+                m.d.sync += [later.eq(write), valid.eq(write.valid)]
+            m.d.comb += [self.write.eq(later), self.write.valid.eq(valid)]
         m.d.comb += [write.bank.eq(bank), write.address.eq(where), write.enable.eq(~0)]
         for lane in range(LANES):
             m.d.comb += write.data[lane].eq(stored.word_select(lane, 2 * hardware.array.words))

@@ -1,4 +1,4 @@
-"""The memories that hold programs: ROM, or RAM that the loader writes."""
+"""The memories that hold programs: ROM, or RAM that the loader writes; others that are deep."""
 
 from collections.abc import Iterable, Sequence
 
@@ -89,9 +89,9 @@ def deep_store(m: Module, unit, name: str, init: list[int], row, cycles: int):
     return words[0]
 
 
-def deep_memory(m: Module, name: str, word: str, width: int, rows: int, sizes: Sequence[int],
-                read: Value, write: Value, kept, enable: Value) -> Value:
-    """A memory that the engine writes: the row at `read` two cycles ago; `kept` goes to `write`.
+def deep_memory(m: Module, name: str, word: str, *, width: int, rows: int, sizes: Sequence[int],
+                read: Value, write: Value, data: Value, enable: Value) -> Value:
+    """A memory that the engine writes: the row at `read` two cycles ago; `data` goes to `write`.
 
     What is deeper than a block RAM of so many rows is cut into pieces, each with a register `word`
     right behind it, which is the block's own: a choice between blocks would come in front of it.
@@ -108,7 +108,7 @@ def deep_memory(m: Module, name: str, word: str, width: int, rows: int, sizes: S
                                                       attrs=FREE_READS)
         source, target = memory.read_port(), memory.write_port()
         here = enable & (write[bits:] == start >> bits) if suffix else enable
-        m.d.comb += [source.addr.eq(read), target.addr.eq(write), target.data.eq(kept),
+        m.d.comb += [source.addr.eq(read), target.addr.eq(write), target.data.eq(data),
                      target.en.eq(here)]
         stored = Signal.like(source.data, name=word + suffix, reset_less=True)
         m.d.sync += stored.eq(source.data)

@@ -16,8 +16,8 @@ from hw.verilog import write_verilog
 
 def ram(width: int, pins: dict[str, int], first_clock=2) -> dict:
     """A DP16KD whose outputs drive these nets; the clocks of its ports are nets 2 and 3."""
-    nets = {"CLKA": [first_clock], "CLKB": [3], "OCEA": ["0"], "OCEB": ["1"],
-            **{pin: [net] for pin, net in pins.items()}}
+    nets = {"CLKA": [first_clock], "CLKB": [3], "CEA": [first_clock], "OCEB": ["1"],
+            "OCEA": ["0" if width == 36 else "1"], **{pin: [net] for pin, net in pins.items()}}
     return {"type": "DP16KD", "connections": nets,
             "parameters": {"DATA_WIDTH_A": f"{width:032b}", "DATA_WIDTH_B": f"{width:032b}",
                            "REGMODE_A": "NOREG", "REGMODE_B": "NOREG"},
@@ -61,9 +61,16 @@ def test_a_word_of_36_bits_has_one_clock(first_clock):
     assert merge_output_registers(top) == 0
 
 
-def test_a_word_of_36_bits_that_another_clock_writes_keeps_its_registers():
-    top = module(ram=ram(36, {"DOA0": 10}, 2), a=register(10, 20, 3))
+@pytest.mark.parametrize("width, pin, net", [
+    (36, "CLKA", 2), (36, "CEA", 9), (36, "OCEB", 9), (9, "OCEA", "0")])
+def test_registers_stay_where_the_block_s_own_would_differ(width, pin, net):
+    """Another clock writes, what does not may begin to, or not every clock is enabled."""
+    top = module(ram=ram(width, {"DOA0": 10}, "0"), a=register(10, 20, 3 if width == 36 else "0"))
+    top["cells"]["ram"]["connections"][pin] = [net]
     assert merge_output_registers(top) == 0
+    top["cells"]["ram"]["connections"] |= {
+        "CLKA": ["0"], "CEA": ["0"], "OCEB": ["1"], "OCEA": ["0" if width == 36 else "1"]}
+    assert merge_output_registers(top) == 1
 
 
 @pytest.mark.parametrize("other", [

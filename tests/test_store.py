@@ -134,6 +134,8 @@ def test_no_read_that_collides_with_a_write_is_used(monkeypatch, config):
 
     monkeypatch.setattr(activations, "Memory", memory)
     monkeypatch.setattr(store, "Memory", memory)
+    monkeypatch.setattr("hw.gate.SIZES", (8, 4))
+    monkeypatch.setattr("hw.output.PIECES", (8, 4))
     program, hardware = machine(config)
     network, images = random_network(config.network, 1), random_images(config.network, 2, 1)
     engine = Engine(hardware, pack(program, hardware, network))
@@ -151,7 +153,8 @@ def test_no_read_that_collides_with_a_write_is_used(monkeypatch, config):
     monkeypatch.setattr(streams, "Simulator", Watching)
     run = streams.simulate(engine, program, images)
     banks = hardware.array.rows * (2 if hardware.carries else 1)
-    assert len(made) == banks + (hardware.skip_words > 0) + (hardware.output_words > 0)
+    assert len(made) == banks + sum(len(sections.pieces(rows, (8, 4)))
+                                    for rows in (hardware.skip_words, hardware.output_words))
     trace = golden.run(network, images)
     for frame in range(len(images)):
         for name, codes in run.codes.codes(frame).items():
