@@ -113,8 +113,12 @@ class Epilogue(wiring.Component):
         clip = Clip(m, layer)
         four = self._stage(m, three, "four")
         codes = Signal(data.ArrayLayout(CODE_BITS, U), reset_less=True)
-        shifted = self._shifted(m, y, clip.shift) if hardware.valued else None
-        m.d.sync += [codes[u].eq(each) for u, each in enumerate(clip.codes(m, y, shifted))]
+        moved = None
+        if hardware.valued:
+            moved, clipped = clip.values(m, y)
+            values = [Signal(signed(8), name=f"value_{u}", reset_less=True) for u in range(U)]
+            m.d.sync += [value.eq(each) for value, each in zip(values, clipped, strict=True)]
+        m.d.sync += [codes[u].eq(each) for u, each in enumerate(clip.codes(m, y, moved))]
 
         # Stages 5 and 6: gate, pooling.
         six = self._stage(m, self._stage(m, four, "five"), "six")
@@ -140,8 +144,6 @@ class Epilogue(wiring.Component):
             self.probe.valid.eq(pool.emit), self.probe.layer.eq(self.index),
             self.probe.codes.eq(Mux(pool.emit, pool.pooled, 0)),
         ]
-        if hardware.valued:
-            values = self._values(m, shifted)
         if hardware.output_words:
             self._leave(m, values if "map" in hardware.outputs else None, four, six, pool, last)
 
@@ -187,24 +189,6 @@ class Epilogue(wiring.Component):
                 writer.codes.eq(source.codes),
                 self.probe.codes.eq(Mux(source.emit, source.codes.as_value(), 0)),
             ]
-
-    def _shifted(self, m: Module, y: list, shift) -> list:
-        """Sums with bias, shifted, at stage 3: values need all of their bits."""
-        shifted = [Signal.like(each, name=f"shifted_{u}", reset_less=True)
-                   for u, each in enumerate(y)]
-        m.d.sync += [each.eq(sums >> shift) for each, sums in zip(shifted, y, strict=True)]
-        return shifted
-
-    def _values(self, m: Module, shifted: list) -> list:
-        """Signed values, clipped at stage 4."""
-        peak = Signal(8, reset_less=True)  # the largest one
-        m.d.sync += peak.eq((1 << self.layer.out_bits) - 1)
-        values = [Signal(signed(8), name=f"value_{u}", reset_less=True)
-                  for u in range(len(shifted))]
-        for value, each in zip(values, shifted, strict=True):
-            m.d.sync += value.eq(
-                Mux(each > peak, peak, Mux(each < ~peak.as_signed(), ~peak, each)))
-        return values
 
     def _leave(self, m: Module, values: list | None, four, six, pool, last):
         """Codes behind stage 6, and values, which are there at stage 4 and pass by the pool."""
