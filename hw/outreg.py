@@ -54,7 +54,7 @@ def _ports(cell: dict):
 def _merge(module: dict, cell: dict, pins: list, modes: list, clock: str, loads: dict) -> int:
     """Merges the registers of one port, if all that it drives are such."""
     behind, nets = {}, cell["connections"]
-    if any(nets[f"OCE{mode[-1]}"] != ["1"] for mode in modes[-1:]):
+    if nets[f"OCE{clock[-1]}"] != ["1"]:
         return 0
     if len(modes) == 2 and nets["CLKA"] != nets["CLKB"] and [nets["CLKA"], nets["CEA"]] != 2 * [
             ["0"]]:

@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None):
     except (ConfigError, OSError, UnicodeError, RecursionError, MemoryError) as error:
         _refuse(str(error) or type(error).__name__)
     except typer.Abort as error:  # what typer makes of an input that ends
-        print(f"error: {error.__cause__ or 'stopped'}", file=sys.stderr)
+        print(f"error: {str(error.__cause__ or '') or 'the input ended'}", file=sys.stderr)
         raise SystemExit(1) from None
     except RuntimeError as error:
         print(f"error: {error}", file=sys.stderr)

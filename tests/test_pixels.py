@@ -45,7 +45,7 @@ def expected_memory(program, image):
     return memory
 
 
-@pytest.mark.parametrize("granted", [1, 2, 3])
+@pytest.mark.parametrize("granted", ["1", "01", "001", "110100111"])
 @pytest.mark.parametrize("channels, words, precisions, taps, fold", [
     (3, 4, [1, 2, 3], 2, 1), (1, 2, [1, 2, 3], 3, 1), (3, 1, [3], 1, 1), (9, 2, [1, 2, 3], 1, 1),
     (2, 2, [1, 2], 3, 1), (2, 2, [2], 3, 1), (3, 1, [1], 1, 1), (12, 2, [1, 2, 3], 1, 2),
@@ -72,14 +72,14 @@ def test_digits_and_neighbours(channels, words, precisions, taps, fold, granted)
 
     async def bank(ctx):
         now, began = 0, 0
-        ctx.set(dut.granted, granted == 1)
+        ctx.set(dut.granted, int(granted[0]))
         async for *_, write, grant, ready, taken in ctx.tick().sample(
                 dut.write, dut.granted, dut.ready, dut.pixels.ready):
             now += 1
             if write.valid and grant:
                 bits = [lane >> k & 1 for lane in write.data for k in range(2 * words)]
                 memory[write.bank, write.address] = bits
-            ctx.set(dut.granted, now % granted == 0)
+            ctx.set(dut.granted, int(granted[now % len(granted)]))
             if ready and not ctx.get(dut.read):
                 assert not taken
                 if len(cycles) == len(frames):
@@ -102,7 +102,7 @@ def test_digits_and_neighbours(channels, words, precisions, taps, fold, granted)
     simulator.add_testbench(bank)
     simulator.run()
     assert frames == expected
-    if granted == 1:  # a pixel takes its words and one more cycle; a row with neighbours one pad
+    if granted == "1":  # a pixel takes its words and one more cycle; a row with neighbours one pad
         first = program.layers[0]
         per_row = 5 * (first.digits * first.digit_words + 1) + (taps > 1)
         assert cycles[1] == 3 * per_row + 1
