@@ -2,7 +2,8 @@
 
 The clock comes from a PLL, or is the board's own where no PLL makes one as slow. What it may be is
 known when all is placed: if the wanted clock was too fast, the PLL is set to what was reached, and
-all is placed again.
+all is placed again. A seed with which nextpnr finds no end, as where a device is nearly full, gives
+way to the next one.
 """
 
 import json
@@ -29,6 +30,7 @@ SOURCES = "board.v", "pll.v", "pins.il"
 GRADE = 6  # of speed, of all ECP5 boards here
 ATTEMPTS = 4
 MARGIN = 0.97  # of the clock that was reached, to ask for next
+LIMIT = 15  # minutes of an attempt
 
 
 class Tools(NamedTuple):
@@ -94,21 +96,28 @@ def build(name: str, hardware: Hardware, images: Images, folder: Path, *, mhz: f
                                timeout=_silence(clock, baud), leds=board.leds),
                       folder, "board")
         module = map_netlist(folder, device, "pins", SOURCES)
-        fmax, used, path = _place(folder, device, board.package, seed, clock, Names(module))
-        if fmax >= clock:
+        placed = _place(folder, device, board.package, seed, clock)
+        reached = placed and slowest(placed)[0]
+        if placed and reached >= clock:
             break
         if attempts == ATTEMPTS:
+            last = (f"of which {reached:.1f} were reached" if placed
+                    else f"for which nextpnr found no end in {LIMIT} minutes")
             raise RuntimeError(f"{folder}: no clock was met in {ATTEMPTS} attempts; the last was "
-                               f"{clock:g} MHz, of which {fmax:.1f} were reached")
-        mhz = MARGIN * fmax
+                               f"{clock:g} MHz, {last}")
+        if placed:
+            mhz = MARGIN * reached
+        else:
+            seed += 1
     run_tool(folder, device, tools.packer, tools.pack_options, "pack.log")
     os.replace(folder / "board.part", folder / tools.product)
     return {"board": name, "device": device.name, "file": tools.product,
             "bytes": (folder / tools.product).stat().st_size, "clock_mhz": clock,
-            "fmax_mhz": round(fmax, 2), "critical_path": path, "attempts": attempts,
-            "seed": seed, "baud": baud,
+            "fmax_mhz": round(reached, 2),
+            "critical_path": describe(slowest(placed)[1], Names(module))["words"],
+            "attempts": attempts, "seed": seed, "baud": baud,
             "nextpnr": nextpnr, "seconds": round(monotonic() - began), **sizes(module, device),
-            "utilization": {site: number for site, number in sorted(used.items())
+            "utilization": {site: number for site, number in sorted(placed["utilization"].items())
                             if number["used"]}}
 
 
@@ -142,9 +151,8 @@ def _set_pll(folder: Path, device: Device, board_mhz: float, mhz: float, baud: i
     return board_mhz
 
 
-def _place(folder: Path, device: Device, package: str, seed: int, clock: float,
-           names: Names) -> tuple[float, dict, str]:
-    """Runs nextpnr; the clock that was reached, what is used, and the path that limits it."""
+def _place(folder: Path, device: Device, package: str, seed: int, clock: float) -> dict | None:
+    """Runs nextpnr; what it reports, or None if it does not end in time."""
     report, tools = folder / "place.json", TOOLS[device.family]
     report.unlink(missing_ok=True)
     part = [device.options[0], "--package", package]
@@ -154,9 +162,8 @@ def _place(folder: Path, device: Device, package: str, seed: int, clock: float,
     if not run_tool(folder, device, device.package.removeprefix("yowasp_"), [
             *family, tools.write, tools.placed, *device.placer, "--json", "netlist.json",
             "--top", "pins", "--freq", f"{clock:g}", "--timing-allow-fail", "--seed", str(seed),
-            "--report", report.name], "place.log"):
-        raise RuntimeError(f"{folder}: nextpnr did not end in time")
+            "--report", report.name], "place.log", LIMIT):
+        return None
     found = json.loads(report.read_text())
     report.unlink()
-    fmax, path = slowest(found)
-    return fmax, found["utilization"], describe(path, names)["words"]
+    return found

@@ -35,7 +35,7 @@ class PacketReader(wiring.Component):
 
     Members
     -------
-    bytes : In(stream of RECEIVED)      always ready
+    bytes : In(stream of RECEIVED)      always ready, for a byte in two cycles; a line's take forty
     packet : Out(packet_layout)
     payload : Out(stream of BYTE)
     done : In(1)        drop the packet and what is left of its payload
@@ -66,43 +66,56 @@ class PacketReader(wiring.Component):
 
         quiet = Signal(init=1)  # no flag was in front: what is no packet is noise
         escaped = Signal()
+        begun = Signal()
         bad = Signal()
         missed = Signal()
         kind = Signal(8)
         number = Signal(8)
         count = Signal(range(most + 2))
         timer = Signal(range(self.timeout + 1))
-        begun = Signal()
         forget = Signal()
-        value = Signal(8)
-        m.d.comb += [begun.eq((count != 0) | bad | escaped),
-                     value.eq(Mux(escaped, byte.data ^ FLIP, byte.data)),
-                     crc.data.eq(value), write.data.eq(value), write.addr.eq(count - 2)]
 
-        good = ~bad & ~escaped & (count >= SHORTEST) & crc.match_detected
+        # What a byte is, and what it finds, from registers: there is time between two bytes.
+        came = Signal()
+        value = Signal(8)
+        flag = Signal()
+        escape = Signal()
+        error = Signal()
+        good = Signal()
+        over = Signal()  # longer than any packet is
+        m.d.sync += [
+            came.eq(self.bytes.valid), value.eq(Mux(escaped, byte.data ^ FLIP, byte.data)),
+            flag.eq((byte.data == FLAG) & ~byte.error),
+            escape.eq(byte.data == ESCAPE), error.eq(byte.error), over.eq(count > most),
+            good.eq(~bad & ~escaped & (count >= SHORTEST) & crc.match_detected)]
+        m.d.comb += [crc.data.eq(value), write.data.eq(value), write.addr.eq(count - 2)]
+
         with m.If(self.done):
             m.d.sync += packet.valid.eq(0)
         m.d.sync += [fault.valid.eq(0), timer.eq(1)]
-        with m.If(self.bytes.valid & ~byte.error & (byte.data == FLAG)):
+        with m.If(came & flag):
             m.d.comb += forget.eq(1)
             m.d.sync += quiet.eq(begun & good)
             with m.If(begun & ~good):
                 m.d.sync += [fault.valid.eq(~quiet), fault.code.eq(Code.DAMAGED)]
             with m.Elif(begun & missed):
                 m.d.sync += [fault.valid.eq(1), fault.code.eq(Code.BUSY)]
-            with m.Elif(begun & (count > most)):
+            with m.Elif(begun & over):
                 m.d.sync += [fault.valid.eq(1), fault.code.eq(Code.REQUEST)]
             with m.Elif(begun):
                 m.d.sync += [packet.valid.eq(1), packet.type.eq(kind), packet.number.eq(number),
                              packet.length.eq(count - SHORTEST)]
-        with m.Elif(self.bytes.valid):
-            with m.If(byte.error | (escaped & (byte.data == ESCAPE))):
+        with m.Elif(came):
+            m.d.sync += begun.eq(1)
+            with m.If(error | (escaped & escape)):
                 m.d.sync += bad.eq(1)
-            with m.Elif(byte.data == ESCAPE):
+            with m.Elif(escape):
                 m.d.sync += escaped.eq(1)
             with m.Else():
                 m.d.comb += crc.valid.eq(1)
-                m.d.sync += [escaped.eq(0), count.eq(Mux(count > most, count, count + 1))]
+                m.d.sync += escaped.eq(0)
+                with m.If(~over):
+                    m.d.sync += count.eq(count + 1)
                 with m.If(count == 0):
                     m.d.sync += kind.eq(value)
                 with m.Elif(count == 1):
@@ -111,15 +124,16 @@ class PacketReader(wiring.Component):
                     m.d.comb += write.en.eq(~missed & (count < most))
                 with m.If(packet.valid):  # known before there is anything to write
                     m.d.sync += missed.eq(1)
-        with m.Elif(begun):
+        # A byte that is about to come has found what is there: it is not forgotten any more.
+        with m.Elif(begun & ~self.bytes.valid):
             m.d.sync += timer.eq(timer + 1)
             with m.If(timer[-1]):
                 m.d.comb += forget.eq(1)
                 m.d.sync += [quiet.eq(1), fault.valid.eq(~quiet), fault.code.eq(Code.SHORT)]
         with m.If(forget):
             m.d.comb += crc.start.eq(1)
-            m.d.sync += [count.eq(0), bad.eq(0), escaped.eq(0), missed.eq(0), number.eq(0),
-                         fault.number.eq(number)]
+            m.d.sync += [begun.eq(0), count.eq(0), bad.eq(0), escaped.eq(0), missed.eq(0),
+                         number.eq(0), fault.number.eq(number)]
 
         self._give(m, buffer.read_port())
         return m

@@ -13,7 +13,8 @@ from hw import bitstream
 from hw.bitstream import build
 from hw.boards import BOARDS, divider_of, divides, pins
 from hw.devices import DEVICES
-from hw.path import Names
+from hw.path import Names, describe
+from hw.pnr import slowest
 from sim.cli_board import _measured
 from sim.samples import random_network
 from tests.designs import conv, design
@@ -103,7 +104,7 @@ def test_bitstreams(tmp_path, name, mhz, suffix):
 def test_boards_are_placed_as_designs_are(tmp_path, monkeypatch):
     asked = []
 
-    def place(folder, device, tool, arguments, log):
+    def place(folder, device, tool, arguments, log, limit):
         asked.append(" ".join(arguments))
         ends = {"from": {"cell": "a", "port": "Q"}, "to": {"cell": "b", "port": "DI"}}
         found = {"fmax": {"clk": {"achieved": 50.0}, "board": {"achieved": 90.0}},
@@ -118,11 +119,49 @@ def test_boards_are_placed_as_designs_are(tmp_path, monkeypatch):
     monkeypatch.setattr(bitstream, "run_tool", place)
     names = Names({"cells": {}, "netnames": {}, "attributes": {}})
     for name in ("LFE5U-25F", "iCE40UP5K", "GW1NR-9C"):
-        fmax, used, path = bitstream._place(tmp_path, DEVICES[name], "any", 1, 40.0, names)
-        assert (fmax, used) == (50.0, {})
-        assert path.startswith("register a of the top -> ") and ": 2.0 ns, " in path
+        fmax, path = slowest(bitstream._place(tmp_path, DEVICES[name], "any", 1, 40.0))
+        words = describe(path, names)["words"]
+        assert fmax == 50.0
+        assert words.startswith("register a of the top -> ") and ": 2.0 ns, " in words
     assert ["--placer static" in each for each in asked] == [True, False, False]
     assert asked[2].startswith("--device GW1NR-LV9QN88PC6/I5 --vopt family=GW1N-9C --vopt cst=")
+
+
+@pytest.mark.parametrize("reached, asked, text", [
+    ([None, 40.0, 39.0], [(1, 50.0), (2, 50.0), (2, 38.8)], None),
+    ([30.0, None, None, None], [(1, 50.0), (1, 29.1), (2, 29.1), (3, 29.1)],
+     "the last was 29.1 MHz, for which nextpnr found no end in 15 minutes"),
+    ([30.0, 20.0, 10.0, 5.0], [(1, 50.0), (1, 29.1), (1, 19.4), (1, 9.7)],
+     "the last was 9.7 MHz, of which 5.0 were reached")])
+def test_a_clock_or_a_seed_that_does_not_do(tmp_path, monkeypatch, reached, asked, text):
+    """None: nextpnr does not end with this seed at this clock."""
+    found, results = [], iter(reached)
+    module = {"cells": {}, "netnames": {}, "attributes": {}}
+
+    def place(folder, device, package, seed, clock):
+        found.append((seed, round(clock, 1)))
+        clock = next(results)
+        return clock and {"clock": clock, "utilization": {}}
+
+    def pack_it(folder, *_):
+        (folder / "board.part").write_text("bits")
+
+    for name, instead in (("_place", place), ("run_tool", pack_it),
+                          ("_set_pll", lambda folder, device, own, mhz, baud: mhz),
+                          ("write_verilog", lambda *_: None), ("BoardTop", lambda *_, **__: None),
+                          ("divider_of", lambda *_: 40), ("map_netlist", lambda *_: module),
+                          ("sizes", lambda *_: {}), ("describe", lambda *_: {"words": "a path"}),
+                          ("slowest", lambda placed: (placed["clock"], []))):
+        monkeypatch.setattr(bitstream, name, instead)
+    if text:
+        with pytest.raises(RuntimeError, match=f"no clock was met in 4 attempts; {text}$"):
+            build("icebreaker", None, None, tmp_path, mhz=50.0)
+        assert not (tmp_path / "board.bin").exists()
+    else:
+        made = build("icebreaker", None, None, tmp_path, mhz=50.0)
+        assert (made["seed"], made["attempts"], made["fmax_mhz"]) == (2, 3, 39.0)
+        assert made["critical_path"] == "a path" and made["bytes"] == 4
+    assert found == asked
 
 
 def test_a_clock_that_no_pll_makes(tmp_path):
