@@ -99,6 +99,21 @@ class Frames:
         return said and f"frame {n}, {said}"
 
 
+def harness_of(hardware: Hardware) -> tuple[dict[str, int], list[str]]:
+    """Parameters and defines of `bench.v` for a machine."""
+    result, codes = result_layout(hardware).size, 3 * hardware.array.unit
+    ram = hardware.memory == "ram"
+    return {
+        "PIXELS": Shape.cast(pixel_shape(hardware, False)).width, "RESULT": result,
+        "PROBE": probe_layout(hardware).size, "LAYERS": hardware.layers,
+        "SLOTS": hardware.programs, "WORDS": int(hardware.result_words),
+        "PAYLOAD": -(-max(result, codes) // 32) * 32,
+        "LOAD": word_layout(hardware).size if ram else 1,
+    }, [name for name, there in {
+        "RAM": ram, "SEVERAL_SLOTS": hardware.programs > 1, "SEVERAL_LAYERS": hardware.layers > 1,
+        "CLIPS": hardware.clocks > 0}.items() if there]
+
+
 def run_frames(program: Program, hardware: Hardware, folder: Path, images: np.ndarray,
                **how) -> Frames:
     """Runs images uint8 [N, H, W, C] of one program, see :func:`run_jobs`."""
@@ -129,9 +144,9 @@ def run_jobs(hardware: Hardware, folder: Path, jobs: Sequence[Job], loads: Seque
     file, dots = place / "events.bin", place / "progress"
     file.unlink(missing_ok=True)
     dots.write_bytes(b"")
-    result, codes = result_layout(hardware).size, 3 * hardware.array.unit
-    payload = -(-max(result, codes) // 32) * 32
     ram = hardware.memory == "ram"
+    parameters, defines = harness_of(hardware)
+    result, payload = parameters["RESULT"], parameters["PAYLOAD"]
     write_traffic(place, jobs, loads, gaps=gaps, seed=seed,
                   address_bits=load_address_bits(hardware) if ram else 0)
     done = threading.Event()
@@ -141,15 +156,8 @@ def run_jobs(hardware: Hardware, folder: Path, jobs: Sequence[Job], loads: Seque
     watcher.start()
     try:
         run_bench(verilog=folder, top="engine", bench="sim.bench_engine", harness=HARNESS,
-                  simulator=simulator, build=build, waves=waves, parameters={
-                      "PIXELS": Shape.cast(pixel_shape(hardware, False)).width, "RESULT": result,
-                      "PROBE": probe_layout(hardware).size, "LAYERS": hardware.layers,
-                      "SLOTS": hardware.programs, "WORDS": int(hardware.result_words),
-                      "PAYLOAD": payload, "LOAD": word_layout(hardware).size if ram else 1},
-                  defines=[name for name, there in {
-                      "RAM": ram, "SEVERAL_SLOTS": hardware.programs > 1,
-                      "SEVERAL_LAYERS": hardware.layers > 1,
-                      "CLIPS": hardware.clocks > 0}.items() if there],
+                  simulator=simulator, build=build, waves=waves, parameters=parameters,
+                  defines=defines,
                   arguments=[f"+frames={len(jobs)}",
                              f"+results={sum(job.result for job in jobs)}", *["+strict"] * strict])
     finally:
