@@ -78,7 +78,8 @@ def main(path: str, where: str = "build/library"):
     run = partial(subprocess.run, cwd=place, check=True, text=True, stdout=subprocess.PIPE,
                   env=environment)
     run(["verilator", "--cc", "--exe", "--build", "--top-module", "bench", "-Mdir", "model",
-         "-Wno-lint", "-Wno-style", "-Wno-INITIALDLY", *VERILATOR_OPTIONS, *(f"-G{name}={value}" for name, value in parameters.items()),
+         "-Wno-lint", "-Wno-style", "-Wno-INITIALDLY", *VERILATOR_OPTIONS,
+         *(f"-G{name}={value}" for name, value in parameters.items()),
          *(f"-D{name}" for name in defines),
          "main.cpp", str((folder / "engine.v").resolve()), str(HARNESS.resolve())])
     as_library, said = processor_seconds(lambda: run(
