@@ -41,8 +41,9 @@ def capacity(hardware: Hardware) -> int:
 class Link(wiring.Component):
     """Does one request after the other, and sends answers and results as they come.
 
-    A byte of a payload takes two cycles, a length as many as there are pixels; all that is far less
-    than a line needs. A request with the number of the one before is answered as that one was.
+    A byte of a payload takes two cycles, a pixel two more, a length as many as there are pixels;
+    all that is far less than a line needs. A request with the number of the one before is answered
+    as that one was.
 
     Members
     -------
@@ -151,6 +152,10 @@ class Link(wiring.Component):
         channels, byte = hardware.pixel_bits // 8, payload.payload.data
         dropped = Signal()
         unloaded = self.unloaded if hardware.memory == "ram" else Const(0)
+        # Whether the engine takes a pixel comes out of it late, so it counts in the next cycle.
+        taken = Signal()
+        wrong = Signal()
+        m.d.sync += [taken.eq(pixels.valid & pixels.ready), wrong.eq(self.frame_error != 0)]
         with m.State("LENGTH"):  # whole pixels?
             m.d.sync += left.eq(left - channels)
             with m.If(left < channels):
@@ -175,13 +180,13 @@ class Link(wiring.Component):
                     m.d.sync += part.eq(0)
                     m.next = "OFFER"
         with m.State("OFFER"):
-            m.d.comb += pixels.valid.eq(numbers.w_rdy & ~unloaded)
-            with m.If(pixels.valid & pixels.ready):
+            m.d.comb += pixels.valid.eq(numbers.w_rdy & ~unloaded & ~taken)
+            with m.If(taken):
                 m.next = "PIXEL"
-                m.d.sync += dropped.eq(dropped | (self.frame_error != 0))
+                m.d.sync += dropped.eq(dropped | wrong)
                 with m.If(pixels.payload.last):
                     m.next = "ANSWER"
-                    with m.If(dropped | (self.frame_error != 0)):
+                    with m.If(dropped | wrong):
                         m.d.sync += code.eq(Code.FRAME)
                     with m.Else():
                         m.d.comb += numbers.w_en.eq(1)

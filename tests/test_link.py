@@ -71,7 +71,7 @@ class Bench:
         self.pixels, self.words, self.answers = [], [], []  # (slot, data, last); (address, word)
         self.results = []
         self.takes, self.slow = True, 0.3  # pixels; how often a ready or a byte is late
-        self.wrong, self.refused = 0, set()  # frame_error of the next last pixel; addresses
+        self.wrong, self.refused = 0, set()  # frame_error of the next frame; addresses
         self.simulator = Simulator(ends)
         self.simulator.add_clock(1e-6)
         for bench in (self._take_pixels, self._give_results, self._take_answers, self._load):
@@ -79,16 +79,19 @@ class Bench:
                 self.simulator.add_testbench(bench, background=True)
 
     async def _take_pixels(self, ctx):
-        pixels, several = self.ends.pixels, self.hardware.programs > 1
+        pixels, several, begins = self.ends.pixels, self.hardware.programs > 1, True
         while True:
             ready = self.takes and self.rng.random() > self.slow
             ctx.set(pixels.ready, ready)
-            ends = ready and ctx.get(pixels.valid) and ctx.get(pixels.payload.last)
-            ctx.set(self.ends.frame_error, self.wrong if ends else 0)
+            # A frame that is too short is so at its last pixel, one that is too long before.
+            at = ctx.get(pixels.payload.last) if self.wrong == 1 else begins
+            taken = ready and ctx.get(pixels.valid)
+            ctx.set(self.ends.frame_error, self.wrong if taken and at else 0)
             _, _, valid, payload, slot = await ctx.tick().sample(
                 pixels.valid, pixels.payload, self.ends.slot if several else pixels.valid)
             if valid and ready:
                 self.pixels.append((slot if several else 0, payload.data, payload.last))
+                begins = payload.last
 
     async def _give_results(self, ctx):
         result, words = self.ends.result, self.hardware.result_words
