@@ -60,19 +60,19 @@ ELEMENTS = {
 }
 # Weights of what is around them, in the order of `_around`.
 AROUND = {
-    ("ecp5", "lut4"): (2.699, 4.927, 1.424, 1.635, 1650.335),
-    ("ecp5", "ff"): (12.095, 0.922, 1.439, 5.993, 840.198),
-    ("ice40", "lut4"): (4.722, 11.977, 8.734, 0.0, 1723.614),
-    ("ice40", "ff"): (0.0, 5.245, 2.096, 3.252, 1209.162),
-    ("gowin", "lut4"): (2.434, 4.533, 5.632, 10.322, 1626.457),
-    ("gowin", "ff"): (14.251, 0.683, 1.527, 6.143, 844.677),
+    ("ecp5", "lut4"): (2.554, 4.006, 2.098, 1.844, 1525.936),
+    ("ecp5", "ff"): (11.753, 0.957, 1.393, 6.228, 821.844),
+    ("ice40", "lut4"): (3.916, 10.86, 9.175, 0.0, 1731.469),
+    ("ice40", "ff"): (0.0, 4.988, 2.024, 3.572, 1195.718),
+    ("gowin", "lut4"): (2.333, 3.278, 6.282, 10.502, 1603.606),
+    ("gowin", "ff"): (13.914, 0.717, 1.474, 6.406, 825.69),
 }
 ERRORS = {
-    "ecp5": "fitted to 16 engines; error of one that is left out: logic 5 % (rms), 12 % (most), "
+    "ecp5": "fitted to 16 engines; error of one that is left out: logic 6 % (rms), 15 % (most), "
             "registers 7 %, 16 %; block RAMs within 2 there",
-    "ice40": "fitted to 7 engines; error of one that is left out: logic 11 % (rms), 18 % (most), "
+    "ice40": "fitted to 7 engines; error of one that is left out: logic 11 % (rms), 19 % (most), "
              "registers 12 %, 26 %; block RAMs within 4 there",
-    "gowin": "fitted to 16 engines; error of one that is left out: logic 8 % (rms), 28 % (most), "
+    "gowin": "fitted to 16 engines; error of one that is left out: logic 8 % (rms), 29 % (most), "
              "registers 7 %, 17 %; block RAMs within 2 there",
 }
 _18K = (512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1)
