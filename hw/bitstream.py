@@ -156,8 +156,9 @@ def _place(folder: Path, device: Device, package: str, seed: int, clock: float) 
     report, tools = folder / "place.json", TOOLS[device.family]
     report.unlink(missing_ok=True)
     part = [device.options[0], "--package", package]
+    # The router that nextpnr takes for iCE40 by itself goes on for ever where a device is nearly full.
     family = {"ecp5": [*part, "--speed", str(GRADE), "--lpf", "pins.lpf"],
-              "ice40": [*part, "--pcf", "pins.pcf"],
+              "ice40": [*part, "--pcf", "pins.pcf", "--router", "router2"],
               "gowin": [*device.options, "--vopt", "cst=pins.cst"]}[device.family]
     if not run_tool(folder, device, device.package.removeprefix("yowasp_"), [
             *family, tools.write, tools.placed, *device.placer, "--json", "netlist.json",
