@@ -156,7 +156,7 @@ def _place(folder: Path, device: Device, package: str, seed: int, clock: float) 
     report, tools = folder / "place.json", TOOLS[device.family]
     report.unlink(missing_ok=True)
     part = [device.options[0], "--package", package]
-    # The router that nextpnr takes for iCE40 by itself goes on for ever where a device is nearly full.
+    # nextpnr's own choice of a router for iCE40 finds no end where a device is nearly full.
     family = {"ecp5": [*part, "--speed", str(GRADE), "--lpf", "pins.lpf"],
               "ice40": [*part, "--pcf", "pins.pcf", "--router", "router2"],
               "gowin": [*device.options, "--vopt", "cst=pins.cst"]}[device.family]
