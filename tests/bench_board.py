@@ -31,8 +31,16 @@ def scored(words: np.ndarray) -> tuple[int, int]:
 
 
 async def begin(dut) -> Line:
+    """A line whose board answers: what waits for one that does not may wait for long."""
     line = Line(dut, JOB["divider"])
     await line.start()
+
+    def ask():
+        line.write(Packet(Type.IDENTIFY, 0).to_bytes())
+        return line.packets(1, 0.001)
+
+    answers = await bridge(ask)()
+    assert [each.type for each in answers] == [Type.IDENTITY]
     return line
 
 

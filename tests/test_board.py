@@ -116,7 +116,9 @@ def test_the_top_of_a_board(tmp_path, monkeypatch, name):
         f"module around (clk, rst, rx, tx, leds);\n  input clk, rst, rx;\n  output tx;\n"
         f"  output [{board.leds - 1}:0] leds;\n  wire [{board.leds - 1}:0] light;\n"
         f"  wire into = rx;\n  assign leds = light ^ {DARK.get(name, 0)};\n"
-        f"  pins pins(.{clock}(clk), .uart_0__rx__io(into), .uart_0__tx__io(tx){lit});\nendmodule",
+        f"  pins pins(.{clock}(clk), .uart_0__rx__io(into), .uart_0__tx__io(tx){lit});\n"
+        f"  always @(negedge clk) if (!pins.pll.locked && !pins.board.rst)\n"
+        f"    $fatal(1, \"no reset, and the PLL has not locked\");\nendmodule",
         (tmp_path / "pins.v").read_text(), (tmp_path / "board.v").read_text(),
         PADS % (clock_in, clock_out, clock_in, clock_out, clock_in)]))
     run_bench(verilog=tmp_path, top="around", bench="tests.bench_board", simulator="verilator",

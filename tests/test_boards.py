@@ -124,6 +124,7 @@ def test_boards_are_placed_as_designs_are(tmp_path, monkeypatch):
         assert fmax == 50.0
         assert words.startswith("register a of the top -> ") and ": 2.0 ns, " in words
     assert ["--placer static" in each for each in asked] == [True, False, False]
+    assert ["--router router2" in each for each in asked] == [False, True, False]
     assert asked[2].startswith("--device GW1NR-LV9QN88PC6/I5 --vopt family=GW1N-9C --vopt cst=")
 
 

@@ -1,6 +1,6 @@
-"""Cycles per second of an engine in Verilator, under cocotb and as a library behind a C++ loop.
+"""Cycles per second of an engine in Verilator, under cocotb and verilated behind a C++ loop.
 
-    python -m tests.library_speed CONFIG [FOLDER]
+    python -m tests.verilated_speed CONFIG [FOLDER]
 
 Ten photographs go through a shipped design both ways, with the same `bench.v` and the same options
 of Verilator; what leaves the engine must be equal, byte for byte. Prints the row of
@@ -54,7 +54,7 @@ def processor_seconds(call) -> tuple[float, object]:
     return (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime), found
 
 
-def main(path: str, where: str = "build/library"):
+def main(path: str, where: str = "build/verilated"):
     """Prints the table."""
     design, network, _ = load_design(Path(path), None, 1)
     folder, cost = Path(where), Cost.of(design)
@@ -68,7 +68,7 @@ def main(path: str, where: str = "build/library"):
     under_cocotb, frames = processor_seconds(cocotb)
     events = (folder / "sim/verilator/events.bin").read_bytes()
 
-    place = folder / "library"
+    place = folder / "verilated"
     shutil.copytree(folder / "sim/verilator", place, dirs_exist_ok=True,
                     ignore=lambda _, names: [name for name in names if not name.endswith(
                         (".mem", "pixels.txt", "loads.txt", "waits.txt"))])
@@ -82,7 +82,7 @@ def main(path: str, where: str = "build/library"):
          *(f"-G{name}={value}" for name, value in parameters.items()),
          *(f"-D{name}" for name in defines),
          "main.cpp", str((folder / "engine.v").resolve()), str(HARNESS.resolve())])
-    as_library, said = processor_seconds(lambda: run(
+    in_c, said = processor_seconds(lambda: run(
         ["model/Vbench", *VERILATOR_ARGUMENTS, f"+frames={len(images)}",
          f"+results={len(images)}"]))
     if (place / "events.bin").read_bytes() != events:
@@ -90,7 +90,7 @@ def main(path: str, where: str = "build/library"):
 
     print(f"| ten photographs, `{design.name}`, {frames.left[-1]:,} cycles | processor seconds | "
           f"cycles in each of them |\n|---|---|---|")
-    for name, seconds in (("cocotb", under_cocotb), ("a C++ loop", as_library)):
+    for name, seconds in (("cocotb", under_cocotb), ("a C++ loop", in_c)):
         print(f"| {name} | {seconds:.1f} | {int(said.stdout) / seconds:,.0f} |")
 
 
