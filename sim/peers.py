@@ -1,7 +1,7 @@
 """Compares engines with other generators' circuits: `hexlane peers`, docs/performance.md."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from export.checked import ConfigError
@@ -30,15 +30,15 @@ CAVEATS = (
 )
 
 
-def small(bits: int) -> Config:
-    """A network of the peers' layer twice, on 16 x 8 elements of four words of one precision."""
-    layer = {"channels": 16, "weight_bits": bits, "code_bits": bits}
+def small(name: str, bits: Sequence[int]) -> Config:
+    """A network of the peers' layer, of so many bits each time, on 16 x 8 elements of four words."""
+    layers = [{"name": f"conv{n}", "channels": 16, "weight_bits": each, "code_bits": each}
+              for n, each in enumerate(bits, 1)]
     return parse_config({
-        "name": f"only{bits}b",
+        "name": name,
         "network": {"height": 16, "width": 16, "channels": 3, "pad": 128, "classes": 10,
-                    "classifier_bits": bits,
-                    "layers": [{"name": f"conv{n}", **layer} for n in (1, 2, 3)]},
-        "array": {"rows": 16, "columns": 8, "words": 4, "precisions": [bits]}})
+                    "classifier_bits": bits[-1], "layers": layers},
+        "array": {"rows": 16, "columns": 8, "words": 4, "precisions": sorted(set(bits))}})
 
 
 def macs(config: Config, bits: int) -> int:
@@ -49,7 +49,7 @@ def macs(config: Config, bits: int) -> int:
 
 def engine(folder: Path, bits: int) -> Unit:
     """An engine that does nothing but `bits`, with random weights."""
-    config = small(bits)
+    config = small(f"only{bits}b", 3 * [bits])
     generate(config, random_network(config.network, 1), folder)
     return Unit(f"engine, {bits}b only", bits, macs(config, bits), folder, "engine",
                 ("engine.v",))

@@ -86,7 +86,7 @@ def refused(capsys) -> str:
 
 @pytest.mark.parametrize("bits, wanted", [(1, 3072), (2, 1536), (3, 1024)])
 def test_macs_of_an_engine(bits, wanted):
-    config = comparison.small(bits)
+    config = comparison.small("one", [bits])
     assert comparison.macs(config, bits) == wanted
     assert config.array.precisions == (bits,)
     assert {layer.code_bits for layer in config.network.convs} == {bits}
