@@ -31,7 +31,7 @@ CAVEATS = (
 
 
 def small(name: str, bits: Sequence[int]) -> Config:
-    """A network of the peers' layer, of so many bits each time, on 16 x 8 elements of four words."""
+    """A network of the peers' layer, of so many bits each, on 16 x 8 elements of four words."""
     layers = [{"name": f"conv{n}", "channels": 16, "weight_bits": each, "code_bits": each}
               for n, each in enumerate(bits, 1)]
     return parse_config({
