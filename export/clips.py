@@ -43,10 +43,14 @@ def check_clips(network: NetworkConfig, frames: int, where: str):
                           f"gives its first class, not {frames}")
 
 
+def remembers(network: NetworkConfig) -> bool:
+    """Whether a cell keeps what the frames before have told."""
+    return any(each.kind == "cell" for each in network.operations)
+
+
 def clip_scores(network: NetworkConfig, scores: np.ndarray) -> np.ndarray:
     """A clip's scores (..., classes) of those at each tick, (..., ticks, classes).
 
     The last ones of a network that remembers the clip by a cell, else the sum of all.
     """
-    remembers = any(each.kind == "cell" for each in network.operations)
-    return scores[..., -1, :] if remembers else scores.sum(-2)
+    return scores[..., -1, :] if remembers(network) else scores.sum(-2)

@@ -32,8 +32,9 @@ class Rings(wiring.Component):
     """Counts the frames of a clip.
 
     A clip begins with the first frame after reset, with one that is marked by `clip` at its first
-    pixel, and with one for another program than the frame before. Rings turn on without regard to
-    clips: what lies in them of a clip before counts as not there, by the ticks.
+    pixel (or the next one, if that is dropped), and with one for another program than the frame
+    before. Rings turn on without regard to clips: what lies in them of a clip before counts as not
+    there, by the ticks.
 
     Members
     -------
@@ -62,8 +63,10 @@ class Rings(wiring.Component):
         coming = Signal()
         marked = Signal()
         fresh = Signal(init=1)
-        with m.If(self.taken & ~coming):
-            m.d.sync += [coming.eq(1), marked.eq(self.clip)]
+        with m.If(self.begin):
+            m.d.sync += marked.eq(0)
+        with m.If(self.taken & ~coming):  # a dropped frame's mark counts for the next one
+            m.d.sync += [coming.eq(1), marked.eq(marked | self.clip)]
         with m.If(self.free):
             m.d.sync += coming.eq(0)
 

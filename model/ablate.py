@@ -105,7 +105,7 @@ def clips(gate: str | None = "mux_or", form: str | None = "full", bits: int = 1,
             each["form"] = form
         if each["inputs"] == ["cell"] and form is None:
             each["inputs"] = ["vector"]
-        if each["weight_bits"] == 1:
+        if each["weight_bits"] == 1 and each["kind"] == "conv":
             each["weight_bits"] = bits
         if each.get("output") != "class":
             each["channels"] //= 2
@@ -121,6 +121,15 @@ def clips(gate: str | None = "mux_or", form: str | None = "full", bits: int = 1,
                for name in ("steps", "float_steps", "code_steps", "weight_steps", "easy_steps")}
     values["clips"] |= quarter | {"validate_every": quarter["steps"], "validation": 1300} | recipe
     return parse_config(values | {"name": "ablation"})
+
+
+def real(steps: int = 5000, **recipe) -> Config:
+    """`configs/billnet.toml`, in which nothing is ever rounded: what that costs."""
+    full = load_config(CONFIGS / "billnet.toml")
+    values = recipe | {"steps": steps, "float_steps": steps, "code_steps": 0, "weight_steps": 0}
+    # A copy is not validated: a recipe must round in the end, for it is to be exported.
+    return full.model_copy(update={"name": "ablation",
+                                   "clips": full.clips.model_copy(update=values)})
 
 
 GENERATORS = (30, "half"), (30, "quarter"), (30, "binary"), (105, "half"), (90, "half")
@@ -161,6 +170,7 @@ VARIANTS = {
     "clips-ternary": lambda **more: clips(bits=2, **more),
     "clips-2d": lambda **more: clips(frames=1, **more),
     "clips-2d-mean": lambda **more: clips(frames=1, form=None, **more),
+    "billnet-real": real,
 }
 TABLES = {
     "Precision by stage, equal weight bits": {
@@ -191,6 +201,7 @@ TABLES = {
     "Clips: where time is seen": {
         "clips": "convolutions over three frames, and cell", "clips-2d": "cell alone",
         "clips-mean": "convolutions alone", "clips-2d-mean": "nowhere"},
+    "Clips: `billnet`": {"billnet-real": "real numbers, 5,000 batches"},
 }
 
 

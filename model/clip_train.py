@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from export.checked import ConfigError
-from export.clips import ClipsConfig, clip_scores
+from export.clips import ClipsConfig, clip_scores, remembers
 from export.config import Config
 from export.network import NetworkConfig
 from model import gestures
@@ -119,6 +119,7 @@ class Run(StepRun):
         self.network = config.network
         self.encoder = Encoder(config.network)
         self.optimizers = optimizers_of(self.encoder.parameters(), self.recipe.weight_decay)
+        self.remembers = remembers(config.network)
 
     def begin_stage(self):
         """Rounds what this step rounds."""
@@ -135,7 +136,8 @@ class Run(StepRun):
         ticks = logits.shape[1]
         each = F.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(ticks),
                                label_smoothing=self.recipe.label_smoothing, reduction="none")
-        share = torch.arange(1.0, ticks + 1).square()
+        # Without a cell nothing is remembered, and all ticks count alike for the class, too.
+        share = torch.arange(1.0, ticks + 1).square() if self.remembers else torch.ones(ticks)
         return (each.view(-1, ticks) @ (share / share.sum())).mean()
 
     def train_step(self, source: Drawn | Folder) -> float:

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from export.artifact import Network
-from export.clips import check_clips
+from export.clips import check_clips, clip_scores
 from export.config import Config
 from export.cost import Cost
 from hw.generate import generate
@@ -23,9 +23,10 @@ FRAME_MS, PANEL = 160, 28  # of the pictures: time of a frame, rows below it
 def clip_demo(design: Config, network: Network, folder: Path, console: Console) -> bool:
     """Classifies five test clips, which are drawn or those of HEXLANE_CLIPS, one after the other.
 
-    Writes `folder/clips/NUMBER.gif`: each frame with the class so far and the true one. Returns
-    whether every layer of all frames is equal, and takes the cycles that were computed. Raises
-    ConfigError if the network does not read clips, or they do not fit.
+    Writes `folder/clips/NUMBER.gif`: each frame with the class so far and the true one. The table
+    has the class of the whole clip: without a cell, that of the sum over all ticks, which the host
+    has to make. Returns whether every layer of all frames is equal, and takes the cycles that were
+    computed. Raises ConfigError if the network does not read clips, or they do not fit.
     """
     from model.clip_train import source_of  # which needs torch
     found = source_of(design.network, design.clips, "test")
@@ -38,7 +39,7 @@ def clip_demo(design: Config, network: Network, folder: Path, console: Console) 
     frames = run_jobs(cost.hardware, folder, clip_jobs(cost.program, list(clips)), progress=True)
     traces = golden.frame_traces(network, list(clips))
     (folder / "clips").mkdir(exist_ok=True)
-    table = Table("clip", "true class", "Verilog", "equal at every layer and frame", "cycles")
+    table = Table("clip", "true class", "class", "equal at every layer and frame", "cycles")
     same, count = True, clips.shape[1]
     for n, (clip, label) in enumerate(zip(clips, labels.tolist(), strict=True)):
         at = range(n * count, (n + 1) * count)
@@ -48,12 +49,13 @@ def clip_demo(design: Config, network: Network, folder: Path, console: Console) 
         results = [frames.results[k] and frames.results[k][0] for k in at]
         path = folder / "clips" / f"{n + 1}.gif"
         moving(clip, results, label, found.classes, path)
-        last = [result for result in results if result is not None][-1]
-        shown = str(path), found.classes[label], found.classes[last]
+        ticks = np.concatenate([traces[k].scores for k in at if frames.results[k] is not None])
+        whole = clip_scores(design.network, ticks).argmax()
+        shown = str(path), found.classes[label], found.classes[whole]
         table.add_row(*map(escape, shown), "yes" if said is None else f"NO: {said}",
                       f"{sum(cycles):,}")
     console.print(table)
-    console.print(f"{CLIPS} clips of {count} frames; {frames.left[-1]:,} cycles simulated in "
+    console.print(f"{len(clips)} clips of {count} frames; {frames.left[-1]:,} cycles simulated in "
                   f"{frames.seconds:.1f} s; on average {cost.frame_period:,} cycles per frame "
                   f"(computed)")
     if not same:

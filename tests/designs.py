@@ -107,9 +107,12 @@ SMALL = [  # classes with and without gates, codes, values; formats of all kinds
 
 
 def random_clip_design(seed: int) -> Config:
-    """A network that reads clips: kernels of three frames, several clocks, gates, cells."""
+    """A network that reads clips: kernels of three frames, several clocks, gates, groups, folded
+    pixels, cells, all outputs, dense weights.
+    """
     rng = random.Random(f"clips {seed}")
     rows, columns = rng.choice(ARRAYS)
+    fold, dense = rng.choice([1, 1, 1, 2]), rng.random() < 0.2
     step = rng.choice([columns, columns, 3, 4])
     found = [conv("c0", step * rng.choice([1, 2]), rng.randint(1, 3), rng.randint(1, 3),
                   frames=rng.choice([1, 1, 3]), every=rng.choice([1, 1, 1, 2]))]
@@ -126,9 +129,15 @@ def random_clip_design(seed: int) -> Config:
         others = [each for each in maps if each is not source]
         if others and not slower and rng.random() < 0.3:
             layer["inputs"].append(rng.choice(others)["name"])
+        elif source["channels"] % 2 == layer["channels"] % 2 == 0 and rng.random() < 0.3:
+            layer["groups"] = 2
         near = [each for each in maps if layer["channels"] % each["channels"] == 0]
         if near and not slower and rng.random() < 0.5:
-            layer |= {"skip": rng.choice(near)["name"], "gate": "or"}
+            layer |= {"skip": rng.choice(near)["name"], "gate": rng.choice(["or", "mux", "mux_or"])}
+            if layer["gate"] != "or":
+                found.append(total(f"s{k}", layer["channels"], rng.randint(1, 3), "select",
+                                   inputs=[rng.choice(near)["name"]]))
+                layer["select"] = f"s{k}"
         found.append(layer)
         if slower:
             slow = [layer]
@@ -147,37 +156,47 @@ def random_clip_design(seed: int) -> Config:
                                  inputs=[before], every=rng.choice([1, 1, 2]))})
             before = f"h{k}"
     ends = [before, *["x"] * (before == "h0" and rng.random() < 0.3)]
-    found.append(total("end", rng.randint(2, 5), rng.randint(1, 3), inputs=ends,
-                       every=rng.choice([1, 2])))
+    last = {"inputs": ends, "every": rng.choice([1, 2])}
+    match rng.choice(["class", "class", "codes", "map"]):
+        case "class":
+            found.append(total("end", rng.randint(2, 5), rng.randint(1, 3), **last))
+        case "codes":
+            found.append(conv("end", rng.randint(2, 5), rng.randint(1, 3), rng.randint(1, 3),
+                              kernel=1, **last))
+        case "map":
+            found.append({"kind": "map", "name": "end", "channels": rng.randint(2, 5),
+                          "weight_bits": rng.randint(1, 3), **last})
     while True:  # without what nobody reads
         read = {name for each in found
-                for name in (*each.get("inputs", ()), each.get("skip")) if name}
+                for name in (*each.get("inputs", ()), each.get("skip"), each.get("select"))
+                if name}
         if not (unread := [each for each in found[:-1] if each["name"] not in read]):
             break
         found.remove(unread[0])
-    return design([], (rows, columns, rng.choice([1, 2, 4])), operations=found,
-                  height=rng.randint(2, 5), width=rng.randint(2, 5), channels=rng.choice([1, 3]),
-                  pad=rng.choice([0, 99]))
+    return design([], (rows, columns, rng.choice([1, 2, 4]), [1, 2, 3], dense), operations=found,
+                  height=fold * rng.randint(2, 5), width=fold * rng.randint(2, 5), fold=fold,
+                  channels=rng.choice([1, 3]), pad=rng.choice([0, 99]))
 
 
-def clip_designs(seeds) -> Iterator[tuple[int, Config]]:
-    """Those of :func:`random_clip_design` that are legal, can be placed, and read clips."""
+def clip_designs(seeds, longest: int = 8) -> Iterator[tuple[int, Config]]:
+    """Those of :func:`random_clip_design` that are legal, can be placed, and read clips, with a
+    result every `longest` frames or oftener."""
     for seed in seeds:
         try:
             config = random_clip_design(seed)
             Program(config)
         except ConfigError:
             continue
-        if config.network.timed:
+        if config.network.timed and config.network.period <= longest:
             yield seed, config
 
 
-def codes_of_clips() -> Config:
-    """A little network for the gestures that are drawn."""
+def codes_of_clips(remembers: bool = True) -> Config:
+    """A little network for the gestures that are drawn, with a cell or without."""
+    cells = [conv("h", 6, 2, 2, kind="cell")] if remembers else []
     values = {"name": "gestures", "array": {"rows": 4, "columns": 4, "words": 2}, "network": {
         "height": 96, "width": 128, "channels": 3, "fold": 4, "pad": 128, "operations": [
             conv("a", 4, 3, 1, pool=True, kernel=1), conv("b", 4, 1, 1, frames=3, every=2),
-            total("x", 6, 1, "codes", code_bits=2), conv("h", 6, 2, 2, kind="cell"),
-            total("end", 13, 2)]}, "clips": {"steps": 20, "float_steps": 5, "code_steps": 5,
+            total("x", 6, 1, "codes", code_bits=2), *cells, total("end", 13, 2)]}, "clips": {"steps": 20, "float_steps": 5, "code_steps": 5,
                                             "weight_steps": 5}}
     return parse_config(values)

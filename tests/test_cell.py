@@ -372,6 +372,18 @@ def test_a_small_engine_with_a_cell(form):
 
 
 @pytest.mark.slow
+def test_clips_of_any_length_in_an_engine_with_all_of_billnet():
+    """Groups over three frames, a MUX-OR gate, a slow clock, a vector, a cell."""
+    config = design([], (2, 4, 2), height=2, width=3, channels=1, operations=[
+        conv("a", 4, 3, 1, kernel=1), total("m", 4, 1, "select", inputs=["a"]),
+        conv("b", 4, 1, 1, inputs=["a"], frames=3, groups=2, skip="a", gate="mux_or", select="m"),
+        conv("c", 4, 1, 1, inputs=["b"], kernel=1, every=2), codes("s", 5, 1, 2),
+        cell("h", 5, 2, 2, state_bits=6), total("end", 4, 2, inputs=["h"])])
+    run, _ = engine_run(config, [1, 2, 16, 40])
+    assert len(run.results) == 29
+
+
+@pytest.mark.slow
 def test_a_vector_leaves_select_bits_alone():
     config = design([], (2, 4, 2), height=3, width=3, operations=[
         conv("a", 8, 2, 2), total("m", 8, 2, "select", inputs=["a"]),

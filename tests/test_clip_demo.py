@@ -6,7 +6,8 @@ from rich.console import Console
 
 from export.checked import ConfigError
 from export.config import parse_config
-from sim import clip_demo
+from model import clip_train
+from sim import clip_demo, golden
 from sim.samples import random_network
 from tests.designs import codes_of_clips
 
@@ -15,12 +16,22 @@ SMALL = codes_of_clips()
 
 @pytest.mark.slow
 def test_clips_and_moving_pictures(tmp_path, monkeypatch):
-    monkeypatch.setattr(clip_demo, "CLIPS", 1)
-    console = Console(record=True, width=200)
-    network = random_network(SMALL.network, 1)
-    assert clip_demo.clip_demo(SMALL, network, tmp_path, console)
+    """Without a cell: the class is that of all ticks, of the second clip not the last one's."""
+    monkeypatch.setattr(clip_demo, "CLIPS", 2)
+    console, design = Console(record=True, width=200), codes_of_clips(remembers=False)
+    network = random_network(design.network, 1)
+    assert clip_demo.clip_demo(design, network, tmp_path, console)
     said = console.export_text()
-    assert said.count(" yes ") == 1 and "1 clips of 16 frames" in said
+    assert said.count(" yes ") == 2 and "2 clips of 16 frames" in said
+    source = clip_train.Drawn(design.network, design.clips, "test")
+    clips, labels = source.part(range(2))
+    trace = golden.run_clips(network, list(clips.permute(0, 1, 3, 4, 2).numpy()))
+    scores = trace.scores.reshape(2, -1, 13)
+    wanted, last = scores.sum(1).argmax(1), scores[:, -1].argmax(1)
+    assert wanted[1] != last[1]
+    for n, (label, found) in enumerate(zip(labels, wanted, strict=True), 1):
+        line = next(line for line in said.splitlines() if f"{n}.gif" in line)
+        assert line.split()[3:6:2] == [source.classes[label], source.classes[found]]
     with Image.open(tmp_path / "clips" / "1.gif") as picture:
         assert (picture.n_frames, picture.size) == (16, (256, 220))
 

@@ -5,10 +5,12 @@ from importlib import import_module
 import numpy as np
 import pytest
 
-from export.config import TrainConfig
+from export.config import TrainConfig, parse_config
 from export.network import CellConfig, NetworkConfig, walk
 from sim.golden import Stream
+from sim.runner import missing
 from sim.samples import random_images
+from tests.clips import check_clips
 from tests.designs import conv, total
 from tests.designs import network as network_of
 from tests.test_cell import cell, codes
@@ -96,6 +98,18 @@ def test_golden_is_torch_at_every_layer_and_frame(name):
     for each in config.operations:
         levels = len(np.unique(np.concatenate([x.ravel() for x in seen[each.name]])))
         assert levels == 2**each.code_bits if each.makes_codes else levels > 1, each.name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, array", [("clocks", (4, 8, 2)), ("cells", (3, 4, 1)),
+                                         ("values", (2, 2, 1))])
+def test_verilog_is_golden_at_every_layer_and_frame(tmp_path, name, array):
+    """The same networks, so that a clip through torch is one through the Verilog."""
+    if reason := missing("verilator"):
+        pytest.skip(reason)
+    config = parse_config({"name": name, "network": NETWORKS[name].model_dump(mode="json"),
+                           "array": dict(zip(("rows", "columns", "words"), array, strict=True))})
+    check_clips(config, 1, tmp_path, [1, 2, 3, 16, 40], "verilator")
 
 
 @pytest.mark.parametrize("name", ["clocks", "cells"])

@@ -142,8 +142,39 @@ def test_rooms_are_not_painted_over():
         gestures.room("train", 1)[0, 0, 0] = 1
 
 
+def test_things_pass_behind_the_hand_and_stand_before_it(monkeypatch):
+    drawn = []
+
+    def watched(name):
+        function = getattr(gestures, name)
+
+        def draw(world, *values, **more):
+            before = world.copy()
+            function(world, *values, **more)
+            drawn.append((name, (world != before).any(1)))
+        monkeypatch.setattr(gestures, name, draw)
+
+    for name in ("_passer", "paint_hand", "_obstacle"):
+        watched(name)
+    hidden = []
+    for index in range(39):
+        drawn.clear()
+        gestures.clip("train", index, difficulty=1)
+        names = [name for name, _ in drawn]
+        assert names == sorted(names, key=["_passer", "paint_hand", "_obstacle"].index)
+        found = dict(drawn)
+        if {"paint_hand", "_obstacle"} <= found.keys():
+            hand = found["paint_hand"]
+            hidden.append((hand & found["_obstacle"]).sum() / hand.sum())
+    assert len(hidden) > 15 and sum(share > 0.02 for share in hidden) > 10
+    drawn.clear()
+    for index in range(39):
+        gestures.clip("train", index, difficulty=0)
+    assert {name for name, _ in drawn} == {"paint_hand"}
+
+
 def test_difficulty_adds_movement_and_noise():
-    """Of clips without a hand: the camera shakes and the light changes more."""
+    """Of clips of no gesture: the camera shakes and the light changes more."""
     def unrest(difficulty):
         clip = np.stack([gestures.clip("train", 12 + 13 * k, 1, difficulty)[0] for k in range(10)])
         return np.abs(np.diff(clip.astype(int), axis=1)).mean()

@@ -12,10 +12,12 @@ from amaranth.sim import Simulator
 from export.artifact import Layer
 from export.build import build
 from export.checked import ConfigError
-from export.config import parse_config
+from export.config import MachineConfig, parse_config
 from export.cost import Cost
 from export.file import load_network, save_network
-from export.machine import describe_machine
+from export.image import build_image
+from export.loader import Loader
+from export.machine import Machine, describe_machine
 from export.pack import pack
 from export.registers import register_map
 from hw.axi import AxiEngine
@@ -25,7 +27,7 @@ from hw.verilog import write_verilog
 from sim import golden
 from sim.runner import missing
 from sim.samples import random_clips, random_images, random_network
-from sim.verilog import Job, run_jobs
+from sim.verilog import Job, Load, run_jobs
 from tests.clips import check_clips, engine_run
 from tests.designs import clip_designs, conv, design, network, total
 
@@ -217,12 +219,13 @@ def test_rings_count_what_they_are_told():
                 ctx.set(rings.taken, 0)
                 ctx.set(rings.clip, rng.random() < 0.5)
                 await ctx.tick().repeat(rng.randint(0, 2) or 1)
+            starts |= mark  # also if the frame is dropped
             if event == "frame":
                 ctx.set(rings.number, number)
                 ctx.set(rings.begin, 1)
                 await ctx.tick()
                 ctx.set(rings.begin, 0)
-                starts |= mark or number != ran
+                starts |= number != ran
                 frame, ticks = (0, [0, 0, 0]) if starts else (frame + 1, ticks)
                 ran, starts = number, False
                 for k in range(3):
@@ -244,7 +247,8 @@ def test_rings_count_what_they_are_told():
 
 
 @pytest.mark.slow
-def test_another_program_begins_a_clip(tmp_path):
+@pytest.mark.parametrize("memory", ["rom", "ram"])
+def test_another_program_begins_a_clip(tmp_path, memory):
     """Three programs of one machine, one without clips, in any order."""
     plain = design([], (2, 2, 1), height=2, width=3, channels=1, operations=[
         conv("a", 4, 2, 2), total("end", 2, 1, inputs=["a"])])
@@ -252,8 +256,17 @@ def test_another_program_begins_a_clip(tmp_path):
         conv("a", 2, 2, 2, frames=3), total("end", 2, 3, inputs=["a"])])
     configs = [SMALL, plain, other]
     made = [random_network(config.network, k) for k, config in enumerate(configs)]
-    machine = build(configs, made)
+    configs[0] = SMALL.model_copy(update={"machine": MachineConfig(memory=memory)})
+    machine = build(configs, made if memory == "rom" else [None] * 3)
     write_verilog(Engine(machine.hardware, machine.images), tmp_path, "engine")
+    words = []
+    if memory == "ram":
+        description = Machine(**describe_machine(machine.hardware))
+        loader = Loader(description)
+        for k, (config, network) in enumerate(zip(configs, made, strict=True)):
+            _, placed = loader.place(build_image(description, config, network), k)
+            words += loader.load(k, placed)
+            loader.programs[k] = placed
     rng, jobs, traces, streams, ran = random.Random(2), [], [], {}, None
     for _ in range(40):
         number = ran if ran is not None and rng.random() < 0.7 else rng.randrange(3)
@@ -264,59 +277,78 @@ def test_another_program_begins_a_clip(tmp_path):
         found, ran = streams[number].step(image[None]), number
         traces.append(golden.trace_of(made[number], found))
         jobs.append(Job(program=machine.programs[number], image=image, number=number, clip=clip,
-                        result="end" in found))
-    came = run_jobs(machine.hardware, tmp_path, jobs)
+                        result="end" in found, needs=len(words)))
+    came = run_jobs(machine.hardware, tmp_path, jobs, [Load(words=words)] if words else [])
+    assert came.refused == 0
     for n, trace in enumerate(traces):
         assert came.difference(n, trace, 0) is None
 
 
+def check_random(tmp_path, config, seed, simulator):
+    """Two ticks of each operation at least, and what they leave behind for the clips that follow.
+    """
+    period = config.network.period
+    check_clips(config, seed, tmp_path, [2 * period + 1, 1, period], simulator)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("simulator, seed, config", [
-    *(pytest.param("icarus", *each, marks=[pytest.mark.long] * (n == 1))
-      for n, each in enumerate(islice(clip_designs(range(100)), 3))),
-    *(("verilator", *each) for each in islice(clip_designs(range(2, 100)), 1))])
+    (simulator, *each) for simulator, each in zip(
+        ("icarus", "icarus", "icarus", "verilator"), clip_designs(range(100), 4), strict=False)])
 def test_random_networks_over_clips(tmp_path, simulator, seed, config):
     if reason := missing(simulator):
         pytest.skip(reason)
-    check_clips(config, seed, tmp_path, [7, 1, 3], simulator)
+    check_random(tmp_path, config, seed, simulator)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed, config", [*islice(clip_designs(range(100, 200)), 40)])
 def test_more_random_networks_over_clips(tmp_path, seed, config):
-    check_clips(config, seed, tmp_path, [7, 1, 3, 9], "icarus")
+    check_random(tmp_path, config, seed, "icarus")
 
 
 def test_axi_marks_clips_with_tuser():
-    """The mark counts with a frame's first pixel; the soft reset's work is the engine's reset."""
+    """The mark counts with a frame's first pixel, even if the frame is dropped; behind a soft reset
+    a clip needs none."""
     config = design([], (2, 2, 1), height=2, width=3, channels=1, operations=[
         conv("a", 2, 3, 3, frames=3), total("end", 3, 3, inputs=["a"])])
     cost, made = Cost.of(config), random_network(config.network, 1)
-    clips = random_clips(config.network, [3, 4], 1)
+    clips = random_clips(config.network, [2, 3, 4], 1)  # the reset is behind the first one
     engine = Engine(cost.hardware, pack(cost.program, cost.hardware, made), framed=True)
     dut = AxiEngine(engine, register_map(describe_machine(cost.hardware)))
     found = []
 
-    async def pixels(ctx):
-        for name, value in (("awaddr", 0x40), ("wdata", 1), ("wstrb", 15), ("bready", 1),
-                            ("awvalid", 1), ("wvalid", 1)):  # CONTROL: run
+    async def control(ctx, bits):
+        for name, value in (("awaddr", 0x40), ("wdata", bits), ("wstrb", 15), ("bready", 1),
+                            ("awvalid", 1), ("wvalid", 1)):
             ctx.set(getattr(dut, f"s_axil_{name}"), value)
-        await ctx.tick().until(dut.s_axil_bvalid)
+        await ctx.tick().until(dut.s_axil_awready & dut.s_axil_wready)
         ctx.set(dut.s_axil_awvalid, 0)
         ctx.set(dut.s_axil_wvalid, 0)
-        ctx.set(dut.s_axis_tvalid, 1)
-        for clip in clips:
-            for t, frame in enumerate(clip):
-                flat = frame.ravel().tolist()
-                for n, pixel in enumerate(flat):
+        await ctx.tick().until(dut.s_axil_bvalid)
+
+    async def pixels(ctx):
+        await control(ctx, 1)  # run
+        for number, clip in enumerate(clips):
+            ctx.set(dut.s_axis_tvalid, 1)
+            frames = [frame.ravel().tolist() for frame in clip]
+            if number == 2:
+                frames.insert(0, [1, 2])  # too short
+            for t, frame in enumerate(frames):
+                for n, pixel in enumerate(frame):
                     ctx.set(dut.s_axis_tdata, pixel)
-                    ctx.set(dut.s_axis_tuser, t == 0 if n == 0 else n % 2)
-                    ctx.set(dut.s_axis_tlast, n == len(flat) - 1)
+                    ctx.set(dut.s_axis_tuser, t == 0 and number != 1 if n == 0 else n % 2)
+                    ctx.set(dut.s_axis_tlast, n == len(frame) - 1)
                     await ctx.tick().until(dut.s_axis_tready)
+            ctx.set(dut.s_axis_tvalid, 0)
+            if number == 0:
+                while len(found) < 4:
+                    await ctx.tick()
+                await control(ctx, 3)  # reset, and run
 
     async def results(ctx):
         ctx.set(dut.m_axis_tready, 1)
-        while len(found) < 14:
+        while len(found) < 18:
             *_, word = await ctx.tick().sample(dut.m_axis_tdata).until(dut.m_axis_tvalid)
             found.append(word)
 
@@ -324,7 +356,7 @@ def test_axi_marks_clips_with_tuser():
     simulator.add_clock(1e-6)
     simulator.add_testbench(pixels, background=True)
     simulator.add_testbench(results)
-    simulator.run_until(0.002)
+    simulator.run_until(0.004)
     scores = golden.run_clips(made, clips).scores
     wanted = [word for each in scores for word in (int(each.argmax()), int(each.max()) % 2**32)]
     assert found == wanted

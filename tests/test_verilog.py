@@ -13,12 +13,13 @@ from export.hardware import Hardware
 from export.program import Program
 from hw.generate import generate
 from hw.tools import lint
+from model import gestures
 from sim import golden
 from sim.demo import PHOTOS, load_photos
 from sim.results import wanted
 from sim.runner import missing
 from sim.samples import random_images, random_network
-from sim.verilog import Frames, run_frames
+from sim.verilog import Frames, clip_jobs, run_frames, run_jobs
 from tests.designs import conv, design
 from tests.product import RECORD, hashes
 
@@ -96,6 +97,24 @@ def test_photographs(tmp_path, name, count):
     found = hashes(name, tmp_path)
     check(config, network, tmp_path, images[:count])
     assert found == json.loads(RECORD.read_text())[name]  # nothing changes by accident
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["billnet_small",
+                                  pytest.param("billnet", marks=pytest.mark.long)])
+def test_clips_of_gestures(tmp_path, name):
+    """The first five frames of a clip and the first of another one, with the trained weights."""
+    config = load_config(f"configs/{name}.toml")
+    network, cost = load_network(f"weights/{name}.npz"), Cost.of(config)
+    clips = [gestures.clip("test", k)[0][:length].transpose(0, 2, 3, 1)
+             for k, length in ((0, 5), (1, 1))]
+    assert hashes(name, tmp_path) == json.loads(RECORD.read_text())[name]
+    frames = run_jobs(cost.hardware, tmp_path, clip_jobs(cost.program, clips))
+    for n, trace in enumerate(golden.frame_traces(network, clips)):
+        assert frames.difference(n, trace, 0) is None
+    assert [each is None for each in frames.results] == [True, False, True, False, True, True]
+    assert [sum(each) for each in frames.cycles] == [
+        cost.cycles_at(t) for t in (0, 1, 2, 3, 4, 0)]
 
 
 @pytest.mark.long
