@@ -140,7 +140,10 @@ VARIANTS = {
     "111": lambda **more: design((26, 52, 110), (1, 1, 1), (1, 1, 1), **more),
     "222": lambda **more: design((19, 38, 76), (2, 2, 2), (2, 2, 2), **more),
     "333": lambda **more: design((16, 31, 62), (3, 3, 3), (3, 3, 3), **more),
+    "123": lambda **more: design((16, 33, 65), (1, 2, 3), (1, 2, 3), **more),
     "222-wide": lambda **more: design(WIDTHS, (2, 2, 2), (2, 2, 2), **more),
+    "333-wide": lambda **more: design(WIDTHS, (3, 3, 3), (3, 3, 3), **more),
+    "123-wide": lambda **more: design(WIDTHS, (1, 2, 3), (1, 2, 3), **more),
     "222-mean": lambda **more: design(WIDTHS, (2, 2, 2), (2, 2, 2), steps="mean", **more),
     "222-learned": lambda **more: design(WIDTHS, (2, 2, 2), (2, 2, 2), steps="learned", **more),
     "222-codes1": lambda **more: design(WIDTHS, (2, 2, 2), (1, 1, 1), **more),
@@ -175,7 +178,9 @@ VARIANTS = {
 TABLES = {
     "Precision by stage, equal weight bits": {
         "321": "3, 2, 1 bits by stage", "111": "1 bit, wider", "222": "2 bits, narrower",
-        "333": "3 bits, narrower", "222-wide": "2 bits, same width as 3, 2, 1"},
+        "333": "3 bits, narrower", "123": "1, 2, 3 bits by stage, narrower",
+        "222-wide": "2 bits, same width as 3, 2, 1", "333-wide": "3 bits, same width",
+        "123-wide": "1, 2, 3 bits, same width"},
     "Thresholds of ternary weights, 2-bit codes": {
         "222-wide": "histogram-equalized", "222-mean": "fixed, 0.7 of the mean magnitude",
         "222-learned": "learned step"},

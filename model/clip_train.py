@@ -137,7 +137,8 @@ class Run(StepRun):
         each = F.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(ticks),
                                label_smoothing=self.recipe.label_smoothing, reduction="none")
         # Without a cell nothing is remembered, and all ticks count alike for the class, too.
-        share = torch.arange(1.0, ticks + 1).square() if self.remembers else torch.ones(ticks)
+        power = self.recipe.tick_power if self.remembers else 0
+        share = (torch.arange(1.0, ticks + 1) / ticks) ** power
         return (each.view(-1, ticks) @ (share / share.sum())).mean()
 
     def train_step(self, source: Drawn | Folder) -> float:

@@ -75,9 +75,15 @@ def clip_accuracy(config: Config, network: Network, split: str, limit: int | Non
     ConfigError
         If the design has no table [clips], or the clips do not fit the network.
     """
-    from model.clip_train import measure, source_of
+    from model.clip_train import source_of
     source = source_of(config.network, config.clips, split, limit)
     count = min(limit or len(source), len(source))
+    return {**measure_clips(network, source, range(count)), "images": count, "split": split}
+
+
+def measure_clips(network: Network, source, chosen: range) -> dict:
+    """The same of the clips with these numbers, of a source of :mod:`model.clip_train`."""
+    from model.clip_train import measure
 
     def scores(numbers: range):
         clips, labels = source.part(numbers)
@@ -87,9 +93,9 @@ def clip_accuracy(config: Config, network: Network, split: str, limit: int | Non
         ticks = np.stack([each for each in found if each is not None], 1)
         return clip_scores(network.config, ticks), labels.numpy()
 
-    parts = [range(k, min(k + CLIPS, count)) for k in range(0, count, CLIPS)]
+    parts = [chosen[k:k + CLIPS] for k in range(0, len(chosen), CLIPS)]
     found, labels = map(np.concatenate, zip(*_spread(scores, parts), strict=True))
-    return {**measure(found, labels, source.pairs), "images": count, "split": split}
+    return measure(found, labels, source.pairs)
 
 
 def _spread(function, items: list) -> list:

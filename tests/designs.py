@@ -197,6 +197,6 @@ def codes_of_clips(remembers: bool = True) -> Config:
     values = {"name": "gestures", "array": {"rows": 4, "columns": 4, "words": 2}, "network": {
         "height": 96, "width": 128, "channels": 3, "fold": 4, "pad": 128, "operations": [
             conv("a", 4, 3, 1, pool=True, kernel=1), conv("b", 4, 1, 1, frames=3, every=2),
-            total("x", 6, 1, "codes", code_bits=2), *cells, total("end", 13, 2)]}, "clips": {"steps": 20, "float_steps": 5, "code_steps": 5,
-                                            "weight_steps": 5}}
+            total("x", 6, 1, "codes", code_bits=2), *cells, total("end", 13, 2)]},
+        "clips": {"steps": 20, "float_steps": 5, "code_steps": 5, "weight_steps": 5}}
     return parse_config(values)

@@ -10,7 +10,7 @@ ablate = pytest.importorskip("model.ablate")
 def test_equal_bits():
     """What is compared at equal weight bits has them within 2 %."""
     progressive = ablate.weight_bits(ablate.VARIANTS["321"]())
-    for name in ("111", "222", "333"):
+    for name in ("111", "222", "333", "123"):
         assert ablate.weight_bits(ablate.VARIANTS[name]()) == pytest.approx(progressive, rel=0.02)
     sizes = {ablate.weight_bits(ablate.VARIANTS[name]()) for name in ("deep", "deep-or",
                                                                      "deep-add")}
