@@ -1,9 +1,10 @@
 """Trains small variants of the encoder and compares them.
 
-Every variant has six or nine 3x3 layers in three stages, about half as wide as those of
-`configs/megabit.toml`, or is `configs/mognet.toml` at half its width; all have the recipe of the
-former, shortened to `RECIPE`. Results are kept in `build/ablation/`: a run that was stopped goes
-on, one that is finished is not repeated. Tables are Markdown.
+Most variants have six to nine 3x3 layers in three stages, about half as wide as those of
+`configs/megabit.toml`, or dense blocks in their place, or are `configs/mognet.toml` at half its
+width; they have the recipe of the former, shortened to `RECIPE`. Those of boxes and clips have the
+recipes of their own designs. Results are kept in `build/ablation/`: a run that was stopped goes on,
+one that is finished is not repeated. Tables are Markdown.
 """
 
 import json
@@ -43,11 +44,11 @@ def design(widths=WIDTHS, weights=ORDER, codes=ORDER, depth=2, gate=None, **reci
     return of_layers(layers, **recipe)
 
 
-def of_layers(layers: list[dict], **recipe) -> Config:
+def of_layers(layers: list[dict], key: str = "layers", **recipe) -> Config:
+    classes = {"classes": 10} if key == "layers" else {}
     return parse_config({
         "name": "ablation",
-        "network": {"height": 32, "width": 32, "channels": 3, "classes": 10, "pad": 128,
-                    "layers": layers},
+        "network": {"height": 32, "width": 32, "channels": 3, "pad": 128, key: layers, **classes},
         "array": {"rows": 16, "columns": 8, "words": 4},
         "train": {**RECIPE, **recipe}})
 
@@ -55,6 +56,33 @@ def of_layers(layers: list[dict], **recipe) -> Config:
 def deep(**more) -> Config:
     """Three layers in a stage, the last two of them a block that a residual leads around."""
     return design((20, 40, 80), codes=(3, 3, 3), depth=3, **more)
+
+
+def wide(**recipe):
+    """Eight layers, with as many weight bits as :func:`dense`."""
+    widths = 20, 20, 40, 40, 40, 76, 76, 76
+    return of_layers([{"name": f"conv{k + 1}", "channels": channels, "weight_bits": 2,
+                       "code_bits": 3, "pool": k in (1, 4)}
+                      for k, channels in enumerate(widths)], **recipe)
+
+
+def dense(**recipe):
+    """Blocks whose narrow layers read all maps before them in the block, as in DenseNet (Huang et
+    al. 2017); what joins two blocks is pointwise and pooled."""
+    bits = {"weight_bits": 2, "code_bits": 3}
+    layers, seen = [{"name": "stem", "channels": 16, **bits}], ["stem"]
+    for stage, (count, channels, joined) in enumerate(((4, 8, 32), (5, 16, 64), (5, 22, None)), 1):
+        for k in range(1, count + 1):
+            layers.append({"name": f"conv{stage}_{k}", "channels": channels, "inputs": [*seen],
+                           **bits})
+            seen.append(layers[-1]["name"])
+        if joined:
+            layers.append({"name": f"join{stage}", "channels": joined, "inputs": seen,
+                           "kernel": 1, "pool": True, **bits})
+            seen = [layers[-1]["name"]]
+    layers.append({"kind": "sum", "name": "classifier", "channels": 10, "weight_bits": 3,
+                   "inputs": seen})
+    return of_layers(layers, "operations", **recipe)
 
 
 def mognet(generator: dict | None, **recipe) -> Config:
@@ -154,6 +182,8 @@ VARIANTS = {
     "deep-mux": lambda **more: deep(gate="mux", **more),
     "deep-mux-or": lambda **more: deep(gate="mux_or", **more),
     "deep-add": lambda **more: deep(gate="or", residuals="add", **more),
+    "wide": wide,
+    "dense": dense,
     "mognet-stored": lambda **more: mognet(None, **more),
     **{f"mognet-{mapping}{rule}":
        lambda rule=rule, mapping=mapping, **more: mognet({"rule": rule, "mapping": mapping}, **more)
@@ -191,6 +221,9 @@ TABLES = {
     "Residuals, nine layers, 3, 2, 1 bits, 3-bit codes": {
         "deep": "none", "deep-or": "OR", "deep-mux": "MUX",
         "deep-mux-or": "MUX-OR", "deep-add": "real numbers, added"},
+    "Concatenation, ternary weights, 3-bit codes": {
+        "wide": "none: eight layers of 20 to 76 channels",
+        "dense": "dense blocks: fifteen layers of 8 to 22 new channels"},
     "Weights of the second pointwise layers": {
         "mognet-stored": "stored, ternary",
         **{f"mognet-{mapping}{rule}": f"generated, rule {rule}, {mapping}"

@@ -12,6 +12,8 @@ def test_equal_bits():
     progressive = ablate.weight_bits(ablate.VARIANTS["321"]())
     for name in ("111", "222", "333", "123"):
         assert ablate.weight_bits(ablate.VARIANTS[name]()) == pytest.approx(progressive, rel=0.02)
+    assert ablate.weight_bits(ablate.dense()) == pytest.approx(
+        ablate.weight_bits(ablate.wide()), rel=0.01)
     sizes = {ablate.weight_bits(ablate.VARIANTS[name]()) for name in ("deep", "deep-or",
                                                                      "deep-add")}
     assert len(sizes) == 1
