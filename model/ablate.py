@@ -58,7 +58,7 @@ def deep(**more) -> Config:
     return design((20, 40, 80), codes=(3, 3, 3), depth=3, **more)
 
 
-def wide(**recipe):
+def wide(**recipe) -> Config:
     """Eight layers, with as many weight bits as :func:`dense`."""
     widths = 20, 20, 40, 40, 40, 76, 76, 76
     return of_layers([{"name": f"conv{k + 1}", "channels": channels, "weight_bits": 2,
@@ -66,7 +66,7 @@ def wide(**recipe):
                       for k, channels in enumerate(widths)], **recipe)
 
 
-def dense(**recipe):
+def dense(**recipe) -> Config:
     """Blocks whose narrow layers read all maps before them in the block, as in DenseNet (Huang et
     al. 2017); what joins two blocks is pointwise and pooled."""
     bits = {"weight_bits": 2, "code_bits": 3}
@@ -154,7 +154,9 @@ def clips(gate: str | None = "mux_or", form: str | None = "full", bits: int = 1,
 def real(steps: int = 5000, **recipe) -> Config:
     """`configs/billnet.toml`, in which nothing is ever rounded: what that costs."""
     full = load_config(CONFIGS / "billnet.toml")
-    values = recipe | {"steps": steps, "float_steps": steps, "code_steps": 0, "weight_steps": 0}
+    values = {"tick_power": 2.0, "label_smoothing": 0.1, "validation": 1300, **recipe,
+              "steps": steps, "validate_every": steps, "float_steps": steps, "code_steps": 0,
+              "weight_steps": 0}
     # A copy is not validated: a recipe must round in the end, for it is to be exported.
     return full.model_copy(update={"name": "ablation",
                                    "clips": full.clips.model_copy(update=values)})

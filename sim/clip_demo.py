@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from export.artifact import Network
-from export.clips import check_clips, clip_scores
+from export.clips import check_clips, remembers
 from export.config import Config
 from export.cost import Cost
 from hw.generate import generate
@@ -24,9 +24,10 @@ def clip_demo(design: Config, network: Network, folder: Path, console: Console) 
     """Classifies five test clips, which are drawn or those of HEXLANE_CLIPS, one after the other.
 
     Writes `folder/clips/NUMBER.gif`: each frame with the class so far and the true one. The table
-    has the class of the whole clip: without a cell, that of the sum over all ticks, which the host
-    has to make. Returns whether every layer of all frames is equal, and takes the cycles that were
-    computed. Raises ConfigError if the network does not read clips, or they do not fit.
+    has the class of the whole clip: the last one or, without a cell, that of the golden model's
+    scores of all ticks together. Returns whether every layer of all frames is equal, and takes the
+    cycles that were computed. Raises ConfigError if the network does not read clips, or they do not
+    fit.
     """
     from model.clip_train import source_of  # which needs torch
     found = source_of(design.network, design.clips, "test")
@@ -49,8 +50,10 @@ def clip_demo(design: Config, network: Network, folder: Path, console: Console) 
         results = [frames.results[k] and frames.results[k][0] for k in at]
         path = folder / "clips" / f"{n + 1}.gif"
         moving(clip, results, label, found.classes, path)
-        ticks = np.concatenate([traces[k].scores for k in at if frames.results[k] is not None])
-        whole = clip_scores(design.network, ticks).argmax()
+        if remembers(design.network):
+            whole = [result for result in results if result is not None][-1]
+        else:
+            whole = sum(traces[k].scores for k in at if frames.results[k] is not None).argmax()
         shown = str(path), found.classes[label], found.classes[whole]
         table.add_row(*map(escape, shown), "yes" if said is None else f"NO: {said}",
                       f"{sum(cycles):,}")

@@ -82,7 +82,8 @@ def clip_accuracy(config: Config, network: Network, split: str, limit: int | Non
 
 
 def measure_clips(network: Network, source, chosen: range) -> dict:
-    """The same of the clips with these numbers, of a source of :mod:`model.clip_train`."""
+    """The shares of :func:`clip_accuracy` in the clips with the numbers `chosen` of `source`, one
+    of those of :mod:`model.clip_train`."""
     from model.clip_train import measure
 
     def scores(numbers: range):

@@ -2,8 +2,9 @@
 
     python -m tests.area_by_part FOLDER
 
-FOLDER holds what `hexlane synth` wrote for an ECP5. A cell counts for the part whose signal it
-drives; what drives none with a name of its own counts for the engine.
+FOLDER holds what `hexlane synth` wrote for an ECP5; only the kinds of cells below are counted. A
+cell counts for the part whose signal it drives, be it a component or a group of signals; what
+drives none with a name of its own counts for the engine.
 """
 
 import json
@@ -22,7 +23,8 @@ def parts(module: dict) -> dict[str, Counter]:
     for name, cell in module["cells"].items():
         path = name.split(".")[:-1]
         part = ".".join(path[:1 + (path[:1] == [SPLIT])]).split("$")[0] or "engine"
-        found[part][cell["type"]] += 1
+        if cell["type"] in KINDS:
+            found[part][cell["type"]] += 1
     return dict(found)
 
 

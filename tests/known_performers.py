@@ -19,8 +19,9 @@ def main(path: str):
     """Prints what the golden model finds."""
     config = load_config(path)
     source = Drawn(config.network, config.clips, "train")
-    first = config.clips.steps * config.clips.batch
     network = load_network(f"weights/{config.name}.npz")
+    trained = network.record["training"]["config"]["clips"]
+    first = trained["steps"] * trained["batch"]
     print(shown(measure_clips(network, source, range(first, first + CLIPS))))
 
 

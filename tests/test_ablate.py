@@ -49,6 +49,8 @@ def test_every_variant_is_in_a_table_and_takes_a_seed():
     for make in ablate.VARIANTS.values():
         config = make(seed=5)
         assert (config.detect or config.clips or config.train).seed == 5
+        if recipe := config.detect or config.clips:  # so a record is that of a finished run
+            assert recipe.validate_every >= recipe.steps
 
 
 def test_tables_have_mean_and_number_of_runs(tmp_path):

@@ -15,6 +15,7 @@ from export.file import load_network
 from sim import golden
 from sim.evaluate import clip_accuracy
 from tests.commands import run
+from tests.designs import codes_of_clips
 from tests.killed import resumes
 
 torch = pytest.importorskip("torch")
@@ -166,16 +167,15 @@ def test_a_clip_has_the_last_scores_of_a_cell_or_all(here):
 @pytest.mark.parametrize("power, cell, shares", [
     (2, True, [1, 4, 9]), (6, True, [1, 64, 729]), (6, False, [1, 1, 1])])
 def test_later_ticks_count_more_if_a_cell_remembers(here, power, cell, shares):
-    config = load_config("mine.toml")
+    config = codes_of_clips(cell)
     recipe = config.clips.model_copy(update={"tick_power": power, "label_smoothing": 0.0})
     run = clip_train.Run(config.model_copy(update={"clips": recipe}), here)
-    run.remembers &= cell
     logits = torch.tensor([[[2.0, 0], [1, 0], [0, 3]], [[0, 1.0], [4, 0], [0, 0]]])
     run.encoder = lambda clips: logits
     right = torch.stack([logits[0, :, 1], logits[1, :, 0]])
     each = (logits.logsumexp(2) - right).mean(0)
     wanted = sum(share * loss for share, loss in zip(shares, each, strict=True)) / sum(shares)
-    found = run.loss(torch.zeros(2, 6, 3, 16, 16), torch.tensor([1, 0]))
+    found = run.loss(torch.zeros(2, 6, 3, 96, 128), torch.tensor([1, 0]))
     assert found.item() == pytest.approx(wanted.item(), rel=1e-4)
 
 

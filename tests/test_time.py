@@ -285,10 +285,9 @@ def test_another_program_begins_a_clip(tmp_path, memory):
 
 
 def check_random(tmp_path, config, seed, simulator):
-    """Two ticks of each operation at least, and what they leave behind for the clips that follow.
-    """
+    """Three ticks of each operation at least, and what they leave behind for the next clips."""
     period = config.network.period
-    check_clips(config, seed, tmp_path, [2 * period + 1, 1, period], simulator)
+    check_clips(config, seed, tmp_path, [3 * period + 1, 1, period], simulator)
 
 
 @pytest.mark.slow
