@@ -268,9 +268,11 @@ def results(folder: Path) -> dict[str, list[float]]:
 
 
 def tables(found: dict[str, list[float]]) -> str:
-    """Markdown; a variant without a finished run has no row."""
+    """Markdown; a variant without a finished run has no row, a table needs one."""
     lines = []
     for title, rows in TABLES.items():
+        if not any(found[name] for name in rows):
+            continue
         lines += [f"| {title} | weight bits | validation | n |", "|---|---|---|---|"]
         for name, text in rows.items():
             if values := found[name]:
