@@ -22,7 +22,7 @@ class ClipsConfig(Frozen):
     batch: count(4096) = 26
     learning_rate: Rate = 0.01  # peak
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    tick_power: Annotated[float, Field(ge=0, le=100)] = 2.0  # of a tick's number, its share
+    tick_power: Annotated[float, Field(ge=0, le=100)] = 2.0  # of a tick's number, for the loss
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     validation: count(10**6) = 390  # drawn clips of this split, and of the next one
     test: count(10**6) = 1300

@@ -241,7 +241,7 @@ TABLES = {
     "Clips: where time is seen": {
         "clips": "convolutions over three frames, and cell", "clips-2d": "cell alone",
         "clips-mean": "convolutions alone", "clips-2d-mean": "nowhere"},
-    "Clips: `billnet`": {"billnet-real": "real numbers, 5,000 batches"},
+    "Clips: `billnet`": {"billnet-real": "real numbers"},
 }
 
 

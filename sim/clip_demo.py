@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from export.artifact import Network
-from export.clips import check_clips, remembers
+from export.clips import check_clips, clip_scores, remembers
 from export.config import Config
 from export.cost import Cost
 from hw.generate import generate
@@ -53,7 +53,8 @@ def clip_demo(design: Config, network: Network, folder: Path, console: Console) 
         if remembers(design.network):
             whole = [result for result in results if result is not None][-1]
         else:
-            whole = sum(traces[k].scores for k in at if frames.results[k] is not None).argmax()
+            ticks = [traces[k].scores for k in at if frames.results[k] is not None]
+            whole = clip_scores(design.network, np.concatenate(ticks)).argmax()
         shown = str(path), found.classes[label], found.classes[whole]
         table.add_row(*map(escape, shown), "yes" if said is None else f"NO: {said}",
                       f"{sum(cycles):,}")
