@@ -23,6 +23,7 @@ from model.clip_baselines import told_apart
 from model.clips import load_clips
 from model.network import Encoder, calibrate
 from model.quant import Fused
+from model.reals import autocast, reals
 from model.steps import StepRun, Validation
 from model.train import learning_rate, optimizers_of
 
@@ -130,8 +131,8 @@ class Run(StepRun):
                               cells=self.step >= weight + recipe.weight_steps)
 
     def loss(self, clips: Tensor, labels: Tensor) -> Tensor:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            logits = self.encoder(clips.to(torch.bfloat16))  # which pixels are exact in
+        with autocast():
+            logits = self.encoder(clips.to(reals()))  # which pixels are exact in
         logits = logits.float()
         ticks = logits.shape[1]
         each = F.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(ticks),

@@ -30,6 +30,7 @@ from model.decoder import Decoder, decode, only
 from model.network import DEFAULT_RECIPE, MOMENTUM, Encoder, QuantConv
 from model.pictures import crops, load_pictures
 from model.quant import Fused
+from model.reals import autocast, reals
 from model.steps import StepRun, Validation
 from model.train import learning_rate, optimizers_of, resuming
 
@@ -138,9 +139,9 @@ class Run(StepRun):
 
     def loss(self, pixels: Tensor, channels: Tensor) -> Tensor:
         """`pixels` uint8 (n, 3, h, w); `channels` (n,) as of :meth:`kept`."""
-        x = pixels.to(torch.bfloat16)
+        x = pixels.to(reals())
         patches = cut(x, self.patches.side).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with autocast():
             codes = join(self.encoder(patches), len(x), x.shape[3] // self.patches.side)
             codes = only(codes, channels).contiguous(memory_format=torch.channels_last)
             decoded = self.decoder(codes)

@@ -21,6 +21,7 @@ from model.boxes import Sample, augmented, load_samples, whole
 from model.network import MOMENTUM, Encoder, calibrate
 from model.precision import measure, shown
 from model.quant import Fused
+from model.reals import autocast, reals
 from model.steps import StepRun, Validation
 from model.train import learning_rate, optimizers_of
 
@@ -139,8 +140,8 @@ class Run(StepRun):
                 for k in picks]
 
     def loss(self, samples: list[Sample]) -> Tensor:
-        x = torch.stack([each.image for each in samples]).to(torch.bfloat16)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        x = torch.stack([each.image for each in samples]).to(reals())
+        with autocast():
             values = self.encoder(x.contiguous(memory_format=torch.channels_last)).float()
         wanted = Targets(samples, self.grid, self.cell, (self.priors / self.cell).log2())
         boxes = corners_of(values[:, self.classes:], wanted.prior)

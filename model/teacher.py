@@ -25,6 +25,7 @@ from export.checked import ConfigError
 from export.file import write_whole
 from export.network import NetworkConfig
 from model.convert import load_state
+from model.reals import autocast, reals
 from model.train import (
     atomic_save,
     holes,
@@ -129,10 +130,10 @@ class Run:
             dy, dx = torch.randint(-SHIFT, SHIFT + 1, (2, BATCH), generator=generator)
             x = move(images[pick], dy, dx, flips[pick])
             x = x.masked_fill(holes(BATCH, x.shape[2:], CUTOUT, generator), 128)  # gray
-            x = x.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+            x = x.to(reals()).contiguous(memory_format=torch.channels_last)
             progress = (self.epoch + k / steps) / self.epochs
             rate = LEARNING_RATE * min(progress / 0.1 + 0.01, (1 - progress) / 0.9)
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with autocast():
                 loss = F.cross_entropy(forward(x).float(), labels[pick])
             self.teacher.zero_grad()
             loss.backward()
@@ -149,8 +150,8 @@ def logits(teacher: nn.Module, images: Tensor, batch: int = 500) -> Tensor:
     """Logits float32 (n, classes) in evaluation mode."""
     found = []
     for x in images.split(batch):
-        x = x.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        x = x.to(reals()).contiguous(memory_format=torch.channels_last)
+        with autocast():
             found.append(teacher(x).float())
     return torch.cat(found)
 

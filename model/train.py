@@ -38,6 +38,7 @@ from model.convert import load_state
 from model.data import load_images
 from model.network import Encoder, calibrate
 from model.quant import Fused
+from model.reals import autocast, reals
 from model.views import TABLE, load_labels, show
 
 MARGIN = 4  # pixels of random translation
@@ -206,7 +207,7 @@ class Run:
     def loss(self, x: Tensor, labels: Tensor, taught: Tensor | None) -> Tensor:
         """`taught` are a table's logits (n, classes)."""
         recipe = self.config.train
-        with torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16):
+        with autocast(torch.device(self.device).type):
             logits = self.forward(x)
             if taught is None and self.teacher is not None:
                 with torch.no_grad():
@@ -251,7 +252,7 @@ class Run:
             pick = order[k * recipe.batch:(k + 1) * recipe.batch][self.rank::self.world]
             pick = pick.to(images.device)
             x, taught = self.inputs(images, pick, crop, generator)
-            x = x.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+            x = x.to(reals(x.device.type)).contiguous(memory_format=torch.channels_last)
             loss = self.loss(x, labels[pick], taught)
             self.encoder.zero_grad()
             loss.backward()
