@@ -18,6 +18,7 @@ from export.hardware import (
     Hardware,
     generator_format,
 )
+from export.network import PIXELS
 from export.program import LayerProgram, Program
 from export.words import operands
 
@@ -104,9 +105,9 @@ class Cost:
         are written.
         """
         first, fold = self.program.layers[0], self.program.config.network.fold
-        height, width = first.source.size
+        height, width = self.program.config.network.shapes[PIXELS].size
         ahead = (fold - 1) * fold * width + fold  # pixels up to the first position of a row
-        takes = first.digits * first.digit_words + 1  # at least 4, so no less than `fold` pixels
+        takes = first.digits * first.input_words + 1  # at least 4, so no less than `fold` pixels
         if first.taps_per_word == 1:  # from a row's first position to its last, and behind it
             row, end = (width - 1) * takes, takes
         elif width == 1:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, get_type_hints
 from export.automaton import CELLS
 from export.checked import ConfigError
 from export.config import DIGITS_OF_PIXEL, ArrayConfig
+from export.network import PIXELS
 from export.program import Program
 from export.words import operands
 
@@ -261,12 +262,13 @@ def _needs(program: Program) -> Hardware:
                if layer.keep_pooled or layer.operation.pool]
     acc_bits = max(layer.sum_peak for layer in layers).bit_length()
     first, last, leaves = layers[0], layers[-1], network.output != "class"
+    frame = network.shapes[PIXELS]
     return Hardware(
         array=array,
-        pixels=frozenset([PixelFormat(network.channels, network.fold, first.digit_words,
+        pixels=frozenset([PixelFormat(network.channels, network.fold, first.input_words,
                                       first.taps_per_word)]),
-        pixel_words=program.pixel_words, pixel_slots=first.slots,
-        frame_width=first.source.width, frame_height=first.source.height,
+        pixel_words=program.pixel_words, pixel_slots=first.input_slots,
+        frame_width=frame.width, frame_height=frame.height,
         layers=len(layers), operations=len(layers),
         tiles=sum(layer.channel_tiles for layer in layers),
         activation_words=program.activation_words, skip_words=program.skip_words,

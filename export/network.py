@@ -131,9 +131,8 @@ class NetworkConfig(Frozen):
         return walk(self, _pixels(self), _shape_of)
 
     def source(self, operation: Operation) -> Shape:
-        """All that the operation's weights see: its inputs, concatenated."""
-        shapes = [self.shapes[name] for name in operation.inputs]
-        return shapes[0].model_copy(update={"channels": sum(s.channels for s in shapes)})
+        """All that the operation's weights see: its inputs, concatenated, or one's parts."""
+        return _source(operation, [self.shapes[name] for name in operation.inputs])
 
     def peak(self, operation: Operation) -> int:
         """The largest value in what the operation's weights see."""
@@ -224,12 +223,19 @@ def walk(network: NetworkConfig, pixels, apply: Callable, *, keep: bool = True) 
     return found
 
 
+def _source(operation: Operation, inputs: list[Shape]) -> Shape:
+    parts = operation.parts
+    return Shape(channels=parts * sum(each.channels for each in inputs),
+                 height=inputs[0].height // parts, width=inputs[0].width)
+
+
 def _shape_of(operation: Operation, inputs: list[Shape], skip, select) -> Shape:
     step = 2 if operation.kind == "conv" and operation.pool else 1
     if operation.kind in ("sum", "cell"):
         return Shape(channels=operation.channels, height=1, width=1)
-    return Shape(channels=operation.channels, height=inputs[0].height // step,
-                 width=inputs[0].width // step)
+    source = _source(operation, inputs)
+    return Shape(channels=operation.channels, height=source.height // step,
+                 width=source.width // step)
 
 
 def _makes_codes(table: dict) -> bool:
@@ -305,7 +311,7 @@ def _check(network: NetworkConfig):
         raise ValueError(f"{last.name}: classes must be at least 2, not {last.channels}")
     shapes = walk(network, _pixels(network), lambda *each: _check_operation(network, *each))
     _check_clocks(network)
-    weights = sum(weight_count(each, sum(shapes[name].channels for name in each.inputs))
+    weights = sum(weight_count(each, _source(each, [shapes[name] for name in each.inputs]).channels)
                   for each in network.operations)
     if weights > MAX_WEIGHTS:
         raise ValueError(f"weights must be at most {MAX_WEIGHTS} in all, not {weights}")
@@ -347,7 +353,11 @@ def _check_operation(network: NetworkConfig, operation: Operation, inputs: list[
         if shape.size != size:
             raise ValueError(f"{name}: inputs must have one size, not {size[0]}x{size[1]} and "
                              f"{shape.height}x{shape.width} of {other}")
-    channels = sum(shape.channels for shape in inputs)
+    if size[0] % operation.parts:
+        raise ValueError(f"{name}: parts must divide the {size[0]} rows of its input, "
+                         f"not {operation.parts}")
+    source = _source(operation, inputs)
+    size, channels = source.size, source.channels
     if channels > MAX_CHANNELS:
         raise ValueError(f"{name}: inputs must have at most {MAX_CHANNELS} channels together, "
                          f"not {channels}")

@@ -62,6 +62,10 @@ class ConvConfig(BaseOperation):
     channel by channel, by the bits of the sum `select`, and "mux_or" as "or" where they are set.
     With `frames` = 3 it sums over the last three of its inputs' clock, kernel index 0 the oldest;
     before a clip's first frame lies what lies outside of the map.
+
+    With `parts` = k it sees its input's rows as k maps of as many rows each, one behind the other,
+    whose channels follow each other: a position has k times the channels, and there are as many
+    fewer. So a 1x1 layer can be a transform of whole blocks.
     """
 
     kind: Literal["conv"] = "conv"
@@ -69,6 +73,7 @@ class ConvConfig(BaseOperation):
     kernel: Literal[1, 3] = 3
     frames: Literal[1, 3] = 1
     groups: count(MAX_CHANNELS) = 1
+    parts: count(MAX_CHANNELS) = 1
     pool: bool = False
     skip: Name | None = None
     gate: Literal["or", "mux", "mux_or"] | None = None
@@ -86,6 +91,11 @@ class ConvConfig(BaseOperation):
             if self.frames != 1:
                 raise ValueError(f"{self.name}: generated weights must have frames = 1, "
                                  f"not {self.frames}")
+        if self.parts > 1 and (len(self.inputs), self.groups, self.frames, self.generator) != (
+                1, 1, 1, None):
+            raise ValueError(f"{self.name}: parts need one input, one group, one frame and "
+                             f"stored weights, not {len(self.inputs)} inputs, {self.groups} "
+                             f"groups and {self.frames} frames")
         if (self.skip is None) != (self.gate is None):
             raise ValueError(f"{self.name}: skip and gate come together, not alone")
         if (self.select is not None) != self.selects:
@@ -113,6 +123,7 @@ class PlainOperation(BaseOperation):
     kernel: ClassVar[int] = 1
     frames: ClassVar[int] = 1
     groups: ClassVar[int] = 1
+    parts: ClassVar[int] = 1
     generator: ClassVar[None] = None
 
 

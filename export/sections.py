@@ -12,6 +12,7 @@ from itertools import pairwise
 from export.config import ConfigError
 from export.descriptor import layer_fields, pack_fields, tile_fields
 from export.hardware import Hardware, PixelFormat, bits_for, weight_rows
+from export.network import PIXELS
 from export.program import Program
 
 WORD = 32  # bits
@@ -124,10 +125,11 @@ def record_values(program: Program, hardware: Hardware) -> dict[str, int]:
     values = {"valid": 1}
     for name in placed(hardware):
         values |= {f"{name}_base": 0, f"{name}_end": rows[name]}
-    pixels = PixelFormat(network.channels, network.fold, first.digit_words, first.taps_per_word)
+    pixels = PixelFormat(network.channels, network.fold, first.input_words, first.taps_per_word)
+    frame = network.shapes[PIXELS]
     return values | {"format": sorted(hardware.pixels).index(pixels),
-                     "last_x": first.source.width - 1, "last_y": first.source.height - 1,
-                     "slots": first.slots, "pad": network.pad,
+                     "last_x": frame.width - 1, "last_y": frame.height - 1,
+                     "slots": first.input_slots, "pad": network.pad,
                      **({"stride": program.pixel_stride} if hardware.pixel_frames > 1 else {})}
 
 

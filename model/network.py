@@ -87,9 +87,11 @@ class Encoder(nn.Module):
                 part.round_codes = (codes or part is self.head) and not self.adds
         self.round_reads = codes and self.adds
 
-    def read(self, inputs: list[Tensor]) -> Tensor:
+    def read(self, operation: Operation, inputs: list[Tensor]) -> Tensor:
         """What an operation sees; where residuals are added, maps are real, y - 1/2."""
         x = inputs[0] if len(inputs) == 1 else torch.cat(inputs, -3)
+        if operation.parts > 1:  # rows are those of all parts: part, then row
+            x = x.unflatten(-2, (operation.parts, -1)).transpose(-4, -3).flatten(-4, -3)
         return Floor.apply(x + 0.5) if self.round_reads else x
 
     def seen(self, operation: Operation, inputs: list[Tensor]) -> Tensor:
@@ -100,14 +102,16 @@ class Encoder(nn.Module):
         """
         network = self.network
         if not network.timed:
-            return self.read(inputs)
+            return self.read(operation, inputs)
         if operation.frames > 1:
             edge = (0, 0, 0, 0, operation.frames - 1, 0)
-            x = F.pad(self.read(inputs).transpose(1, 2), edge, value=network.pad_of(operation))
+            x = self.read(operation, inputs).transpose(1, 2)
+            x = F.pad(x, edge, value=network.pad_of(operation))
             return x[:, :, operation.every - 1:]
         steps = [network.periods[operation.name] // network.periods[name]
                  for name in operation.inputs]
-        x = self.read([x[:, step - 1::step] for x, step in zip(inputs, steps, strict=True)])
+        x = self.read(operation, [x[:, step - 1::step]
+                                  for x, step in zip(inputs, steps, strict=True)])
         return x if operation.kind == "cell" else x.flatten(0, 1)
 
     def apply_operation(self, operation: Operation, inputs: list[Tensor], skip: Tensor | None,

@@ -7,7 +7,19 @@ import numpy as np
 from export.artifact import ALPHABET, MAX_SHIFT, Layer, Network, kernel_shape
 from export.automaton import cells, generated
 from export.network import NetworkConfig, Operation, walk
-from sim.golden import activate, begin, cell, conv, fold, gate, pool, summed, values, vector
+from sim.golden import (
+    activate,
+    begin,
+    cell,
+    conv,
+    fold,
+    gate,
+    joined,
+    pool,
+    summed,
+    values,
+    vector,
+)
 
 
 def random_images(config: NetworkConfig, count: int, seed: int) -> np.ndarray:
@@ -38,7 +50,7 @@ def random_network(config: NetworkConfig, seed: int) -> Network:
     def apply(operation: Operation, inputs, skip, sums):
         inputs = [_at_clock(config, operation, name, x, count)
                   for name, x in zip(operation.inputs, inputs, strict=True)]
-        x = np.concatenate(inputs, 1)
+        x = joined(inputs, operation.parts)
         weight, extra = _random_weight(operation, x.shape[1], rng), {}
         if operation.generator is not None:
             extra["seed"] = rng.integers(0, 2, cells(operation)).astype(np.uint8)
