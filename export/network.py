@@ -131,7 +131,7 @@ class NetworkConfig(Frozen):
         return walk(self, _pixels(self), _shape_of)
 
     def source(self, operation: Operation) -> Shape:
-        """All that the operation's weights see: its inputs, concatenated, or one's parts."""
+        """All that the operation's weights see: its inputs, concatenated, or one's bands."""
         return _source(operation, [self.shapes[name] for name in operation.inputs])
 
     def peak(self, operation: Operation) -> int:
@@ -224,9 +224,9 @@ def walk(network: NetworkConfig, pixels, apply: Callable, *, keep: bool = True) 
 
 
 def _source(operation: Operation, inputs: list[Shape]) -> Shape:
-    parts = operation.parts
-    return Shape(channels=parts * sum(each.channels for each in inputs),
-                 height=inputs[0].height // parts, width=inputs[0].width)
+    bands = operation.bands
+    return Shape(channels=bands * sum(each.channels for each in inputs),
+                 height=inputs[0].height // bands, width=inputs[0].width)
 
 
 def _shape_of(operation: Operation, inputs: list[Shape], skip, select) -> Shape:
@@ -353,9 +353,9 @@ def _check_operation(network: NetworkConfig, operation: Operation, inputs: list[
         if shape.size != size:
             raise ValueError(f"{name}: inputs must have one size, not {size[0]}x{size[1]} and "
                              f"{shape.height}x{shape.width} of {other}")
-    if size[0] % operation.parts:
-        raise ValueError(f"{name}: parts must divide the {size[0]} rows of its input, "
-                         f"not {operation.parts}")
+    if size[0] % operation.bands:
+        raise ValueError(f"{name}: bands must divide the {size[0]} rows of its input, "
+                         f"not {operation.bands}")
     source = _source(operation, inputs)
     size, channels = source.size, source.channels
     if channels > MAX_CHANNELS:

@@ -63,9 +63,9 @@ class ConvConfig(BaseOperation):
     With `frames` = 3 it sums over the last three of its inputs' clock, kernel index 0 the oldest;
     before a clip's first frame lies what lies outside of the map.
 
-    With `parts` = k it sees its input's rows as k maps of as many rows each, one behind the other,
-    whose channels follow each other: a position has k times the channels, and there are as many
-    fewer. So a 1x1 layer can be a transform of whole blocks.
+    With `bands` = k it sees its input's rows as k bands of as many rows each, one behind the other,
+    whose channels follow each other: one map of k times the channels and the k-th part of the rows.
+    So a 1x1 layer can be a transform of whole blocks.
     """
 
     kind: Literal["conv"] = "conv"
@@ -73,7 +73,7 @@ class ConvConfig(BaseOperation):
     kernel: Literal[1, 3] = 3
     frames: Literal[1, 3] = 1
     groups: count(MAX_CHANNELS) = 1
-    parts: count(MAX_CHANNELS) = 1
+    bands: count(MAX_CHANNELS) = 1
     pool: bool = False
     skip: Name | None = None
     gate: Literal["or", "mux", "mux_or"] | None = None
@@ -91,9 +91,9 @@ class ConvConfig(BaseOperation):
             if self.frames != 1:
                 raise ValueError(f"{self.name}: generated weights must have frames = 1, "
                                  f"not {self.frames}")
-        if self.parts > 1 and (len(self.inputs), self.groups, self.frames, self.generator) != (
+        if self.bands > 1 and (len(self.inputs), self.groups, self.frames, self.generator) != (
                 1, 1, 1, None):
-            raise ValueError(f"{self.name}: parts need one input, one group, one frame and "
+            raise ValueError(f"{self.name}: bands need one input, one group, one frame and "
                              f"stored weights, not {len(self.inputs)} inputs, {self.groups} "
                              f"groups and {self.frames} frames")
         if (self.skip is None) != (self.gate is None):
@@ -123,7 +123,7 @@ class PlainOperation(BaseOperation):
     kernel: ClassVar[int] = 1
     frames: ClassVar[int] = 1
     groups: ClassVar[int] = 1
-    parts: ClassVar[int] = 1
+    bands: ClassVar[int] = 1
     generator: ClassVar[None] = None
 
 

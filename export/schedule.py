@@ -66,13 +66,13 @@ class Loops:
 
     @property
     def input_words(self) -> int:
-        """Words of a digit of one position as its input lies, where no parts are joined."""
-        return self.digit_words // self.operation.parts
+        """Words of a digit of one position as its input lies, where no bands are joined."""
+        return self.digit_words // self.operation.bands
 
     @property
     def input_slots(self) -> int:
         """Pixel tiles of its input, likewise."""
-        return self.slots * self.operation.parts
+        return self.slots * self.operation.bands
 
     @property
     def channel_tiles(self) -> int:
@@ -178,8 +178,8 @@ def map_words(network: NetworkConfig, array: ArrayConfig, inputs: tuple[str, ...
 def _loops(network: NetworkConfig, array: ArrayConfig, operation: Operation,
            bits_in: int) -> Loops:
     name, source = operation.name, network.source(operation)
-    if operation.parts > 1 and source.pixels % array.rows:
-        raise ConfigError(f"{name}: each part must fill the array's {array.rows} rows, "
+    if operation.bands > 1 and source.pixels % array.rows:
+        raise ConfigError(f"{name}: each band must fill the array's {array.rows} rows, "
                           f"not have {source.pixels} pixels")
     pixels = operation.inputs == (PIXELS,)
     size = source.channels // operation.groups
@@ -189,7 +189,7 @@ def _loops(network: NetworkConfig, array: ArrayConfig, operation: Operation,
         ops = operands(mode, array.words)
         taps = 1  # binary weights have no zero for the taps of a word that do not count
         if (pixels and operation.kernel == 3 and operation.groups == 1 and weight_bits > 1
-                and operation.parts == 1):
+                and operation.bands == 1):
             taps = max(1, min(3, ops // source.channels))
         words = map_words(network, array, operation.inputs, mode)
         words[-1] = -(-network.shapes[operation.inputs[-1]].channels * taps // ops)
@@ -197,10 +197,10 @@ def _loops(network: NetworkConfig, array: ArrayConfig, operation: Operation,
         for part, each in zip(operation.inputs, words, strict=True):
             positions += range(start, start + network.shapes[part].channels)
             start += each * ops
-        if (parts := operation.parts) > 1:  # word after word, each of all parts: no address moves
-            positions = [(word * parts + part) * ops + lane for part in range(parts)
+        if (bands := operation.bands) > 1:  # word after word, each of all bands: no address moves
+            positions = [(word * bands + band) * ops + lane for band in range(bands)
                          for word, lane in (divmod(place, ops) for place in positions)]
-            words = [parts * words[0]]
+            words = [bands * words[0]]
         spans = []
         for first in range(0, operation.channels, array.columns):
             last = min(first + array.columns, operation.channels) - 1

@@ -90,8 +90,8 @@ class Encoder(nn.Module):
     def read(self, operation: Operation, inputs: list[Tensor]) -> Tensor:
         """What an operation sees; where residuals are added, maps are real, y - 1/2."""
         x = inputs[0] if len(inputs) == 1 else torch.cat(inputs, -3)
-        if operation.parts > 1:  # rows are those of all parts: part, then row
-            x = x.unflatten(-2, (operation.parts, -1)).transpose(-4, -3).flatten(-4, -3)
+        if operation.bands > 1:  # rows are those of all bands: band, then row
+            x = x.unflatten(-2, (operation.bands, -1)).transpose(-4, -3).flatten(-4, -3)
         return Floor.apply(x + 0.5) if self.round_reads else x
 
     def seen(self, operation: Operation, inputs: list[Tensor]) -> Tensor:

@@ -104,14 +104,14 @@ def fold(images: np.ndarray, side: int) -> np.ndarray:
         n, side**2 * channels, height // side, width // side)
 
 
-def joined(maps: list[np.ndarray], parts: int = 1) -> np.ndarray:
-    """Maps [N, C, H, W] concatenated; or one's `parts`, as maps of H / parts rows each."""
+def joined(maps: list[np.ndarray], bands: int = 1) -> np.ndarray:
+    """Maps [N, C, H, W] concatenated; or one's `bands`, of H / bands rows each."""
     x = maps[0] if len(maps) == 1 else np.concatenate(maps, 1)
-    if parts == 1:
+    if bands == 1:
         return x
     n, channels, height, width = x.shape
-    cut = x.reshape(n, channels, parts, height // parts, width)
-    return cut.swapaxes(1, 2).reshape(n, parts * channels, height // parts, width)
+    cut = x.reshape(n, channels, bands, height // bands, width)
+    return cut.swapaxes(1, 2).reshape(n, bands * channels, height // bands, width)
 
 
 def pool(codes: np.ndarray) -> np.ndarray:
@@ -179,7 +179,7 @@ def apply(network: Network, layer: Layer, inputs: list[np.ndarray], skip: np.nda
           sums: np.ndarray | None) -> np.ndarray:
     """One operation's result: codes, sums, or values; not of a cell, which remembers."""
     config = layer.config
-    x = joined(inputs, config.parts)
+    x = joined(inputs, config.bands)
     if config.kind == "sum":
         return vector(layer, x) if config.makes_codes else summed(layer, x)
     acc = conv(layer, x, network.config.pad_of(config))

@@ -50,7 +50,7 @@ def random_network(config: NetworkConfig, seed: int) -> Network:
     def apply(operation: Operation, inputs, skip, sums):
         inputs = [_at_clock(config, operation, name, x, count)
                   for name, x in zip(operation.inputs, inputs, strict=True)]
-        x = joined(inputs, operation.parts)
+        x = joined(inputs, operation.bands)
         weight, extra = _random_weight(operation, x.shape[1], rng), {}
         if operation.generator is not None:
             extra["seed"] = rng.integers(0, 2, cells(operation)).astype(np.uint8)

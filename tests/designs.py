@@ -89,9 +89,9 @@ def random_maps(seed: int) -> Config:
         found = kept
 
 
-def random_parts(seed: int) -> Config:
-    """Maps whose rows are read as parts, from pixels on, with gates, pooling and all outputs."""
-    rng = random.Random(f"parts {seed}")
+def random_bands(seed: int) -> Config:
+    """Maps whose rows are read as bands, from pixels on, with gates, pooling and all outputs."""
+    rng = random.Random(f"bands {seed}")
     rows, columns = rng.choice(ARRAYS)
     first, second = rng.choice([1, 2, 3, 4]), rng.choice([2, 2, 3])
     width, fold = rng.randint(1, 6), rng.choice([1, 1, 2])
@@ -99,8 +99,8 @@ def random_parts(seed: int) -> Config:
     double, pool = rng.choice([1, 2]), width > 1 and rng.random() < 0.3
     height = first * second * double * last
     found = [conv("a", rng.choice([columns, 3, 5, 7]), rng.randint(1, 3), rng.randint(1, 3),
-                  kernel=rng.choice([1, 3]), parts=first),
-             conv("b", columns, rng.randint(1, 3), 2, kernel=rng.choice([1, 3]), parts=second),
+                  kernel=rng.choice([1, 3]), bands=first),
+             conv("b", columns, rng.randint(1, 3), 2, kernel=rng.choice([1, 3]), bands=second),
              conv("c", columns * rng.choice([1, 2]), rng.randint(1, 3), rng.randint(1, 3),
                   skip="b", gate=rng.choice(["or", "mux", "mux_or"]),
                   pool=pool and double * last > 1)]
@@ -120,14 +120,14 @@ def _network(layers, height, width, channels, more) -> dict:
 
 
 GENERATED = {"kernel": 1, "generator": {"outputs": 4, "inputs": 4}}
-SMALL = [  # classes with and without gates, codes, values; formats of all kinds, parts
+SMALL = [  # classes with and without gates, codes, values; formats of all kinds, bands
     design([conv("a", 8, 3, 3, pool=True), conv("b", 9, 1, 3), conv("c", 8, 2, 3, **GENERATED)],
            (3, 4, 2), height=6, width=6),
     design([conv("a", 4, 2, 2), conv("b", 4, 3, 3, skip="a", gate="mux"),
             conv("c", 8, 2, 2, inputs=["a", "b"], skip="b", gate="or")], (3, 4, 2),
            height=7, width=5, channels=2, pad=7, classes=5),
     design([], (3, 4, 2), height=12, width=12, fold=2, operations=[
-        conv("a", 6, 3, 3, parts=2), conv("b", 7, 2, 2, pool=True)]),
+        conv("a", 6, 3, 3, bands=2), conv("b", 7, 2, 2, pool=True)]),
     design([], (3, 4, 2), height=8, width=8, channels=1, fold=4, pad=200, operations=[
         conv("a", 5, 2, 3), {"kind": "map", "name": "b", "channels": 6, "weight_bits": 3}])]
 

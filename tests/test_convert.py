@@ -33,7 +33,7 @@ LAYERS = {
     "mux": [("a", 8, 3, 2, {}), ("b", 12, 2, 2, {"pool": True}),
             ("c", 16, 2, 3, {"skip": "a", "gate": "mux", "pool": True}),
             ("d", 16, 1, 1, {"skip": "c", "gate": "mux", "select_bits": 3})],
-    "parts": [("a", 8, 3, 3, {"parts": 3}), ("b", 12, 2, 2, {"kernel": 1, "parts": 2}),
+    "bands": [("a", 8, 3, 3, {"bands": 3}), ("b", 12, 2, 2, {"kernel": 1, "bands": 2}),
               ("c", 12, 1, 3, {"skip": "b", "gate": "mux"})],
     "concatenated": [("a", 8, 3, 3, {}), ("b", 6, 2, 2, {}), ("c", 4, 2, 1, {"inputs": ["a", "b"]}),
                      ("d", 9, 2, 3, {"inputs": ["a", "b", "c"], "groups": 3})],
@@ -88,7 +88,7 @@ def encoder_of(config, seed=1):
     return encoder.eval()
 
 
-@pytest.mark.parametrize("layers", [name for name in LAYERS if name != "parts"])
+@pytest.mark.parametrize("layers", [name for name in LAYERS if name != "bands"])
 @pytest.mark.parametrize("height, width, pad", [(8, 8, 128), (9, 7, 0), (6, 11, 255)])
 def test_golden_is_torch_in_evaluation_mode(layers, height, width, pad):
     config = NetworkConfig(height=height, width=width, channels=3, classes=5, pad=pad,
@@ -120,9 +120,9 @@ def test_folded_pixels(fold):
 
 
 @pytest.mark.parametrize("fold", [1, 2])
-def test_maps_that_are_read_in_parts(fold):
+def test_maps_that_are_read_in_bands(fold):
     config = NetworkConfig(height=24, width=10, channels=3, classes=5, pad=9, fold=fold,
-                           layers=layers_of("parts"))
+                           layers=layers_of("bands"))
     encoder, images = encoder_of(config), random_images(config, 30, 7)
     trace = run(convert.convert(encoder), images)
     with torch.no_grad():

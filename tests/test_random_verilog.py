@@ -17,7 +17,7 @@ from sim.demo import PHOTOS, load_photos
 from sim.runner import missing
 from sim.samples import random_images, random_network
 from tests import dp16kd
-from tests.designs import random_parts
+from tests.designs import random_bands
 from tests.test_engine import conv, design, leaving, packable, random_design, random_output
 from tests.test_verilog import check
 
@@ -67,8 +67,8 @@ def test_random_designs_in_verilator(tmp_path, seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed, simulator", [(41, "icarus"), (42, "icarus"), (43, "verilator")])
-def test_maps_that_are_read_in_parts(tmp_path, seed, simulator):
-    run(random_parts(seed), seed, tmp_path, simulator)
+def test_maps_that_are_read_in_bands(tmp_path, seed, simulator):
+    run(random_bands(seed), seed, tmp_path, simulator)
 
 
 def large_image(seed):
