@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 
 from export.checked import ConfigError
+from export.cost import Cost
 from export.network import Shape
 from export.program import Program
 from sim import golden
 from sim.samples import extreme_network, random_images, random_network
+from sim.streams import pixel_words
 from tests.designs import conv, design, machine, random_bands, total
 from tests.test_engine import check, few
+from tests.test_periods import Entry, starts
 
 BLOCKS = design([], (4, 4, 2), height=16, width=16, channels=3, fold=2, operations=[
     conv("a", 8, 3, 3, kernel=1, bands=4), conv("b", 6, 2, 2, kernel=1),
@@ -61,6 +64,13 @@ def test_bands_cost_no_cycle_but_those_of_their_words():
     first = program.layers[0]
     assert (first.words, first.slots, first.input_words, first.input_slots) == (12, 4, 3, 16)
     assert (hardware.frame_width, hardware.frame_height, hardware.pixel_slots) == (8, 8, 16)
+
+
+def test_pixels_come_in_as_for_any_layer():
+    cost = Cost.of(BLOCKS)
+    images = random_images(BLOCKS.network, 2, 1)
+    assert starts(Entry(cost.program, cost.hardware), pixel_words(images)) == [
+        cost.input_cycles] * 2
 
 
 @pytest.mark.parametrize("more, expected", [
