@@ -4,8 +4,8 @@ import torch
 
 
 def reals(device: str = "cpu") -> torch.dtype:
-    """bfloat16 on a GPU and on a CPU with AVX-512; float32 on others, which would emulate bfloat16
-    many times slower. Pixels, weights and codes are exact in either."""
+    """bfloat16 on a GPU and on a CPU with AVX-512; float32 on others: what has AVX2 only emulates
+    bfloat16, several times slower. Pixels, weights and codes are exact in either."""
     slow = device == "cpu" and not torch.backends.cpu.get_cpu_capability().startswith("AVX512")
     return torch.float32 if slow else torch.bfloat16
 

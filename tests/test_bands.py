@@ -78,10 +78,17 @@ def test_pixels_come_in_as_for_any_layer():
     ({"bands": 2, "groups": 3}, "bands need one input, one group, one frame and stored weights, "
                                 "not 1 inputs, 3 groups and 1 frames"),
     ({"bands": 2, "frames": 3}, "not 1 inputs, 1 groups and 3 frames"),
+    ({"bands": 2, "kernel": 1, "weight_bits": 2, "generator": {}}, "stored weights"),
     ({"bands": 0}, "bands")])
 def test_refused(more, expected):
     with pytest.raises(ConfigError, match=expected):
-        design([conv("a", 6, 3, 3, **more)], (4, 4, 2), height=16, width=2)
+        design([conv("a", 6, 3, 3) | more], (4, 4, 2), height=16, width=2)
+
+
+def test_maps_that_are_concatenated_have_no_bands():
+    with pytest.raises(ConfigError, match=r"c: bands need one input, .*, not 2 inputs"):
+        design([conv("a", 6, 3, 3), conv("b", 6, 3, 3), conv("c", 6, 3, 3, inputs=["a", "b"],
+                                                             bands=2)], (4, 4, 2))
 
 
 def test_a_band_must_fill_the_rows():

@@ -35,6 +35,16 @@ NETWORKS = {
         conv("c", 20, 1, 1, kernel=1), codes("d", 18, 1, 3, every=2),
         cell("e", 18, 1, 1, form="coupled", value_bits=5, state_bits=4),
         total("end", 4, 3, inputs=["d", "e"])]),
+    # Pixels in bands, and two maps in rings, on two clocks.
+    "bands": network_of([], height=12, width=4, channels=2, pad=77, operations=[
+        conv("a", 8, 3, 3, bands=3), conv("b", 8, 2, 2, frames=3),
+        conv("c", 8, 1, 2, kernel=1, bands=2, inputs=["a"]),
+        conv("d", 8, 2, 2, kernel=3, bands=2, every=2, inputs=["b"]),
+        conv("e", 8, 2, 2, inputs=["b"], frames=3, every=2, pool=True),
+        conv("f", 16, 2, 2, inputs=["c", "d"], kernel=1, skip="d", gate="or"),
+        total("s", 8, 2, "codes", code_bits=1, inputs=["e"]),
+        total("t", 8, 2, "codes", code_bits=1, inputs=["f"]),
+        total("end", 4, 3, inputs=["s", "t"])]),
     "values": network_of([], height=6, width=6, channels=3, operations=[
         conv("a", 8, 3, 3, pool=True), codes("s", 16, 2, 2), cell("b", 16, 2, 3, state_bits=6),
         {"kind": "map", "name": "end", "channels": 5, "weight_bits": 2}]),
@@ -102,7 +112,7 @@ def test_golden_is_torch_at_every_layer_and_frame(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name, array", [("clocks", (4, 8, 2)), ("cells", (3, 4, 1)),
-                                         ("values", (2, 2, 1))])
+                                         ("bands", (4, 8, 2)), ("values", (2, 2, 1))])
 def test_verilog_is_golden_at_every_layer_and_frame(tmp_path, name, array):
     """The same networks, so that a clip through torch is one through the Verilog."""
     if reason := missing("verilator"):

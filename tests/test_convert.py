@@ -108,21 +108,11 @@ def test_golden_is_torch_in_evaluation_mode(layers, height, width, pad):
     assert len(np.unique(trace.classes)) > 1
 
 
-@pytest.mark.parametrize("fold", [2, 4])
-def test_folded_pixels(fold):
-    config = NetworkConfig(height=16, width=24, channels=3, classes=5, pad=9, fold=fold,
-                           layers=layers_of("concatenated"))
-    encoder, images = encoder_of(config), random_images(config, 30, 7)
-    trace = run(convert.convert(encoder), images)
-    with torch.no_grad():
-        np.testing.assert_array_equal(trace.scores, encoder(tensor(images)).numpy())
-    assert len(np.unique(trace.classes)) > 1
-
-
-@pytest.mark.parametrize("fold", [1, 2])
-def test_maps_that_are_read_in_bands(fold):
-    config = NetworkConfig(height=24, width=10, channels=3, classes=5, pad=9, fold=fold,
-                           layers=layers_of("bands"))
+@pytest.mark.parametrize("layers, fold", [("concatenated", 2), ("concatenated", 4), ("bands", 1),
+                                          ("bands", 2)])
+def test_folded_pixels_and_bands(layers, fold):
+    config = NetworkConfig(height=24, width=16, channels=3, classes=5, pad=9, fold=fold,
+                           layers=layers_of(layers))
     encoder, images = encoder_of(config), random_images(config, 30, 7)
     trace = run(convert.convert(encoder), images)
     with torch.no_grad():

@@ -9,8 +9,7 @@ reals = import_module("model.reals")
 
 
 @pytest.mark.parametrize("capability, expected", [
-    ("AVX512", torch.bfloat16), ("AVX512_VNNI", torch.bfloat16), ("AVX2", torch.float32),
-    ("DEFAULT", torch.float32)])
+    ("AVX512", torch.bfloat16), ("AVX2", torch.float32), ("DEFAULT", torch.float32)])
 def test_format_of_a_processor(monkeypatch, capability, expected):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     assert reals.reals() is expected
