@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from export.checked import ConfigError, Frozen, Precision, count, parse, shown
+from export.checked import ConfigError, DesignName, Frozen, Precision, count, parse, shown
 from export.clips import ClipsConfig, check_clips
 from export.codec import CodecConfig
 from export.detect import DetectConfig, cell_of
@@ -175,7 +175,7 @@ class TrainConfig(Frozen):
 class Config(Frozen):
     """One design."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+    name: DesignName
     network: NetworkConfig
     array: ArrayConfig
     machine: MachineConfig = MachineConfig()
@@ -203,6 +203,11 @@ class Config(Frozen):
         if self.clips:
             check_clips(self.network, self.clips.frames, "clips")
         return self
+
+    @property
+    def alone(self) -> "Config":
+        """The same on a machine of its own: one program, in ROM."""
+        return self.model_copy(update={"machine": MachineConfig()})
 
     @property
     def digest(self) -> str:

@@ -6,6 +6,7 @@ refuses becomes one line.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from time import monotonic
 from typing import Protocol
 
 import numpy as np
@@ -82,15 +83,15 @@ Result = Class | Codes | Map
 class Host:
     """Loads programs into a machine and runs frames, one at a time.
 
-    `seconds` is how long a result may take. All slots are made invalid at first: what another
-    host left in the machine is not known here.
+    `seconds` is how long a result may take, or a frame to end whose program is replaced. All slots
+    are made invalid at first: what another host left in the machine is not known here.
     """
 
     def __init__(self, machine: Machine, transport: Transport, *, seconds: float = 10):
         self.loader, self.transport, self.seconds = Loader(machine), transport, seconds
         self.transport.flags()  # what was before does not count
         for slot in range(machine.programs):
-            self._write(f"slot {slot}", self.loader.clear(slot))
+            self._clear(slot)
 
     @property
     def programs(self) -> dict[int, Image]:
@@ -105,19 +106,21 @@ class Host:
         ConfigError
             As :meth:`export.loader.Loader.place`; nothing was written then.
         HostError
-            If the machine refuses a write; the slot is free then.
+            If the machine refuses a write. No program is in the slot then, but one in work, which
+            still is.
         """
         slot, placed = self.loader.place(image, slot, replace=replace)
-        self.loader.programs.pop(slot, None)
-        self._write(f"slot {slot}: {image.header.name}", self.loader.load(slot, placed))
+        self._clear(slot)
+        what = f"slot {slot}: {image.header.name}"
+        self._write(what, self.loader.rows(placed))  # all of them, before the record says so
+        self._write(what, self.loader.record(slot, placed))
         self.loader.programs[slot] = placed
         return slot
 
     def unload(self, slot: int):
         """Frees a slot; HostError if the machine refuses, ConfigError if nothing is there."""
         self._loaded(slot)
-        self._write(f"slot {slot}", self.loader.clear(slot))
-        del self.loader.programs[slot]
+        self._clear(slot)
 
     def run(self, slot: int, images: np.ndarray) -> list[Result]:
         """Results of images uint8 [N, H, W, C] with the program of a slot.
@@ -142,6 +145,18 @@ class Host:
             raise ConfigError(f"slot must be one of {sorted(self.loader.programs)}, which are "
                               f"loaded, not {slot}")
         return self.loader.programs[slot].image
+
+    def _clear(self, slot: int):
+        """Makes a slot's record invalid, which is refused while its program is in work."""
+        self.loader.programs.pop(slot, None)
+        end = monotonic() + self.seconds
+        while True:
+            late = monotonic() > end
+            try:
+                return self._write(f"slot {slot}", self.loader.clear(slot))
+            except HostError:
+                if late:
+                    raise
 
     def _write(self, what: str, writes: Iterable[Write]):
         for address, word in writes:
@@ -169,10 +184,13 @@ def run_frames(transport: Transport, slot: int, name: str, frame: Frame, output:
         where = f"slot {slot}: {name}: frame {n}"
         if not transport.send(pixels):
             raise HostError(f"{where}: its pixels were not taken{_texts(transport.flags())}")
-        if (n + 1) % period:
-            continue
-        words = transport.receive(seconds)
+        ends = (n + 1) % period == 0
+        words = transport.receive(seconds) if ends else None
         said = _texts(transport.flags())
+        if not ends and said:
+            raise HostError(f"{where}{said}")
+        if not ends:
+            continue
         if words is None:
             raise HostError(f"{where}: no result within {seconds:g} s{said}")
         try:

@@ -12,13 +12,11 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-from pydantic import Field
 
 from export.artifact import Network
-from export.checked import ConfigError, Frozen, Name, count, parse
+from export.checked import ConfigError, DesignName, Frozen, Name, count, parse
 from export.config import Config
 from export.cost import Cost
 from export.file import read_whole, write_whole
@@ -55,7 +53,7 @@ class Output(Frozen):
 class Header(Frozen):
     """What an image says of itself, besides the words."""
 
-    name: Annotated[str, Field(max_length=64)]
+    name: DesignName
     sections: dict[Name, count(2**24, 0)]  # rows
     record: dict[Name, count(2**63, 0)]  # as if each section began at row 0
     frame: Frame

@@ -95,11 +95,19 @@ class Loader:
     def load(self, slot: int, placed: Placed) -> Iterator[Write]:
         """The slot's record as invalid, every row, then the record as valid."""
         yield from self.clear(slot)
+        yield from self.rows(placed)
+        yield from self.record(slot, placed)
+
+    def rows(self, placed: Placed) -> Iterator[Write]:
+        """Every row of a program, but no record."""
         for section, rows in placed.image.rows(self.machine).items():
             for row, words in zip(placed.rows(section), rows.tolist(), strict=True):
                 yield from self._row(section, row, words)
+
+    def record(self, slot: int, placed: Placed) -> Iterator[Write]:
+        """The slot's record, valid."""
         record = pack_fields(self.machine.record, moved(placed.image.header.record, placed.bases))
-        yield from self._row(RECORDS, slot, self.machine.by_name[RECORDS].words(record))
+        return self._row(RECORDS, slot, self.machine.by_name[RECORDS].words(record))
 
     def _row(self, section: str, row: int, words: list[int]) -> Iterator[Write]:
         found = self.machine.by_name[section]

@@ -35,6 +35,7 @@ MAX_PIXEL_CHANNELS = 64
 MAX_PERIOD = 64  # frames
 MAX_POSITIONS = 2**20  # of a map, so that nothing here takes minutes or gigabytes
 MAX_WEIGHTS = 2**25  # of all operations, likewise
+MAX_BLOCKS = 2**16  # of generated weights, which come one after the other
 
 
 class Shape(Frozen):
@@ -248,6 +249,8 @@ def _write_out(values: dict) -> dict:
     """The operations that `layers`, `classes` and muxes without a select are short for."""
     values = dict(values)
     layers, classes = values.pop("layers"), values.pop("classes", None)
+    if classes is None and "classifier_bits" in values:
+        raise ValueError("classifier_bits must stand beside classes")
     bits = values.pop("classifier_bits", 3)
     if not isinstance(layers, (list, tuple)) or not all(isinstance(each, dict) for each in layers):
         raise ValueError(f"layers must be a list of tables, not {shown(layers)}")
@@ -259,8 +262,8 @@ def _write_out(values: dict) -> dict:
         if _makes_codes(layer):
             layer["inputs"] = layer.get("inputs") or (before,)
             before = layer.get("name")
-        choice = layer.pop("select_bits", 2)
         if layer.get("gate") in ("mux", "mux_or") and "select" not in layer:
+            choice = layer.pop("select_bits", 2)
             layer["select"] = f"{layer.get('name')}_select"
             select = {"kind": "sum", "name": layer["select"], "inputs": (layer.get("skip"),),
                       "channels": layer.get("channels"), "weight_bits": choice, "output": "select"}
@@ -313,6 +316,13 @@ def _check(network: NetworkConfig):
     _check_clocks(network)
     weights = sum(weight_count(each, _source(each, [shapes[name] for name in each.inputs]).channels)
                   for each in network.operations)
+    blocks = sum(-(-each.channels // each.generator.outputs)
+                 * -(-_source(each, [shapes[name] for name in each.inputs]).channels
+                     // each.generator.inputs)
+                 for each in network.operations if each.generator)
+    if blocks > MAX_BLOCKS:
+        raise ValueError(f"generated weights must be at most {MAX_BLOCKS} blocks in all, "
+                         f"not {blocks}")
     if weights > MAX_WEIGHTS:
         raise ValueError(f"weights must be at most {MAX_WEIGHTS} in all, not {weights}")
 

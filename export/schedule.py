@@ -137,11 +137,15 @@ def schedule(network: NetworkConfig, array: ArrayConfig) -> tuple[Loops, ...]:
         If the array lacks a precision that an operation needs, or cannot generate its weights.
     """
     bits = {PIXELS: array.digit_bits} | {each.name: each.code_bits for each in network.maps}
+    made = {}  # by operation and precision: many maps may take as many rounds
     while True:  # precisions only grow
         found, before = [], dict(bits)
         for operation in network.operations:
             maps = maps_read(operation)
-            loops = _loops(network, array, operation, max(bits[name] for name in maps))
+            key = operation.name, max(bits[name] for name in maps)
+            if key not in made:
+                made[key] = _loops(network, array, operation, key[1])
+            loops = made[key]
             bits |= dict.fromkeys(maps, loops.mode)
             found.append(loops)
         if bits == before:

@@ -4,8 +4,10 @@ from amaranth import Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from export.checked import ConfigError
 from export.registers import RegisterMap
 from hw.axi_lite import AxiLite, AxiLiteSignature
+from hw.output import check_score
 from hw.registers import RegisterBank
 
 WORD = data.StructLayout({"data": 32, "last": 1})
@@ -30,6 +32,10 @@ class AxiEngine(wiring.Component):
     """
 
     def __init__(self, engine: wiring.Component, registers: RegisterMap):
+        self._MustUse__used = True  # even if it is refused; else Amaranth warns
+        if "frame_error" not in engine.signature.members:
+            raise ConfigError("an engine behind AXI must take framed pixels, not others")
+        check_score(engine.result.payload.shape())
         self.engine, self.registers = engine, registers
         self.bus = AxiLiteSignature(registers.address_bits)
         super().__init__({

@@ -43,7 +43,7 @@ class Engine(wiring.Component):
     frame_error : Out(2)    a frame was dropped: too short, too long, for a cycle; of framed pixels
     probe : Out(probe_layout)                   every code that is written; may be left open
     busy : Out(1)           a frame is in work; low for a cycle between two
-    layer : Out(range(layers))                  ... and this operation of its program
+    layer : Out(range(layers))      ... and this operation of its program; of one bit at least
     """
 
     pixels: stream.Interface
@@ -62,7 +62,7 @@ class Engine(wiring.Component):
             **({"clip": In(1)} if hardware.clocks else {}),
             "probe": Out(probe_layout(hardware)),
             "busy": Out(1),
-            "layer": Out(range(hardware.layers)),
+            "layer": Out(range(max(2, hardware.layers))),  # a port needs a bit
         })
 
     def elaborate(self, platform):

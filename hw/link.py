@@ -11,7 +11,7 @@ from export.machine import describe_machine
 from export.packets import VERSION, Code, Type
 from hw.frame import pixel_shape
 from hw.loader import word_layout
-from hw.output import result_layout
+from hw.output import check_score, result_layout
 from hw.packet import BYTE, FAULT, packet_layout
 
 WORD = 4  # bytes
@@ -41,7 +41,7 @@ def capacity(hardware: Hardware) -> int:
 class Link(wiring.Component):
     """Does one request after the other, and sends answers and results as they come.
 
-    A byte of a payload takes two cycles, a pixel two more, a length as many as there are pixels;
+    A byte of a payload takes three cycles, a pixel two more, a length as many as there are pixels;
     all that is far less than a line needs. A request with the number of the one before is answered
     as that one was.
 
@@ -62,6 +62,8 @@ class Link(wiring.Component):
     result: stream.Interface
 
     def __init__(self, hardware: Hardware):
+        self._MustUse__used = True  # even if it is refused; else Amaranth warns
+        check_score(result_layout(hardware))
         self.hardware = hardware
         self.capacity = capacity(hardware)
         super().__init__({

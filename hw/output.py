@@ -1,9 +1,10 @@
 """What leaves the engine: a class, codes, or a map of values, with ready and valid."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Shape, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from export.checked import ConfigError
 from export.descriptor import RESULTS
 from export.hardware import Hardware
 from export.sections import PIECES
@@ -22,14 +23,22 @@ def result_layout(hardware: Hardware) -> data.StructLayout:
     return data.StructLayout({"data": WORD, "last": 1})
 
 
+def check_score(layout: data.StructLayout):
+    """ConfigError if a score in it is too long for the one word that it leaves in."""
+    bits = Shape.cast(layout.members["score"]).width if "score" in layout.members else 0
+    if bits > WORD:
+        raise ConfigError(f"a score must have at most {WORD} bits to leave in a word, not {bits}")
+
+
 class Output(wiring.Component):
     """Holds what the last operation gives until it is taken, while the next frame is in work.
 
     A class and its score are one transfer. Where there are other outputs, results leave in words
     of 32 bits, the last one marked: class and score; codes, bit by bit, or values, byte by byte,
     of the first pixel, of the second, and so on, channels ascending, lowest bits first, zeros at
-    the end. A bit or a byte takes a cycle, each `unit` channels one more, each pixel two, and a
-    word that is not taken stops it (:meth:`export.cost.Cost.output_cycles`).
+    the end. A bit or a byte takes a cycle, each `unit` channels one more (two where a unit is one
+    channel), each pixel two, and a word that is not taken stops it
+    (:meth:`export.cost.Cost.output_cycles`).
 
     Members
     -------
@@ -47,6 +56,9 @@ class Output(wiring.Component):
 
     def __init__(self, hardware: Hardware):
         self.hardware = hardware
+        self._MustUse__used = True  # even if it is refused; else Amaranth warns
+        if hardware.result_words:
+            check_score(best_layout(hardware))
         super().__init__({
             "fetch": In(1),
             "layer": In(layer_layout(hardware)),

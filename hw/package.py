@@ -65,7 +65,8 @@ def litex(facts: dict, memories: Sequence[str]) -> str:
     signals, wires = [], {"clk": 'ClockSignal("sys")', "rst": 'ResetSignal("sys")'}
     if facts["bus"] == "axi":
         bits = {port: about["bits"] for port, about in facts["ports"].items()}
-        signals = [f'self.sink = stream.Endpoint([("data", {bits["s_axis_tdata"]})])',
+        begins = ', ("user", 1)' if "s_axis_tuser" in bits else ""  # a clip
+        signals = [f'self.sink = stream.Endpoint([("data", {bits["s_axis_tdata"]}){begins}])',
                    'self.source = stream.Endpoint([("data", 32)])',
                    "self.bus = axi.AXILiteInterface(data_width=32, "
                    f"address_width={bits['s_axil_awaddr']})"]

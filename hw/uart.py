@@ -36,6 +36,8 @@ class Receiver(wiring.Component):
     bytes: stream.Interface
 
     def __init__(self, divider: int):
+        self._MustUse__used = True  # even if it is refused; else Amaranth warns
+        check_divider(divider)
         self.divider = divider
         super().__init__({"rx": In(1, init=1),
                           "bytes": Out(stream.Signature(RECEIVED, always_ready=True))})
@@ -89,6 +91,8 @@ class Transmitter(wiring.Component):
     bytes: stream.Interface
 
     def __init__(self, divider: int):
+        self._MustUse__used = True  # even if it is refused; else Amaranth warns
+        check_divider(divider)
         self.divider = divider
         super().__init__({"bytes": In(stream.Signature(8)), "tx": Out(1, init=1)})
 

@@ -23,8 +23,8 @@ FRAMES, HEIGHT, WIDTH = 16, 96, 128
 MARGIN = 8  # pixels that the camera can move, each way
 DIFFICULTY = 0.5
 # How many there are of each, numbered within the split.
-PERFORMERS = {"train": 80, "validation": 20, "test": 30}
-ROOMS = {"train": 400, "validation": 80, "test": 120}
+PERFORMERS = {"train": 1000, "validation": 20, "test": 30}
+ROOMS = {"train": 1000, "validation": 80, "test": 120}
 SPLITS = tuple(PERFORMERS)
 
 _TIME = np.arange(FRAMES) / (FRAMES - 1)
@@ -66,16 +66,28 @@ def clip(split: str, index: int, seed: int = 1, difficulty: float = DIFFICULTY
     if split not in SPLITS or index < 0 or not 0 <= difficulty <= 1:
         raise ValueError(f"wanted one of {SPLITS}, a number and a difficulty from 0 to 1, "
                          f"got {split}, {index}, {difficulty}")
+    played, number, rng = _begin(split, index, seed)
+    frames = _scene(CLASSES[played], performer(split, number), split, rng, difficulty)
     kind = label(index)
-    backwards = any(kind == second for _, second in PAIRS)
-    rng = np.random.default_rng([seed, SPLITS.index(split), kind - backwards,
-                                 index // len(CLASSES)])
-    frames = _scene(CLASSES[kind - backwards], split, rng, difficulty)
-    return (np.ascontiguousarray(frames[::-1]) if backwards else frames), kind
+    return (np.ascontiguousarray(frames[::-1]) if played != kind else frames), kind
 
 
-def _scene(verb: str, split: str, rng: np.random.Generator, hard: float) -> np.ndarray:
-    person = performer(split, int(rng.integers(PERFORMERS[split])))
+def who(split: str, index: int, seed: int = 1) -> int:
+    """The number of the performer in a clip."""
+    return _begin(split, index, seed)[1]
+
+
+def _begin(split: str, index: int, seed: int) -> tuple[int, int, np.random.Generator]:
+    """Of a clip: the class that is drawn, if need be to be played backwards; the number of its
+    performer; and what draws the rest."""
+    kind = label(index)
+    played = kind - any(kind == second for _, second in PAIRS)
+    rng = np.random.default_rng([seed, SPLITS.index(split), played, index // len(CLASSES)])
+    return played, int(rng.integers(PERFORMERS[split])), rng
+
+
+def _scene(verb: str, person: Performer, split: str, rng: np.random.Generator, hard: float
+           ) -> np.ndarray:
     back = room(split, int(rng.integers(ROOMS[split]))).copy()
     if rng.random() < 0.8:
         draw_person(back, person, rng)

@@ -7,13 +7,14 @@
 
 module bench #(
   parameter PIXELS = 1, RESULT = 1, PROBE = 1, LAYERS = 1, SLOTS = 1, LOAD = 1,
-  parameter LIMIT = 2000000,  // cycles without a transfer, after which the engine hangs
+  parameter LIMIT = 2000000,  // cycles without a result, after which the engine hangs
   parameter WORDS = 0,      // a result is transfers of 32 bits, the last one marked
   parameter PAYLOAD = 32    // bits of a record's payload
 ) (input clk, input rst, output reg done);
   localparam CODES = 0, TRANSFER = 1, BEGIN = 2, IDLE = 3, FRAME = 4, LOADED = 5, REFUSED = 6,
              VANISHED = 7, CHANGED = 8, UNKNOWN = 9, HANGS = 10;
   localparam LAYER_BITS = LAYERS > 1 ? $clog2(LAYERS) : 0;
+  localparam PORT_BITS = LAYERS > 1 ? LAYER_BITS : 1;
 
   reg pixels_valid = 0;
   reg [PIXELS-1:0] pixels_payload = 0;
@@ -43,15 +44,8 @@ module bench #(
 `ifdef CLIPS
     .clip(clip),
 `endif
-`ifdef SEVERAL_LAYERS
-    .layer(layer[LAYER_BITS-1:0]),
-`endif
-    .probe(probe), .busy(busy));
-`ifdef SEVERAL_LAYERS
-  assign layer[31:LAYER_BITS] = 0;
-`else
-  assign layer = 0;
-`endif
+    .layer(layer[PORT_BITS-1:0]), .probe(probe), .busy(busy));
+  assign layer[31:PORT_BITS] = 0;
 
   integer events, progress, pixels, loads, waits, frames, results, found;
   reg strict;

@@ -149,13 +149,14 @@ def estimate(config: Design,
 
 @app.command()
 def simulate(config: Design, output: Folder = None, weights: Weights = None, seed: Seed = 1,
-             frames: Annotated[int, typer.Option(min=1, max=1000, help="random images")] = 2,
+             frames: Annotated[int, typer.Option(min=1, max=1000, help="random images; of clips "
+                 "as many at least as give a result")] = 2,
              images: Annotated[Path | None, typer.Option(help="folder of PNG images, instead")]
              = None,
              simulator: Annotated[Literal["verilator", "icarus"], typer.Option(
                  help="icarus knows a fourth state")] = "verilator",
-             gaps: Annotated[int, typer.Option(min=0, help="longest random pause at the ports")]
-             = 0,
+             gaps: Annotated[int, typer.Option(min=0, max=10_000,
+                                               help="longest random pause at the ports")] = 0,
              waves: Annotated[bool, typer.Option("--waves", help="leave a waveform")] = False):
     """Runs frames through the Verilog and compares every code of every layer."""
     from export.cost import Cost
@@ -171,15 +172,20 @@ def simulate(config: Design, output: Folder = None, weights: Weights = None, see
     jobs, traces, times = [], [], []
     for number, (program, network) in enumerate(zip(machine.programs, machine.networks,
                                                     strict=True)):
+        shape = program.config.network
         pixels = (load_photos(images, program.config)[1] if images
-                  else random_images(program.config.network, frames, seed))
-        if program.config.network.timed:  # the frames of a clip, twice
+                  else random_images(shape, max(frames, shape.period), seed))
+        if len(pixels) < shape.period:
+            raise ConfigError(f"{images}: must have the {shape.period} images at least that "
+                              f"{program.config.name} gives a result of, not {len(pixels)}")
+        if shape.timed:  # the frames of a clip, twice
             traces += [(trace, 0) for trace in golden.frame_traces(network, [pixels, pixels])]
             jobs += clip_jobs(program, [pixels, pixels], number)
             times += [*range(len(pixels))] * 2
             continue
         times += [0] * len(pixels)
-        traces += [(golden.run(network, pixels), n) for n in range(len(pixels))]
+        trace = golden.run(network, pixels)
+        traces += [(trace, n) for n in range(len(pixels))]
         jobs += [Job(program=program, image=image, number=number) for image in pixels]
     build = folder / ("waves" if waves else "sim")
     found = run_jobs(machine.hardware, folder, jobs, simulator=simulator, gaps=gaps, seed=seed,
@@ -238,9 +244,7 @@ def demo(config: Design, weights: Weights = None, seed: Seed = 1, output: Folder
     from sim.demo import demo as run
     from sim.detect_demo import detect_demo
     from sim.tasks_demo import tasks_demo
-    design, network, _ = load_design(config, weights, seed)
-    if network is None:
-        raise ConfigError("demo: wanted weights, got --weights none")
+    design, network, _ = load_design(config, weights, seed, needs="demo")
     folder = output or Path("build") / design.name
     if encoder:
         other, made, _ = load_design(encoder, "random" if weights == "random" else None, seed)
@@ -278,7 +282,7 @@ def evaluate(config: Design, weights: Weights = None, seed: Seed = 1,
     if record and (limit or weights == "random"):
         raise ConfigError("--record keeps the result of all images with weights from a file: it "
                           "goes with neither --limit nor random weights")
-    design, network, path = load_design(config, weights, seed)
+    design, network, path = load_design(config, weights, seed, needs="evaluate")
     cost, start = Cost.of(design), time.perf_counter()
     if design.network.timed:
         result = clip_accuracy(design, network, split, limit)

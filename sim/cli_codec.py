@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from export.checked import ConfigError
 from sim.options import Weights, find_weights, load_design
 
 app = typer.Typer()
@@ -45,9 +44,7 @@ def compress(image: Annotated[Path, typer.Argument(help="picture", show_default=
     from model.data import read_picture
     from sim.codec import compress as run
     from sim.codec import verilog_codes
-    design, network, _ = load_design(_design(config), weights)
-    if network is None:
-        raise ConfigError("compress: wanted weights, got --weights none")
+    design, network, _ = load_design(_design(config), weights, needs="compress")
     encode = partial(verilog_codes, design, network, folder=Path("build") / design.name)
     made = run(network, read_picture(image), encode if verilog else None)
     if channels:
@@ -76,9 +73,7 @@ def codec_bench(folder: Annotated[Path, typer.Argument(help="of pictures to test
     from model.decoder import load
     from sim.codec_bench import bench
     design = _design(config)
-    loaded, network, _ = load_design(design, weights)
-    if network is None:
-        raise ConfigError("codec-bench: wanted weights, got --weights none")
+    loaded, network, _ = load_design(design, weights, needs="codec-bench")
     found = bench(network, *load(_decoder(decoder, design)), folder, trained or ())
     Console().print(found.table())
     if draw:

@@ -72,8 +72,10 @@ def pnr(config: Design, output: Folder = None,
 def report(designs: Annotated[list[Path], typer.Argument(help="designs that `synth` mapped")],
            clock: Annotated[bool, typer.Option("--clock", help="what `pnr` measured")] = False):
     """Prints a table of what `synth` or `pnr` reported of designs, in Markdown."""
+    from export.config import load_config
     from sim.report import clocks, table
-    typer.echo((clocks if clock else table)([Path("build") / design.stem for design in designs]))
+    folders = [Path("build") / load_config(design).name for design in designs]
+    typer.echo((clocks if clock else table)(folders))
 
 
 @app.command()

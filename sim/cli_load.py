@@ -1,5 +1,6 @@
 """The commands of :mod:`sim.cli` that make program images and load them."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -17,12 +18,9 @@ def image(config: Design, machine: MachineFile, weights: Weights = None, seed: S
           output: Annotated[Path | None, typer.Option(
               "-o", "--output", help="default: build/NAME/NAME.hxi")] = None):
     """Writes a network as a program image for a machine with memory 'ram'."""
-    from export.checked import ConfigError
     from export.image import build_image
     from export.machine import Machine
-    design, network, _ = load_design(config, weights, seed)
-    if network is None:
-        raise ConfigError("image: wanted weights to put into it, got --weights none")
+    design, network, _ = load_design(config, weights, seed, needs="image")
     made = build_image(Machine.load(machine), design, network)
     path = output or Path("build") / design.name / f"{design.name}.hxi"
     made.save(path)
@@ -59,7 +57,8 @@ def load(images: Annotated[list[Path], typer.Argument(help="program images, NAME
         free = section.rows - sum(map(len, rows))
         table.add_row(section.name, *(f"{n:,}" for n in (section.width, section.rows, free)),
                       *(f"{each.start} ... {each.stop - 1}" if each else "" for each in rows))
-    Console().print(table)
+    # What is no terminal has room for all columns.
+    Console(width=None if sys.stdout.isatty() else 30 * (len(programs) + 4)).print(table)
     for number, placed in programs.items():
         header = placed.image.header
         frame, out = header.frame, header.output

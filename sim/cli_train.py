@@ -110,7 +110,7 @@ def plots(config: Design, weights: Weights = None,
           output: Annotated[Path, typer.Option("-o", help="folder")] = Path("docs/img")):
     """Draws the training curve and the weights' levels of a trained network."""
     from model.plots import draw
-    design, network, _ = load_design(config, weights)
+    design, network, _ = load_design(config, weights, needs="plots")
     for path in draw(network, design.name, output):
         typer.echo(path)
 

@@ -30,6 +30,7 @@ def clip_demo(design: Config, network: Network, folder: Path, console: Console) 
     fit.
     """
     from model.clip_train import source_of  # which needs torch
+    design = design.alone
     found = source_of(design.network, design.clips, "test")
     check_clips(design.network, design.clips.frames, f"{design.name}: clips")
     clips, labels = found.part(range(CLIPS))

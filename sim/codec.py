@@ -53,6 +53,7 @@ def verilog_codes(design: Config, network: Network, patches: np.ndarray,
     RuntimeError
         If the simulator fails.
     """
+    design = design.alone
     generate(design, network, folder)
     cost = Cost.of(design)
     frames = run_frames(cost.program, cost.hardware, folder, patches, progress=True)

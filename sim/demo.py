@@ -38,6 +38,7 @@ def demo(design: Config, network: Network, photos: Path, folder: Path, console: 
     if design.network.output != "class":
         raise ConfigError(f"{design.name}: demo wants a network that classifies, got one whose "
                           f"output is {design.network.output}")
+    design = design.alone
     files, images = load_photos(photos, design)
     with console.status(escape(f"generate {folder}/engine.v")):
         facts = generate(design, network, folder)

@@ -29,7 +29,7 @@ def detect_demo(design: Config, network: Network, folder: Path, console: Console
     finds no boxes, or the images do not fit.
     """
     from model.boxes import load_samples, whole  # which needs torch
-    config = design.network
+    design, config = design.alone, design.network
     decoding, cell = decoding_of(network.record, config, design.name)
     samples = [whole(each, (config.height, config.width))
                for each in load_samples(config, decoding.classes, "test", IMAGES)]

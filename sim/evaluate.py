@@ -85,6 +85,11 @@ def measure_clips(network: Network, source, chosen: range) -> dict:
     """The shares of :func:`clip_accuracy` in the clips with the numbers `chosen` of `source`, one
     of those of :mod:`model.clip_train`."""
     from model.clip_train import measure
+    return measure(*scores_of_clips(network, source, chosen), source.pairs)
+
+
+def scores_of_clips(network: Network, source, chosen: range) -> tuple[np.ndarray, np.ndarray]:
+    """Scores [n, classes] of these clips, and their classes [n]."""
 
     def scores(numbers: range):
         clips, labels = source.part(numbers)
@@ -95,8 +100,8 @@ def measure_clips(network: Network, source, chosen: range) -> dict:
         return clip_scores(network.config, ticks), labels.numpy()
 
     parts = [chosen[k:k + CLIPS] for k in range(0, len(chosen), CLIPS)]
-    found, labels = map(np.concatenate, zip(*_spread(scores, parts), strict=True))
-    return measure(found, labels, source.pairs)
+    found, labels = zip(*_spread(scores, parts), strict=True)
+    return np.concatenate(found), np.concatenate(labels)
 
 
 def _spread(function, items: list) -> list:

@@ -15,6 +15,7 @@ from export.checked import ConfigError
 from export.network import PIXELS, CellConfig, ConvConfig, NetworkConfig, walk
 
 WORKING_SET = 16 * 2**20  # bytes of intermediates at a time; more would leave the caches
+COLUMNS = 2**28  # bytes of a layer's columns at a time, however many images come
 FLOAT32_EXACT = 2**24  # every integer up to here is a float32
 
 
@@ -64,6 +65,10 @@ def conv(layer: Layer, x: np.ndarray, pad: int) -> np.ndarray:
 def _conv(weights: np.ndarray, groups: int, x: np.ndarray, pad: int) -> np.ndarray:
     channels, inputs, kernel, _ = weights.shape
     n, _, height, width = x.shape
+    most = max(1, COLUMNS // (4 * inputs * kernel**2 * groups * height * width))
+    if n > most:
+        return np.concatenate([_conv(weights, groups, x[k:k + most], pad)
+                               for k in range(0, n, most)])
     # Matrix products of floats are fast, and exact while no partial sum outgrows the mantissa;
     # float64's would hold the sums of 10**13 weights.
     reach = 255 * int(np.abs(weights).sum((1, 2, 3), dtype=np.int64).max())

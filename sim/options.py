@@ -17,10 +17,10 @@ Folder = Annotated[Path | None, typer.Option("-o", "--output", help="folder; def
 Device = Annotated[str, typer.Option(help="cpu or cuda; default: cuda if there is one")]
 
 
-def load_design(config: Path, weights: str | None, seed: int = 1):
+def load_design(config: Path, weights: str | None, seed: int = 1, needs: str = ""):
     """A configuration, its network, and the file that the network came from (None: random).
 
-    With weights "none" there is no network.
+    With weights "none" there is no network, which a command that `needs` one refuses.
     """
     from export.config import load_config
     from export.file import load_network
@@ -28,6 +28,8 @@ def load_design(config: Path, weights: str | None, seed: int = 1):
     if weights == "random":
         from sim.samples import random_network
         return design, random_network(design.network, seed), None
+    if weights == "none" and needs:
+        raise ConfigError(f"{needs}: wanted weights, got --weights none")
     if weights == "none":
         return design, None, None
     path = Path(weights) if weights else find_weights(config, f"{design.name}.npz")
@@ -66,7 +68,7 @@ def load_machine(config: Path, weights: str | None, seed: int, networks: list[Pa
 def seed_list(text: str, option: str) -> list[int]:
     """Seeds of a placement, divided by blanks; ConfigError if they are none."""
     numbers = text.split()
-    if not numbers or not all(each.isascii() and each.isdecimal() and 0 < int(each[:10]) < 2**31
-                              for each in numbers):
+    if not numbers or not all(each.isascii() and each.isdecimal() and len(each) <= 10
+                              and 0 < int(each) < 2**31 for each in numbers):
         raise ConfigError(f"{option} must be numbers from 1 to 2147483647, not {text!r:.60}")
     return [*map(int, numbers)]

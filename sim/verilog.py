@@ -9,6 +9,7 @@ import numpy as np
 from amaranth import Shape
 from tqdm import tqdm
 
+from export.cost import Cost
 from export.hardware import Hardware
 from export.program import Program
 from export.sections import load_address_bits
@@ -23,6 +24,7 @@ from sim.streams import TraceCollector
 from sim.traffic import Events, Kind, write_traffic
 
 HARNESS = Path(__file__).with_name("bench.v")
+IDLE = 2_000_000  # cycles beside those of frames: words are loaded, slots waited for
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -110,8 +112,19 @@ def harness_of(hardware: Hardware) -> tuple[dict[str, int], list[str]]:
         "PAYLOAD": -(-max(result, codes) // 32) * 32,
         "LOAD": word_layout(hardware).size if ram else 1,
     }, [name for name, there in {
-        "RAM": ram, "SEVERAL_SLOTS": hardware.programs > 1, "SEVERAL_LAYERS": hardware.layers > 1,
-        "CLIPS": hardware.clocks > 0}.items() if there]
+        "RAM": ram, "SEVERAL_SLOTS": hardware.programs > 1, "CLIPS": hardware.clocks > 0,
+        }.items() if there]
+
+
+def patience(hardware: Hardware, jobs: Sequence[Job], gaps: int) -> int:
+    """Cycles without a result, after which an engine hangs: more than any needs for one."""
+    longest = 0
+    for program in {id(job.program): job.program for job in jobs}.values():
+        network, cost = program.config.network, Cost(program, hardware)
+        frame = (cost.frame_cycles + cost.input_cycles + cost.output_cycles
+                 + gaps * network.height * network.width)
+        longest = max(longest, (network.period + 1) * frame)
+    return min(IDLE + 2 * longest, 2**31 - 1)
 
 
 def run_frames(program: Program, hardware: Hardware, folder: Path, images: np.ndarray,
@@ -146,6 +159,7 @@ def run_jobs(hardware: Hardware, folder: Path, jobs: Sequence[Job], loads: Seque
     dots.write_bytes(b"")
     ram = hardware.memory == "ram"
     parameters, defines = harness_of(hardware)
+    parameters["LIMIT"] = patience(hardware, jobs, gaps)
     result, payload = parameters["RESULT"], parameters["PAYLOAD"]
     write_traffic(place, jobs, loads, gaps=gaps, seed=seed,
                   address_bits=load_address_bits(hardware) if ram else 0)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from export.build import build
+from export.checked import ConfigError
 from export.cost import Cost
 from export.hardware import Hardware
 from export.image import build_image
@@ -188,3 +189,12 @@ def test_what_generate_writes(tmp_path):
     assert up_to_date(A, machine, tmp_path, "inner", "axi") is None
     generate(A, network, tmp_path, top="inner")
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} == names
+
+
+def test_pixels_without_marks_are_refused():
+    config = design([conv("a", 2, 2, 2)], (2, 2, 1), height=4, width=4, channels=1)
+    made = build([config], [random_network(config.network, 1)])
+    engine = Engine(made.hardware, made.images)
+    engine._MustUse__used = True
+    with pytest.raises(ConfigError, match="an engine behind AXI must take framed pixels"):
+        AxiEngine(engine, register_map(describe_machine(made.hardware)))

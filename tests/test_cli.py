@@ -70,6 +70,32 @@ def test_an_engine_with_axi(here, capsys):
     assert run("generate", "mine.toml", "--weights", "random", "--bus", "wishbone") == 2
 
 
+@pytest.mark.parametrize("command", ["demo", "evaluate", "image", "plots"])
+def test_commands_that_need_weights(here, capsys, command):
+    more = ("--machine", "engine.json") if command == "image" else ()
+    assert run(command, "mine.toml", *more, "--weights", "none") == 2
+    assert refused(capsys) == f"{command}: wanted weights, got --weights none"
+
+
+@pytest.mark.slow
+def test_a_clip_is_as_long_as_its_first_result_takes(here, capsys):
+    """With fewer frames nothing of the later operations would be compared."""
+    Path("clip.toml").write_text(DESIGN.replace("code_bits = 2", "code_bits = 2, every = 2"))
+    assert run("simulate", "clip.toml", "--weights", "random", "--frames", 1) == 0
+    assert "8 frames equal" in capsys.readouterr().out  # of two clips
+    Path("images").mkdir()
+    Image.new("L", (12, 12)).save("images/one.png")
+    assert run("simulate", "clip.toml", "--weights", "random", "--images", "images") == 2
+    assert "must have the 4 images at least that clip gives a result of, not 1" in (
+        capsys.readouterr().err)
+
+
+def test_a_report_lies_where_the_name_says(here, capsys):
+    Path("mine.toml").write_text('name = "other"\n' + DESIGN)
+    assert run("report", "mine.toml") == 2
+    assert refused(capsys).startswith("build/other/report.json: is no report")
+
+
 def test_all_commands_are_here():
     assert len(COMMANDS) == 22 and {"generate", "simulate", "estimate", "train-teacher"} < set(
         COMMANDS)
@@ -372,6 +398,7 @@ def test_exit_codes(capsys, monkeypatch, error, code, said):
     (["generate", "--nope"], "No such option: --nope"), (["nope"], "No such command 'nope'."),
     (["pnr"], "Missing argument 'config'."), (["report"], "Missing argument 'designs"),
     (["simulate", "x", "--simulator", "q"], "Invalid value for '--simulator': "),
+    (["simulate", "x", "--gaps", "10001"], "Invalid value for '--gaps': "),
     (["board", "build", "x", "y", "--baud", "9" * 30], "Invalid value for '--baud': "),
     (["generate", "--hold", "a\n\x1b[2J"], "Invalid value for '--hold': ")])
 def test_arguments_that_are_wrong(capsys, arguments, said):

@@ -11,6 +11,7 @@ import tracemalloc
 import zipfile
 import zlib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ import pytest
 from export.artifact import Network
 from export.checked import MESSAGE
 from export.config import ConfigError
-from export.file import load_network, save_network, save_record
+from export.file import load_network, save_network, save_record, write_whole
 from sim.samples import random_network
 from tests.designs import conv, network, total
 
@@ -155,6 +156,17 @@ def refused(path) -> str:
 def test_file_that_cannot_be_opened(tmp_path):
     assert refused(tmp_path / "none.npz") == "no such file"
     assert refused(tmp_path) == "must be a plain file"
+
+
+@pytest.mark.parametrize("path", ["", "/", "folder", "pipe"])
+def test_what_is_no_file_is_not_replaced(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match=r": must be a plain file to be written$"):
+        write_whole(Path(path), b"new")
+    assert {each.name for each in tmp_path.iterdir()} == {"folder", "pipe"}
+    assert (tmp_path / "pipe").is_fifo()
 
 
 @pytest.mark.parametrize("path", ["pipe", "/dev/zero"])

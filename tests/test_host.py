@@ -265,21 +265,66 @@ def test_either_of_two_programs_is_replaced_by_a_longer_one():
 
 
 def test_a_running_program_stays(machine, images, networks):
-    """A load beside it works, one over it is refused by the machine, and the slot is free then."""
+    """A load beside it works, one over it is refused by the machine."""
     model = MemoryModel(machine)
-    host = Host(machine, model)
+    host = Host(machine, model, seconds=0.1)
     host.load(images[0], 0)
     model.running = 0
     host.load(images[1], 1)
     before = {name: dict(rows) for name, rows in model.rows.items()}
     with pytest.raises(HostError) as error:
         host.load(images[2], 0, replace=True)
-    said(error, "^slot 0: test: not loaded; a write was refused$")
+    said(error, "^slot 0: not loaded; a write was refused$")
     assert list(host.programs) == [1]
     assert_holds(model, 0, dict.fromkeys(machine.placed, 0), A, networks[0])
     assert model.rows[RECORDS] == before[RECORDS]
     with pytest.raises(HostError, match=r"^slot 0: not loaded; a write was refused$"):
-        Host(machine, model)
+        Host(machine, model, seconds=0.1)
+
+
+class Ending(MemoryModel):
+    """The frame in work ends behind so many writes."""
+
+    left = 0
+
+    def write(self, address, word):
+        super().write(address, word)
+        self.left -= 1
+        if self.left == 0:
+            self.running = None
+
+
+def test_a_program_is_replaced_once_its_frame_has_ended(machine, images, networks):
+    """However many writes that takes: what is valid then is the new one, whole."""
+    for left in range(1, 400, 7):
+        model = Ending(machine)
+        host = Host(machine, model)
+        host.load(images[0], 0)
+        model.running, model.left = 0, left
+        host.load(images[2], 0, replace=True)
+        assert_holds(model, 0, dict.fromkeys(machine.placed, 0), C, networks[2])
+        assert model.running is None and list(host.programs) == [0]
+
+
+@pytest.mark.parametrize("late", [1, 40, -2])
+def test_a_write_that_is_refused_leaves_no_program(machine, images, late):
+    """One of the rows, or the record itself."""
+    class Deaf(MemoryModel):
+        def write(self, address, word):
+            super().write(address, word)
+            if self.writes == self.deaf:
+                self._flags.add("load_error")
+
+    model = Deaf(machine)
+    model.deaf = None
+    host = Host(machine, model, seconds=0.1)
+    before = model.writes
+    host.load(images[0], 0)
+    count = model.writes - before
+    model.deaf = model.writes + machine.by_name[RECORDS].parts + late % count
+    with pytest.raises(HostError, match=r"^slot 0: test: not loaded; a write was refused$"):
+        host.load(images[2], 0, replace=True)
+    assert not host.programs and not model.record(0)["valid"]
 
 
 def nobody(machine: Machine) -> tuple[int, int]:
@@ -447,7 +492,7 @@ def test_clips():
     machine = Machine(**describe_machine(Hardware.of([Program(config)], memory="ram")))
     image = build_image(machine, config, random_network(config.network, 1))
     assert Image.from_bytes(image.to_bytes()).header.period == image.header.period == 2
-    said, sent = [], []
+    said, sent, flags = [], [], set()
 
     class Clips(MemoryModel):
         def begin_clip(self):
@@ -455,6 +500,7 @@ def test_clips():
 
         def send(self, pixels):
             sent.append(pixels)
+            self._flags |= flags
             return len(sent) % 2 == 1 or super().send(pixels)  # it gives nothing at odd ones
 
     host = Host(machine, Clips(machine, lambda slot, pixels: GOOD))
@@ -463,6 +509,9 @@ def test_clips():
         assert host.run(0, np.zeros((5, 2, 3, 1), np.uint8)) == [Class(1, 5)] * 2
         sent.append(None)
     assert (said, len(sent)) == (["clip"] * 2, 12)
+    flags.add("frame_error")  # of a frame that gives nothing, too
+    with pytest.raises(HostError, match=r"^slot 0: test: frame 0; a frame of the wrong leng"):
+        host.run(0, np.zeros((1, 2, 3, 1), np.uint8))
     with pytest.raises(ConfigError, match=r"serial line must read single frames, not clips$"):
         capacity(machine.hardware)
 

@@ -247,7 +247,7 @@ def changed(image: Image, field: str, value) -> bytes:
 
 @pytest.mark.parametrize("field, value, match", [
     ("name", 7, "header: name: must be a string, not 7"),
-    ("name", "x" * 65, "header: name: "),
+    ("name", "x" * 101, "header: name: "), ("name", "a\nslot 1: b", "header: name: "),
     ("cycles", -1, "header: cycles: .*, not -1"),
     ("cycles", 1.5, "header: cycles: .*, not 1.5"),
     ("cycles", float("nan"), "header: cycles: .*, not nan"),

@@ -254,6 +254,11 @@ def test_operations_that_do_not_fit_are_refused(each, message):
      "operations.2.channels: must be less than or equal to 4096, not 4097"),
     ({"classifier_bits": 4}, "operations.2.weight_bits: must be 1, 2 or 3, not 4"),
     ({"stride": 1}, "stride: is not known"),
+    ({"classes": None, "classifier_bits": 2}, "classifier_bits must stand beside classes"),
+    ({"layers": [A | {"select_bits": 2}]}, "operations.0.select_bits: is not known"),
+    ({"layers": [A, conv("b", 4096, 1, 1, kernel=1), conv("c", 4096, 2, 1, kernel=1, generator={
+        "outputs": 1, "inputs": 3})]}, "generated weights must be at most 65536 blocks in all, "
+      "not 5595136"),
     ({"layers": 7}, "layers must be a list of tables, not 7"),
     ({"layers": [7]}, "layers must be a list of tables, not [7]"),
     ({"layers": {"a": 1}}, "layers must be a list of tables, not {'a': 1}"),

@@ -1,10 +1,12 @@
 """What leaves, word by word, in exactly the cycles that the cost model says, against a list."""
 
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
+from export.checked import ConfigError
 from export.cost import Cost
 from export.descriptor import layer_word
 from export.hardware import Hardware
@@ -197,3 +199,19 @@ def test_results_leave(name, gaps, sizes, monkeypatch):
     simulator.add_clock(1e-6)
     simulator.add_testbench(bench)
     simulator.run()
+
+
+@pytest.mark.parametrize("side, refused", [(256, False), (1024, True)])
+def test_a_score_that_no_word_holds(side, refused):
+    """It would lose its sign on the way out."""
+    config = design([conv("a", 256, 1, 3, kernel=1)], (2, 2, 1), height=side, width=side,
+                    channels=1)
+    hardware = Hardware.of([Program(config)])
+    words = replace(hardware, outputs=frozenset({"class", "codes"}))
+    Output(hardware)  # leaves in as many bits as it has
+    assert (hardware.score_bits > 32) == refused
+    if refused:
+        with pytest.raises(ConfigError, match=r"must have at most 32 bits .*, not 35"):
+            Output(words)
+    else:
+        Output(words)

@@ -223,6 +223,18 @@ def test_fusesoc_lints_the_core(product, tmp_path):
     assert done.returncode != 0 and "inner.v" in done.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("frames", [1, 3])
+def test_litex_of_an_engine_behind_axi(tmp_path, frames):
+    """One that reads clips has a mark of where they begin, in the endpoint too."""
+    pytest.importorskip("litex")
+    config = design([conv("a", 4, 2, 2, frames=frames)], (2, 4, 2), channels=1)
+    facts = generate(config, random_network(config.network, 1), tmp_path, top="inner", bus="axi")
+    engine = load(tmp_path / "inner_litex.py").Engine(Sources())
+    assert len(engine.sink.data) == 8 and len(engine.source.data) == 32
+    assert hasattr(engine.sink, "user") == ("s_axis_tuser" in facts["ports"]) == (frames == 3)
+
+
 BENCH = """\
 module bench;
   {wires}

@@ -5,9 +5,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from export.cost import Cost
+from export.hardware import Hardware
+from export.program import Program
 from sim.runner import missing, run_bench
 from sim.traffic import Events, Kind, write_traffic
-from sim.verilog import HARNESS
+from sim.verilog import HARNESS, Job, patience
+from tests.designs import conv, design
 
 # Takes a pixel of 16 bits every other cycle; after four it gives their sum, marked, and after each
 # the pixel as codes of operation 1. FAULT names what it does wrong.
@@ -58,7 +62,7 @@ def play(folder, simulator, fault=0, gaps=0, strict=False, jobs=(), loads=()):
               arguments=[f"+frames={len(jobs)}", f"+results={len(jobs)}", *["+strict"] * strict],
               parameters={"PIXELS": 16, "RESULT": 33, "PROBE": 14, "LAYERS": 2, "SLOTS": 2,
                           "LOAD": 40, "WORDS": 1, "PAYLOAD": 64, "LIMIT": 100},
-              defines=["RAM", "SEVERAL_SLOTS", "SEVERAL_LAYERS"])
+              defines=["RAM", "SEVERAL_SLOTS"])
     return Events(place / "events.bin", 64)
 
 
@@ -104,3 +108,15 @@ def test_faults(tmp_path, simulator, fault, said):
     with pytest.raises(RuntimeError, match=f"^{said}"):
         play(tmp_path, simulator, fault, gaps=20, strict=True, jobs=frames(4),
              loads=[SimpleNamespace(words=[(1, 1), (2, 2)], after=0)])
+
+
+def test_slow_engines_do_not_hang():
+    """Time enough for a frame, or for a clip's first result, with pauses between all pixels."""
+    for frames, period in (({}, 1), ({"every": 2}, 2)):
+        config = design([conv("a", 64, 3, 2, **frames)], (1, 1, 1), height=64, width=64)
+        program = Program(config)
+        hardware = Hardware.of([program])
+        cycles = Cost(program, hardware).frame_cycles
+        assert cycles > 3_000_000
+        wanted = period * (cycles + 3000 * 64 * 64)
+        assert wanted < patience(hardware, [Job(program=program, image=None)], 3000) < 2**31

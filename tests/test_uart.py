@@ -5,6 +5,7 @@ import random
 import pytest
 from amaranth.sim import Simulator
 
+from export.checked import ConfigError
 from hw.uart import Receiver, Transmitter
 
 
@@ -103,3 +104,9 @@ def test_bytes_are_sent_without_pause(divider):
         assert line[start:start + 10 * divider] == frame
         at = start + 10 * divider
     assert gaps[1:7] == [0] * 6 and all(gaps[7:])
+
+
+@pytest.mark.parametrize("kind", [Receiver, Transmitter])
+def test_bits_that_are_too_short(kind):
+    with pytest.raises(ConfigError, match=r"a bit must take 4 \.\.\. 16777215 cycles, not 3"):
+        kind(3)

@@ -67,6 +67,19 @@ def test_verilog_is_clean(tiny):
 
 
 @pytest.mark.slow
+def test_an_engine_of_one_operation(tmp_path):
+    """Its number needs no bit, but a port does."""
+    config = design([], (2, 2, 1), height=4, width=4, channels=1, operations=[conv("a", 4, 2, 2)])
+    network = random_network(config.network, 1)
+    facts = generate(config, network, tmp_path)
+    assert facts["ports"]["layer"]["bits"] == 1
+    lint(tmp_path)
+    images = random_images(config.network, 2, 1)
+    frames = run_frames(Program(config), Cost.of(config).hardware, tmp_path, images)
+    assert frames.first_difference(golden.run(network, images)) is None
+
+
+@pytest.mark.slow
 def test_gaps_and_back_pressure(tiny):
     config, network, folder = tiny
     _, images = load_photos(PHOTOS, config)
