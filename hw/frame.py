@@ -32,7 +32,7 @@ class Frame(wiring.Component):
     record : In(record_layout)
     accept : In(1)      a frame may begin, or go on
     pixels : In(stream of pixel_shape)      raster order, channel 0 lowest
-    positions : Out(stream of position_bits)    raster order
+    positions : Out(stream of position_bits)    raster order; valid only while ready is
     taken : Out(1)      a pixel is taken
     read : In(1)        the frame is not needed any more: the next one may come
     dropped, short, long : Out(1)       for a cycle: a frame is dropped, for this reason
