@@ -31,13 +31,13 @@ _TIME = np.arange(FRAMES) / (FRAMES - 1)
 _HIGH, _WIDE = HEIGHT + 2 * MARGIN, WIDTH + 2 * MARGIN
 
 
-@lru_cache(1024)
+@lru_cache(2048)
 def performer(split: str, number: int) -> Performer:
     """One of the split's performers."""
     return draw_performer(np.random.default_rng([101, SPLITS.index(split), number]))
 
 
-@lru_cache(1024)
+@lru_cache(2048)
 def room(split: str, number: int) -> np.ndarray:
     """One of the split's backgrounds, uint8 (3, height, width) with the margin, read-only."""
     made = draw_room(np.random.default_rng([102, SPLITS.index(split), number]), _HIGH, _WIDE)

@@ -121,9 +121,9 @@ def test_splits_share_no_performer_and_no_room(motions):
     rooms = {split: [gestures.room(split, k).tobytes() for k in range(gestures.ROOMS[split])]
              for split in SPLITS}
     every = [person.fingers.tobytes() for split in SPLITS for person in people[split]]
-    assert isinstance(people["test"][0], Performer) and len(set(every)) == len(every) == 130
+    assert isinstance(people["test"][0], Performer) and len(set(every)) == len(every) == 1050
     every = [each for split in SPLITS for each in rooms[split]]
-    assert len(set(every)) == len(every) == 600
+    assert len(set(every)) == len(every) == 1200
     for split in SPLITS:
         motions.clear()
         for seed in (1, 2):
