@@ -164,6 +164,8 @@ def random_gates(seed: int):
         if fits and rng.random() < 0.8:
             layer |= {"skip": f"layer{rng.choice(fits)}", "select_bits": rng.randint(1, 3),
                       "gate": rng.choice(["or", "mux", "mux_or"])}
+            if layer["gate"] == "or":
+                del layer["select_bits"]
         if min(size) > 1 and rng.random() < 0.3:
             layer["pool"], size = True, (size[0] // 2, size[1] // 2)
         layers.append(layer)
