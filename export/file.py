@@ -69,10 +69,12 @@ def _json(values: dict, path: str | Path) -> str:
 
 def write_whole(path: Path, content: bytes):
     """Writes a file, and its folder if need be, or leaves what was there; ConfigError if not."""
-    if not path.name or (path.exists() and not path.is_file()):  # a device would be replaced
+    if not path.name:
         raise ConfigError(f"{path}: must be a plain file to be written")
     part = path.with_name(path.name + ".part")
     try:
+        if path.exists() and not path.is_file():  # a device would be replaced
+            raise ConfigError(f"{path}: must be a plain file to be written")
         path.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(content)
         os.replace(part, path)

@@ -184,13 +184,12 @@ def run_frames(transport: Transport, slot: int, name: str, frame: Frame, output:
         where = f"slot {slot}: {name}: frame {n}"
         if not transport.send(pixels):
             raise HostError(f"{where}: its pixels were not taken{_texts(transport.flags())}")
-        ends = (n + 1) % period == 0
-        words = transport.receive(seconds) if ends else None
-        said = _texts(transport.flags())
-        if not ends and said:
-            raise HostError(f"{where}{said}")
-        if not ends:
+        if (n + 1) % period:
+            if said := _texts(transport.flags()):
+                raise HostError(f"{where}{said}")
             continue
+        words = transport.receive(seconds)
+        said = _texts(transport.flags())
         if words is None:
             raise HostError(f"{where}: no result within {seconds:g} s{said}")
         try:

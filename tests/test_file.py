@@ -169,6 +169,12 @@ def test_what_is_no_file_is_not_replaced(tmp_path, monkeypatch, path):
     assert (tmp_path / "pipe").is_fifo()
 
 
+def test_a_name_that_is_too_long(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"x: cannot be written: (?i:file name too long)$"):
+        write_whole(Path("x" * 256), b"new")
+
+
 @pytest.mark.parametrize("path", ["pipe", "/dev/zero"])
 def test_what_might_never_end_is_not_read(tmp_path, path):
     os.mkfifo(tmp_path / "pipe")
