@@ -51,6 +51,10 @@ class QuantCell(Shifted):
         """The hardware's bias, one integer per filter."""
         return torch.round(self.beta * self.unit - self.mean)
 
+    def set_bias(self, bias: Tensor):
+        """What is learned becomes that which gives this `integer_bias`."""
+        self.beta.copy_((bias + self.mean) / self.unit)
+
     @torch.no_grad()
     def observe(self, mean: Tensor, square: Tensor, momentum: float):
         """As the base's, with a `square` of each gate; the shift is that of g."""

@@ -130,6 +130,10 @@ class Run(StepRun):
         self.encoder.quantize(codes=self.step >= code, weights=self.step >= weight,
                               cells=self.step >= weight + recipe.weight_steps)
 
+    def sample(self, source: Drawn | Folder) -> Tensor:
+        """The clips that statistics are made of at first."""
+        return source.part(range(FIRST))[0]
+
     def loss(self, clips: Tensor, labels: Tensor) -> Tensor:
         with autocast():
             logits = self.encoder(clips.to(reals()))  # which pixels are exact in
@@ -147,8 +151,8 @@ class Run(StepRun):
         recipe = self.recipe
         self.begin_stage()
         clips, labels = source.batch(self.step, recipe.batch)
-        if self.step == 0:
-            calibrate(self.encoder, source.part(range(FIRST))[0], AT_ONCE)
+        if self.step == 0 and not self.began:
+            calibrate(self.encoder, self.sample(source), AT_ONCE)
         rate = recipe.learning_rate * learning_rate(self.step / recipe.steps, 1.0)
         self.encoder.train()
         return self.learn(self.loss(clips, labels), [rate] * len(self.optimizers))
@@ -187,10 +191,11 @@ def shown(found: dict[str, float]) -> str:
 
 
 def train(config: Config, folder: Path, *, compiled: bool = True,
-          limit: int | None = None) -> dict:
+          limit: int | None = None, begin: Path | None = None) -> dict:
     """Trains to the end (or from where a killed run was) and returns the record.
 
-    `limit` takes only that many training clips, for trying a recipe out.
+    `limit` takes only that many training clips, for trying a recipe out. A new run begins with the
+    network in `begin`, if there is one.
 
     Raises
     ------
@@ -210,4 +215,4 @@ def train(config: Config, folder: Path, *, compiled: bool = True,
         return Validation({"encoder": encoder}, found, {"validation": found}, shown(found))
 
     counts = {"clips": type(source).__name__.lower(), "validation_clips": len(held[1])}
-    return run.train(config, source, counts, validate)
+    return run.train(config, source, counts, validate, begin)

@@ -35,6 +35,8 @@ from model.steps import StepRun, Validation
 from model.train import learning_rate, optimizers_of, resuming
 
 SLOWEST = 0.002  # momentum of the statistics, at the end
+DECODER = ".decoder.npz"  # in place of a network's suffix
+FIRST = 16  # crops for the statistics of a training that begins with a network
 LEAST = 161  # pixels each way, that MS-SSIM has its five scales
 
 
@@ -126,6 +128,20 @@ class Run(StepRun):
     def models(self) -> dict:
         return super().models | {"decoder": self.decoder}
 
+    def sample(self, pictures: list[Tensor]) -> Tensor:
+        """The patches that statistics are made of at first."""
+        generator = torch.Generator().manual_seed(self.recipe.seed)
+        return cut(crops(pictures, FIRST, self.recipe.crop, generator), self.patches.side)
+
+    def begin(self, path: Path, data: list[Tensor]):
+        """Begins with the decoder that lies beside the network, too."""
+        super().begin(path, data)
+        beside = path.with_suffix(DECODER)
+        header, decoder = decoders.load(beside)
+        if (header.encoder, header.decoder) != (self.began, self.recipe.decoder):
+            raise ConfigError(f"{beside}: is of other sizes than the recipe's, or not of {path}")
+        self.decoder.load_state_dict(decoder.state_dict())
+
     def rate(self) -> float:
         """The learning rate at this step, in shares of its peak."""
         return learning_rate(self.step / self.recipe.steps, 1.0)
@@ -162,7 +178,7 @@ class Run(StepRun):
         pixels = crops(pictures, recipe.batch, recipe.crop, generator)
         self.encoder.train()
         for conv in self.encoder.convs:  # statistics are as quick as what they are of
-            conv.momentum = max(MOMENTUM * self.rate(), SLOWEST) if self.step else 1
+            conv.momentum = max(MOMENTUM * self.rate(), SLOWEST) if self.step or self.began else 1
         loss = self.loss(pixels, self.kept(generator))
         peaks = recipe.learning_rate, recipe.learning_rate, recipe.decoder_learning_rate
         return self.learn(loss, [peak * self.rate() for peak in peaks], self.decoder.parameters())
@@ -225,10 +241,11 @@ def entropy(share: Tensor) -> Tensor:
 
 
 def train(config: Config, folder: Path, *, compiled: bool = True,
-          limit: int | None = None) -> dict:
+          limit: int | None = None, begin: Path | None = None) -> dict:
     """Trains to the end (or from where a killed run was) and returns the record.
 
-    `limit` takes only that many training pictures, for trying a recipe out.
+    `limit` takes only that many training pictures, for trying a recipe out. A new run begins with
+    the network in `begin`, if there is one, and the decoder beside it.
 
     Raises
     ------
@@ -250,7 +267,7 @@ def train(config: Config, folder: Path, *, compiled: bool = True,
                           {"validation": found}, f"{shown(full)}; half {shown(half)}")
 
     counts = {"train_images": len(pictures), "validation_images": len(held)}
-    return run.train(config, pictures, counts, validate)
+    return run.train(config, pictures, counts, validate, begin)
 
 
 def shown(found: dict) -> str:
@@ -267,6 +284,6 @@ def convert_decoder(config: Config, checkpoint: Path, network: Network, path: Pa
     decoder = decoders.build(header)
     with resuming(checkpoint):
         decoder.load_state_dict(state["decoder"], assign=True)
-    path = path.with_suffix(".decoder.npz")
+    path = path.with_suffix(DECODER)
     decoders.save(decoder, header, path)
     return f"{path}: {sum(p.numel() for p in decoder.parameters())} parameters"

@@ -160,18 +160,22 @@ def _selects(operation: Operation) -> bool:
 
 
 @torch.no_grad()
-def calibrate(encoder: Encoder, images: Tensor, batch: int = 250):
+def calibrate(encoder: Encoder, images: Tensor, batch: int = 250,
+              biases: dict[str, Tensor] | None = None):
     """Replaces the running statistics by those of `images`, in exact float32, layer by layer.
 
-    Shifts stay. Cells are run several times, as their sums depend on them. The statistics of
-    training come from bf16 sums and a moving network; these are the ones that are exported. (Codes
-    themselves are exact in bfloat16.)
+    Shifts stay, and what is learned does, unless the hardware's `biases` are given, which then do.
+    Cells are run several times, as their sums depend on them. The statistics of training come from
+    bf16 sums and a moving network; these are the ones that are exported. (Codes themselves are
+    exact in bfloat16.)
     """
     encoder.eval()
 
     def apply(operation: Operation, inputs, skips, selects) -> list[Tensor] | None:
         """As the encoder's, for lists of batches."""
         part = encoder.parts[operation.name] if operation.name in encoder.parts else None
+        if part is not None and biases:
+            part.set_bias(biases[operation.name])
         if part is None or isinstance(part, Head):
             return None
         batches = list(zip(*inputs, strict=True))
@@ -179,6 +183,8 @@ def calibrate(encoder: Encoder, images: Tensor, batch: int = 250):
             _set_statistics(part, (
                 part.accumulate(encoder.seen(operation, [x.float() for x in each]))
                 for each in batches))
+            if biases:
+                part.set_bias(biases[operation.name])
         out = []
         for k, each in enumerate(batches):
             skip, passed = (None if of is None else of[k] for of in (skips, selects))

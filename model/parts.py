@@ -66,6 +66,10 @@ class Coded(Shifted):
         """The hardware's bias, one integer per channel."""
         return torch.round(self.beta * 2**self.shift - self.mean)
 
+    def set_bias(self, bias: Tensor):
+        """What is learned becomes that which gives this `integer_bias`."""
+        self.beta.copy_((bias + self.mean) / 2**self.shift)
+
     def scale(self, square: Tensor) -> Tensor:
         """What sums of variance `square` are multiplied by to give codes."""
         if self.round_weights:
@@ -177,6 +181,10 @@ class Select(QuantSum):
         """The hardware's bias, one integer per channel."""
         return torch.round(self.beta * self.square.sqrt() - self.mean)
 
+    def set_bias(self, bias: Tensor):
+        """As a layer's of codes."""
+        self.beta.copy_((bias + self.mean) / self.square.clamp_min(1e-6).sqrt())
+
     def forward(self, x: Tensor) -> Tensor:
         sums, mean = self.accumulate(x), self.mean
         if self.round_selects and not self.training:
@@ -207,6 +215,10 @@ class Head(QuantSum):
     def integer_bias(self) -> Tensor:
         """The hardware's bias, one integer per class."""
         return torch.round(self.bias * self.scale)
+
+    def set_bias(self, bias: Tensor):
+        """As a layer's of codes."""
+        self.bias.copy_(bias / self.scale)
 
     def forward(self, x: Tensor) -> Tensor:
         sums = self.accumulate(x) * (self.pixels / x[0, 0].numel())  # 1 but for crops
@@ -250,6 +262,10 @@ class MapHead(Shifted):
         """The hardware's bias, one integer per channel; half a value is for the rounding."""
         offset = self.beta / self.gain + 0.5
         return torch.round(offset * 2**self.shift - self.mean)
+
+    def set_bias(self, bias: Tensor):
+        """As a layer's of codes."""
+        self.beta.copy_(((bias + self.mean) / 2**self.shift - 0.5) * self.gain)
 
     def forward(self, x: Tensor) -> Tensor:
         acc = self.accumulate(x)

@@ -19,8 +19,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from export.checked import ConfigError
 from export.config import Config
-from export.file import write_whole
+from export.file import load_network, write_whole
 from model.allocator import keep_freed
+from model.begin import begin_with
 from model.convert import load_state
 from model.train import atomic_save, resuming
 
@@ -44,6 +45,7 @@ class StepRun:
         self.recipe, self.folder = recipe, folder
         self.optimizers: list[torch.optim.Optimizer] = []
         self.step, self.curve, self.seconds = 0, [], 0.0
+        self.began = None  # the digest of the network that it began with
 
     @property
     def models(self) -> dict[str, torch.nn.Module]:
@@ -54,6 +56,16 @@ class StepRun:
     def parts(self) -> dict:
         """What has a state."""
         return self.models | {f"optimizer{k}": each for k, each in enumerate(self.optimizers)}
+
+    def sample(self, data) -> Tensor:
+        """Some of the pixels that are trained on, as the encoder sees them."""
+        raise NotImplementedError
+
+    def begin(self, path: Path, data):
+        """Begins with the network of a file; ConfigError if it does not fit."""
+        network = load_network(path)
+        begin_with(self.encoder, network, self.sample(data))
+        self.began = network.digest
 
     def train_step(self, data) -> float:
         """Trains one batch, counts it, and returns its loss."""
@@ -87,7 +99,8 @@ class StepRun:
 
     def save(self):
         atomic_save({**{name: part.state_dict() for name, part in self.parts.items()},
-                     "step": self.step, "curve": self.curve, "seconds": self.seconds},
+                     "step": self.step, "curve": self.curve, "seconds": self.seconds,
+                     "began": self.began},
                     self.folder / "checkpoint.pt")
 
     def resume(self):
@@ -100,21 +113,26 @@ class StepRun:
                 part.load_state_dict(state[name])
             self.step, self.seconds = int(state["step"]), float(state["seconds"])
             self.curve = [list(map(float, each)) for each in state["curve"]]
+            self.began = state.get("began")
 
-    def train(self, config: Config, data, counts: dict, validate: Callable[[], Validation]) -> dict:
+    def train(self, config: Config, data, counts: dict, validate: Callable[[], Validation],
+              begin: Path | None = None) -> dict:
         """Trains to the end (or from where a killed run was) and returns the record.
 
-        `data` is what :meth:`train_step` takes; `counts` say in the record what it is.
+        `data` is what :meth:`train_step` takes; `counts` say in the record what it is. A new run
+        begins with the network in `begin`, if there is one.
 
         Raises
         ------
         ConfigError
-            If a checkpoint cannot be resumed, or the loss is no number.
+            If a checkpoint cannot be resumed, the network does not fit, or the loss is no number.
         """
         recipe, folder = self.recipe, self.folder
         keep_freed()
         folder.mkdir(parents=True, exist_ok=True)
         self.resume()
+        if begin and not self.step:
+            self.begin(begin, data)
         writer = SummaryWriter(folder / "logs")
         saved, losses = time.perf_counter(), []
         while self.step < recipe.steps:
@@ -127,7 +145,8 @@ class StepRun:
                 record = {"command": f"hexlane train configs/{config.name}.toml",
                           "config": config.model_dump(), "python": platform.python_version(),
                           "torch": torch.__version__, "machine": platform.machine(),
-                          "seconds": round(self.seconds), "steps": self.step, **counts,
+                          "seconds": round(self.seconds), "steps": self.step,
+                          "began": self.began, **counts,
                           "curve": self.curve, **found.record}
                 text = json.dumps(record, indent=1) + "\n"
                 states = {name: each.state_dict() for name, each in found.models.items()}

@@ -31,9 +31,10 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from export.config import Config, ConfigError
-from export.file import write_whole
+from export.file import load_network, write_whole
 from export.network import NetworkConfig
 from model.allocator import keep_freed
+from model.begin import begin_with
 from model.convert import load_state
 from model.data import load_images
 from model.network import Encoder, calibrate
@@ -151,6 +152,7 @@ class Run:
         self.teacher = None
         self.optimizers = optimizers_of(self.encoder.parameters(), self.config.train.weight_decay)
         self.epoch, self.curve, self.seconds = 0, [], 0.0
+        self.began = None  # the digest of the network that it began with
         self.rank, self.world = 0, 1
         self.forward = self.encoder
         if dist.is_initialized():
@@ -169,7 +171,8 @@ class Run:
 
     def save(self):
         atomic_save({"encoder": self.encoder.state_dict(),
-                     "teacher": self.teacher and self.teacher.state_dict()} | position(self),
+                     "teacher": self.teacher and self.teacher.state_dict(),
+                     "began": self.began} | position(self),
                     self.folder / "checkpoint.pt")
 
     def resume(self):
@@ -178,6 +181,7 @@ class Run:
             return
         state = load_state(path)
         with resuming(path):
+            self.began = state.get("began")
             self.encoder.load_state_dict(state["encoder"])
             if state["teacher"]:
                 self.teacher = self._frozen_copy(state["teacher"])
@@ -273,17 +277,17 @@ def load_tensors(network: NetworkConfig, split: str, device: str = "cpu") -> tup
 
 
 def train(config: Config, folder: Path, *, device: str = "cpu", compiled: bool = True,
-          limit: int | None = None, table: Path = TABLE) -> dict:
+          limit: int | None = None, table: Path = TABLE, begin: Path | None = None) -> dict:
     """Trains to the end (or from where a killed run was) and returns the record.
 
     `limit` takes only that many training images, for trying a recipe out. `table` is read if the
-    recipe's teacher is one.
+    recipe's teacher is one. A new run begins with the network in `begin`, if there is one.
 
     Raises
     ------
     ConfigError
-        If the images or the table do not fit, a checkpoint cannot be resumed, or the loss is no
-        number.
+        If the images, the table or the network do not fit, a checkpoint cannot be resumed, or the
+        loss is no number.
     """
     images, labels = load_tensors(config.network, "train", device)
     taught = None
@@ -299,6 +303,10 @@ def train(config: Config, folder: Path, *, device: str = "cpu", compiled: bool =
     Fused.enabled = compiled
     run = Run(config, folder, device, taught)
     run.resume()
+    if begin and not run.epoch:
+        network = load_network(begin)
+        begin_with(run.encoder, network, images[:QUICK])
+        run.began = network.digest
     writer = None
     if run.rank == 0:
         writer = SummaryWriter(folder / "logs")
@@ -337,7 +345,7 @@ def train(config: Config, folder: Path, *, device: str = "cpu", compiled: bool =
     record = {"command": f"hexlane train configs/{config.name}.toml",
               "config": config.model_dump(), "python": platform.python_version(),
               "torch": torch.__version__, "device": device, "processes": run.world,
-              "machine": platform.machine(), "seconds": round(run.seconds),
+              "machine": platform.machine(), "seconds": round(run.seconds), "began": run.began,
               "train_images": len(images), "curve": run.curve, "validation": right}
     write_whole(folder / "record.json", (json.dumps(record, indent=1) + "\n").encode())
     return record

@@ -23,7 +23,9 @@ def train(config: Design,
               help="of a teacher's logits, if the recipe's teacher is one")]
           = Path("build/teacher/views.npz"),
           resume: Annotated[Path | None, typer.Option(
-              help="go on from what `hexlane keep` wrote")] = None):
+              help="go on from what `hexlane keep` wrote")] = None,
+          begin: Annotated[Path | None, typer.Option(
+              help="begin with this network, which was trained before")] = None):
     """Trains the design's network, resuming a run that was stopped.
 
     If it gives codes, a decoder is trained with it, on the pictures in the folder HEXLANE_IMAGES;
@@ -34,8 +36,12 @@ def train(config: Design,
     design = load_config(config)
     folder = output or Path("build") / design.name / "train"
     if resume:
-        from model.keep import begin
-        begin(resume, folder)
+        from model.keep import begin as begin_again
+        begin_again(resume, folder)
+    if begin and design.network.output == "map":
+        raise ConfigError("--begin must be the network of a design that classifies or compresses: "
+                          "what a value is worth is not in one that gives values")
+    how = {"begin": begin} if begin else {}
     if design.network.timed:
         from model import clip_train as model
     elif design.network.output == "codes":
@@ -45,9 +51,10 @@ def train(config: Design,
     elif design.network.output == "map":
         from model import detect as model
     else:
-        _train_classes(design, folder, device=device, compiled=compiled, limit=limit, table=table)
+        _train_classes(design, folder, device=device, compiled=compiled, limit=limit, table=table,
+                       **how)
         return
-    found = model.train(design, folder, compiled=compiled, limit=limit)["validation"]
+    found = model.train(design, folder, compiled=compiled, limit=limit, **how)["validation"]
     for name, each in found.items() if design.network.output == "codes" else [("", found)]:
         typer.echo(f"validation{name and f', {name}'}: {model.shown(each)}")
 

@@ -1,6 +1,7 @@
 """Training on clips: a tiny folder whose classes differ in the order of time only; resuming."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -114,6 +115,13 @@ def test_from_a_folder_to_an_artifact_by_commands(here):
     assert clip_accuracy(design, network, "test", 5)["images"] == 5
     encoder, _ = load_checkpoint(Path("build/mine/train/final.pt"), design)
     np.testing.assert_array_equal(scores, clip_train.scores_of(encoder, clips).numpy())
+    # A training may begin with it; this one goes nowhere from there.
+    Path("again.toml").write_text(re.sub(r"(float|code|weight)_steps = .*", r"\1_steps = 0", DESIGN)
+                                  .replace("\nsteps = 60", "\nsteps = 1")
+                                  .replace("learning_rate = 0.02", "learning_rate = 1e-12"))
+    assert run("train", "again.toml", "--no-compiled", "--begin", "weights/mine.npz") == 0
+    record = json.loads(Path("build/again/train/record.json").read_text())
+    assert record["began"] == network.digest and record["validation"]["accuracy"] > 0.9
 
 
 @pytest.mark.slow

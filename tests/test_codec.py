@@ -453,6 +453,18 @@ def test_from_training_to_a_picture_by_commands(here, capsys, monkeypatch):
     encoder, _ = convert.load_checkpoint(Path("build/mine/train/final.pt"), design())
     found = codec.measure(encoder, decoder, held, Patches(32, 4), 4)
     assert found["psnr"] == pytest.approx(record["validation"]["all channels"]["psnr"], abs=0.05)
+    # A training may begin with both.
+    again = codec.Run(design(), Path("again"))
+    again.begin(Path("weights/mine.npz"), pictures.load_pictures("train", 192))
+    assert again.began == network.digest
+    assert again.validate(again.exact(), held)["all channels"] == pytest.approx(found, rel=1e-5)
+    begun = codec.train(design(steps=2, float_steps=0, code_steps=0, validate_every=1),
+                        Path("begun"), compiled=False, begin=Path("weights/mine.npz"))
+    assert begun["began"] == network.digest
+    assert begun["validation"]["all channels"]["psnr"] > found["psnr"] - 0.5
+    other = design(decoder={"width": 8})
+    with pytest.raises(ConfigError, match="of other sizes than the recipe's, or not of weights"):
+        codec.train(other, Path("other"), compiled=False, begin=Path("weights/mine.npz"))
     capsys.readouterr()
     monkeypatch.setattr("sim.codec_bench.LEARNED", 600)
     monkeypatch.setattr("model.baselines.ROUNDS", 1)

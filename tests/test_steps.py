@@ -80,5 +80,5 @@ def test_a_checkpoint_has_everything_by_its_name(tmp_path):
     run.curve = [[1, 2.0]]
     run.save()
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    assert state.keys() == {"encoder", "optimizer0", "step", "curve", "seconds"}
+    assert state.keys() == {"encoder", "optimizer0", "step", "curve", "seconds", "began"}
     assert state["step"] == 1 and state["curve"] == [[1, 2.0]]

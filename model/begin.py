@@ -1,0 +1,79 @@
+"""Lets a training begin with the integers of a network that was trained before.
+
+Integers do not say which real numbers they were rounded from. Here these are drawn so that each
+layer has a normal distribution, as weights have that are standardized, and every one of them is
+rounded to its integer again. The first loss is therefore that of the network as it was exported.
+"""
+
+import torch
+from torch import Tensor
+
+from export.artifact import Network
+from export.checked import ConfigError
+from model.network import Encoder, calibrate
+from model.parts import QuantConv
+from model.quant import QuantWeight, scale_weight, standardize
+
+ROUNDS, MOVE = 300, 0.02  # in standard deviations
+
+
+@torch.no_grad()
+def begin_with(encoder: Encoder, network: Network, images: Tensor):
+    """Sets all that is learned; in evaluation mode the encoder computes what `network` does then.
+
+    The statistics are those of `images`, uint8 (n, c, h, w), or of clips. How sure its logits are
+    is not in a network, so training has to find that again.
+
+    Raises
+    ------
+    ConfigError
+        If the network is another one; or if it comes from another trainer, and no weights are
+        rounded to its own: where `steps` is "equalized", for instance, levels have to be about
+        equally full, and a channel's weights have to have a mean near zero.
+    """
+    if network.config != encoder.network:
+        raise ConfigError("a training can begin with a network of its own design only, and this "
+                          "one is of another")
+    biases = {}
+    for layer in network.layers:
+        part, name = encoder.parts[layer.config.name], layer.config.name
+        integers, bias = (torch.from_numpy(values.copy()).to(images.device, torch.float32)
+                          for values in (layer.weight, layer.bias))
+        if isinstance(part, QuantConv) and layer.seed is not None:
+            part.seed.copy_(torch.from_numpy(layer.seed.copy()))
+            part.weight.copy_(integers)
+        elif wrong := _unround(part, integers.flatten(1)):
+            raise ConfigError(f"{name}: {wrong} of {integers.numel()} weights cannot be rounded "
+                              f"to what they are in steps that are \"{part.steps}\"")
+        if hasattr(part, "shift"):
+            part.shift.fill_(layer.shift)
+        biases[name] = bias
+    calibrate(encoder, images, biases=biases)
+
+
+def _unround(part: QuantWeight, integers: Tensor) -> int:
+    """Real weights that are rounded to these integers; returns how many are not."""
+    count = integers.numel()
+    order = (integers + 0.9 * torch.rand_like(integers)).flatten().argsort()
+    normal = torch.special.ndtri((torch.arange(count, device=order.device) + 0.5) / count)
+    weight = torch.empty_like(normal).index_put_((order,), normal).view(integers.shape)
+    if part.log_step is not None:
+        part.log_step.copy_(_learned_step(integers, normal.abs().sort().values).log())
+    wanted = integers / 2 if part.bits == 1 else integers  # the middle of each level
+    for _ in range(ROUNDS):
+        part.weight.copy_(standardize(weight, part.centred))
+        wrong = part.levels().flatten(1) != integers
+        if not wrong.any():
+            break
+        step = part.log_step.exp() if part.log_step is not None else None
+        off = wanted - scale_weight(part.weight, part.bits, step)
+        weight = torch.where(wrong, part.weight + MOVE * off.sign(), part.weight)
+    return int(wrong.sum())
+
+
+def _learned_step(integers: Tensor, sizes: Tensor) -> Tensor:
+    """Of levels that are as full as these integers', `sizes` being the weights', sorted."""
+    below = [(integers.abs() <= level).sum().item() for level in range(2)]
+    edges = [sizes[min(count, len(sizes) - 1)] / (level + 0.5)
+             for level, count in enumerate(below) if 0 < count < len(sizes)]
+    return sum(edges) / len(edges) if edges else sizes[-1] / 0.5
