@@ -35,7 +35,7 @@ from model.train import (
     position,
     resuming,
 )
-from model.views import TABLE, VIEWS, Table, load_table, move, save_table, show
+from model.views import SHIFTS, TABLE, Table, load_table, move, save_table, show
 
 WIDTHS = 128, 384, 384
 BATCH = 250
@@ -199,21 +199,22 @@ def train_teacher(folder: Path, images: Tensor, labels: Tensor, held: Tensor, he
 
 
 def label_views(path: Path, images: Tensor, table: Path):
-    """Writes the table of what the teacher of a file says of `images` in each of `VIEWS`.
+    """Writes the table of what the teacher of a file says of `images` in each of `SHIFTS`.
 
-    It is written after every view: a stopped one goes on, one of another teacher is replaced.
+    It is written after every shift: a stopped one goes on, one of another teacher is replaced.
     """
     teacher, _ = load_teacher(path)
     teacher = teacher.to(memory_format=torch.channels_last)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    found = Table(np.zeros((0, len(images), len(teacher.head)), np.float16), digest)
+    found = Table(np.zeros((0, len(images), len(teacher.head)), np.float32), digest)
     if table.exists():
         old = load_table(table)
         if old.teacher == digest and old.logits.shape[1:] == found.logits.shape[1:]:
             found = old
-    for k in tqdm(range(len(found.logits), len(VIEWS)), desc="views", leave=False):
-        said = logits(teacher, show(images, torch.full((len(images),), k)))
-        found = Table(np.concatenate([found.logits, said.half().numpy()[None]]), digest)
+    for k in tqdm(range(len(found.logits), len(SHIFTS)), desc="shifts", leave=False):
+        said = torch.stack([logits(teacher, show(images, torch.full((len(images),), view)))
+                            for view in (k, k + len(SHIFTS))]).mean(0)
+        found = Table(np.concatenate([found.logits, said.numpy()[None]]), digest)
         save_table(found, table)
 
 

@@ -114,17 +114,17 @@ def taught_by_a_table(config, **recipe):
 
 @pytest.fixture
 def table(images, tmp_path):
-    """A teacher's logits that are right, and of each view others."""
-    logits = np.random.default_rng(1).normal(0, 1, (len(views.VIEWS), 400, 10))
+    """A teacher's logits that are right, and of each shift others."""
+    logits = np.random.default_rng(1).normal(0, 1, (len(views.SHIFTS), 400, 10))
     logits[:, np.arange(400), images[1][:400]] += 5
-    views.save_table(views.Table(logits.astype(np.float16), ""), tmp_path / "views.npz")
+    views.save_table(views.Table(logits.astype(np.float32), ""), tmp_path / "views.npz")
     return tmp_path / "views.npz"
 
 
 @pytest.mark.slow
 def test_each_image_comes_in_a_view_with_its_logits(images, table, tmp_path):
     pixels = torch.from_numpy(images[0][:400].transpose(0, 3, 1, 2).copy())
-    logits = torch.from_numpy(views.load_table(table).logits)  # not yet alike in mirrored views
+    logits = torch.randn(len(views.VIEWS), 400, 10, generator=torch.Generator().manual_seed(3))
     run = train.Run(taught_by_a_table(design(2)), tmp_path, "cpu", logits)
     pick = torch.randperm(400, generator=torch.Generator().manual_seed(1))[:200]
     x, taught = run.inputs(pixels, pick, 0, torch.Generator().manual_seed(2))
@@ -204,7 +204,7 @@ def test_a_table_that_does_not_fit_is_refused_before_training(images, table, tmp
     config = taught_by_a_table(design(2))
     part = views.load_table(table).logits[:, :399]
     views.save_table(views.Table(part, ""), tmp_path / "part.npz")
-    with pytest.raises(ConfigError, match="must have 18 views of 400 images with 10 classes, no"):
+    with pytest.raises(ConfigError, match="must have 9 shifts of 400 images with 10 classes, no"):
         train.train(config, tmp_path / "run", compiled=False, table=tmp_path / "part.npz")
     with pytest.raises(ConfigError, match=r"none\.npz: no such file; hexlane train-teacher"):
         train.train(config, tmp_path / "run", compiled=False, table=tmp_path / "none.npz")
