@@ -5,8 +5,13 @@ import shlex
 from pathlib import Path
 
 import pytest
+from pydantic_core import PydanticUndefined
 
+from export.clips import ClipsConfig
+from export.codec import CodecConfig
+from export.config import TrainConfig
 from export.descriptor import FIELDS
+from export.detect import DetectConfig
 from export.registers import register_map
 from sim.cli import main
 from tests.test_registers import MACHINE
@@ -32,6 +37,29 @@ def do(page: str) -> list[str]:
                     main(arguments)
                 assert stop.value.code == 0, line
     return [kind for kind, _ in blocks]
+
+
+@pytest.mark.parametrize("page, recipe", [
+    ("training.md", TrainConfig), ("compression.md", CodecConfig), ("detection.md", DetectConfig),
+    ("video.md", ClipsConfig)])
+def test_recipes_have_these_defaults(page, recipe):
+    """Each field of a recipe is in its page's table, with its default; sub-tables by name only."""
+    rows = re.findall(r"^\| (`[^|]*`) \| ([^|]*) \|", (DOCS / page).read_text(), re.MULTILINE)
+    listed = {}
+    for names, values in rows:
+        names = re.findall(r"`(\w+)`", names)
+        each = re.split(r", (?![^{]*})", values.replace("`", "").strip())
+        each = each if len(each) == len(names) else [""] * len(names)
+        listed = dict(zip(names, each, strict=True)) | listed  # the first table counts
+    for name, field in recipe.model_fields.items():
+        assert name in listed, f"{page}: {name}"
+        if field.default is not PydanticUndefined and isinstance(field.default, bool | int | float
+                                                                 | str):
+            wanted = field.default
+            found = listed[name].strip('"')
+            same = (float(found) == wanted if type(wanted) in (int, float)
+                    else found == str(wanted).lower())
+            assert same, f"{page}: {name} is {wanted}, not {listed[name]}"
 
 
 @pytest.mark.slow
