@@ -32,7 +32,8 @@ class Frame(wiring.Component):
     record : In(record_layout)
     accept : In(1)      a frame may begin, or go on
     pixels : In(stream of pixel_shape)      raster order, channel 0 lowest
-    positions : Out(stream of position_bits)    raster order; valid only while ready is
+    positions : Out(stream of position_bits)    raster order; valid only while ready is, unless
+                        pixels fold
     taken : Out(1)      a pixel is taken
     read : In(1)        the frame is not needed any more: the next one may come
     dropped, short, long : Out(1)       for a cycle: a frame is dropped, for this reason
@@ -79,12 +80,15 @@ class Frame(wiring.Component):
         last = self.pixels.payload.last if framed else end
         good = Signal()
         free = Signal()
+        open_ = self.accept & ~waiting & ~swallow
         m.d.comb += [
-            free.eq(self.accept & ~waiting & ~swallow & (self.positions.ready | ~whole)),
+            free.eq(open_ & (self.positions.ready | ~whole)),
             self.pixels.ready.eq(free | swallow),
             good.eq(self.pixels.valid & free),
             self.taken.eq(good),
-            self.positions.valid.eq(good & whole & (last == end)),
+            # The way is long where pixels fold, so there it does not begin at `ready`.
+            self.positions.valid.eq((self.pixels.valid & open_ if hardware.folds else good)
+                                    & whole & (last == end)),
             self.short.eq(good & last & ~end), self.long.eq(good & end & ~last),
             self.dropped.eq(self.short | self.long),
         ]

@@ -16,10 +16,10 @@ class PixelInput(wiring.Component):
     """Writes each pixel's digits, most significant first, into the pixels' own memory region.
 
     A word of pixel x holds `taps_per_word` neighbours in a row; what lies outside the image is the
-    pad pixel. A pixel takes one cycle more than its words. Nothing moves in a cycle that is not
-    `granted`: so each code unit that is written meanwhile costs a cycle, wherever it falls. When a
-    frame is complete, none is accepted until `read` says that the first layer is through with it. A
-    pixel here is a position, of several pixels where these are folded.
+    pad pixel. A pixel takes one cycle more than its words. Each cycle that is not `granted`, as a
+    code unit is written then, costs one, wherever it falls. When a frame is complete, none is
+    accepted until `read` says that the first layer is through with it. A pixel here is a position,
+    of several pixels where these are folded.
 
     Members
     -------
@@ -88,6 +88,7 @@ class PixelInput(wiring.Component):
             m.d.sync += base.eq(copy_offset(record.stride, self.copy))
             where = base + address
         write = self.write
+        takes = moves = self.granted  # a pixel; word after word
         if hardware.folds:
             # There are many words to choose from, so one is chosen a cycle before it is written.
             # When a frame is ready its last one may still wait, but goes long before the first
@@ -95,8 +96,12 @@ class PixelInput(wiring.Component):
             write = Signal.like(self.write, name="chosen")
             later = Signal.like(self.write, name="later", reset_less=True)
             valid = Signal(name="later_valid")
+            # A pixel is taken in any cycle, so that its way does not begin at the codes. If one of
+            # these is written then, the next cycle that is granted is lost in its place.
+            owed = Signal()
+            takes, moves = ~owed, self.granted & ~owed
             with m.If(self.granted):
-                m.d.sync += [later.eq(write), valid.eq(write.valid)]
+                m.d.sync += [later.eq(write), valid.eq(write.valid), owed.eq(0)]
             m.d.comb += [self.write.eq(later), self.write.valid.eq(valid)]
         m.d.comb += [write.bank.eq(bank), write.address.eq(where), write.enable.eq(~0)]
         for lane in range(LANES):
@@ -108,8 +113,10 @@ class PixelInput(wiring.Component):
         begin = [x.eq(0), y.eq(0), word.eq(0), bank.eq(0), slot.eq(0), address.eq(0)]
         with m.FSM():
             with m.State("TAKE"):
-                m.d.comb += self.pixels.ready.eq(self.granted & ~outside)
-                with m.If(self.granted & (self.pixels.valid | outside)):
+                m.d.comb += self.pixels.ready.eq(takes & ~outside)
+                with m.If(takes & (self.pixels.valid | outside)):
+                    if hardware.folds:
+                        m.d.sync += owed.eq(~self.granted)
                     m.d.sync += [shift(Mux(outside, blank, self.pixels.payload)), x.eq(x + 1)]
                     with m.If(extra & (x == 0)):
                         m.d.sync += [old.eq(blank) for old in window[:-1]]
@@ -119,7 +126,7 @@ class PixelInput(wiring.Component):
                     m.next = "TAKE"
             with m.State("WRITE"):
                 m.d.comb += write.valid.eq(1)
-                with m.If(self.granted):
+                with m.If(moves):
                     m.d.sync += [word.eq(word + 1), address.eq(address + record.slots)]
                     with m.If(word == last_word):
                         m.next = "TAKE"
