@@ -5,16 +5,36 @@ layer has a normal distribution, as weights have that are standardized, and ever
 rounded to its integer again. The first loss is therefore that of the network as it was exported.
 """
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
 from export.artifact import Network
 from export.checked import ConfigError
+from export.file import load_network
 from model.network import Encoder, calibrate
 from model.parts import QuantConv
 from model.quant import QuantWeight, scale_weight, standardize
 
 ROUNDS, MOVE = 300, 0.02  # in standard deviations
+
+
+def first_network(path: Path, folder: Path, began: str | None, fresh: bool) -> Network | None:
+    """What a `fresh` training in `folder` begins with; nothing if it goes on.
+
+    Raises
+    ------
+    ConfigError
+        If it is no network, or the training did not begin with it, but with that of digest `began`.
+    """
+    network = load_network(path)
+    if fresh:
+        return network
+    if began != network.digest:
+        raise ConfigError(f"{folder}: has a training that did not begin with {path}; move it away, "
+                          f"or go on with it without --begin")
+    return None
 
 
 @torch.no_grad()

@@ -133,9 +133,9 @@ class Run(StepRun):
         generator = torch.Generator().manual_seed(self.recipe.seed)
         return cut(crops(pictures, FIRST, self.recipe.crop, generator), self.patches.side)
 
-    def begin(self, path: Path, data: list[Tensor]):
+    def begin(self, network: Network, path: Path, data: list[Tensor]):
         """Begins with the decoder that lies beside the network, too."""
-        super().begin(path, data)
+        super().begin(network, path, data)
         beside = path.with_suffix(DECODER)
         header, decoder = decoders.load(beside)
         if (header.encoder, header.decoder) != (self.began, self.recipe.decoder):

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from export.artifact import Network
 from export.checked import ConfigError
 from export.config import Config
-from export.file import load_network, write_whole
+from export.file import write_whole
 from model.allocator import keep_freed
-from model.begin import begin_with
+from model.begin import begin_with, first_network
 from model.convert import load_state
 from model.train import atomic_save, resuming
 
@@ -61,9 +62,8 @@ class StepRun:
         """Some of the pixels that are trained on, as the encoder sees them."""
         raise NotImplementedError
 
-    def begin(self, path: Path, data):
+    def begin(self, network: Network, path: Path, data):
         """Begins with the network of a file; ConfigError if it does not fit."""
-        network = load_network(path)
         begin_with(self.encoder, network, self.sample(data))
         self.began = network.digest
 
@@ -131,8 +131,8 @@ class StepRun:
         keep_freed()
         folder.mkdir(parents=True, exist_ok=True)
         self.resume()
-        if begin and not self.step:
-            self.begin(begin, data)
+        if begin and (network := first_network(begin, folder, self.began, fresh=not self.step)):
+            self.begin(network, begin, data)
         writer = SummaryWriter(folder / "logs")
         saved, losses = time.perf_counter(), []
         while self.step < recipe.steps:

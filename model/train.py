@@ -31,10 +31,10 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from export.config import Config, ConfigError
-from export.file import load_network, write_whole
+from export.file import write_whole
 from export.network import NetworkConfig
 from model.allocator import keep_freed
-from model.begin import begin_with
+from model.begin import begin_with, first_network
 from model.convert import load_state
 from model.data import load_images
 from model.network import Encoder, calibrate
@@ -303,8 +303,7 @@ def train(config: Config, folder: Path, *, device: str = "cpu", compiled: bool =
     Fused.enabled = compiled
     run = Run(config, folder, device, taught)
     run.resume()
-    if begin and not run.epoch:
-        network = load_network(begin)
+    if begin and (network := first_network(begin, folder, run.began, fresh=not run.epoch)):
         begin_with(run.encoder, network, images[:QUICK])
         run.began = network.digest
     writer = None

@@ -85,8 +85,12 @@ def test_the_first_epoch_is_that_of_a_trained_network(images, tmp_path, monkeypa
     still = config.train.model_copy(update={"epochs": 1, "learning_rate": 1e-12,
                                             "weight_decay": 0.0})
     config = config.model_copy(update={"train": still})
-    record = train.train(config, tmp_path / "again", compiled=False, begin=tmp_path / "first.npz")
-    assert record["began"] == network.digest
+    for _ in range(2):  # it is done, and goes on from its end
+        record = train.train(config, tmp_path / "again", compiled=False,
+                             begin=tmp_path / "first.npz")
+        assert record["began"] == network.digest
+    with pytest.raises(ConfigError, match=r"did not begin with .*first\.npz; move it away, or go on"):
+        train.train(config, tmp_path / "first", compiled=False, begin=tmp_path / "first.npz")
     assert "began" in json.loads((tmp_path / "again/record.json").read_text())
     assert record["validation"] == pytest.approx(first["validation"], abs=0.021)
     encoder, _ = import_module("model.convert").load_checkpoint(tmp_path / "again/final.pt", config)

@@ -455,13 +455,16 @@ def test_from_training_to_a_picture_by_commands(here, capsys, monkeypatch):
     assert found["psnr"] == pytest.approx(record["validation"]["all channels"]["psnr"], abs=0.05)
     # A training may begin with both.
     again = codec.Run(design(), Path("again"))
-    again.begin(Path("weights/mine.npz"), pictures.load_pictures("train", 192))
+    again.begin(network, Path("weights/mine.npz"), pictures.load_pictures("train", 192))
     assert again.began == network.digest
     assert again.validate(again.exact(), held)["all channels"] == pytest.approx(found, rel=1e-5)
     begun = codec.train(design(steps=2, float_steps=0, code_steps=0, validate_every=1),
                         Path("begun"), compiled=False, begin=Path("weights/mine.npz"))
     assert begun["began"] == network.digest
     assert begun["validation"]["all channels"]["psnr"] > found["psnr"] - 0.5
+    with pytest.raises(ConfigError, match="build/mine/train: has a training that did not begin wi"):
+        codec.train(design(), Path("build/mine/train"), compiled=False,
+                    begin=Path("weights/mine.npz"))
     other = design(decoder={"width": 8})
     with pytest.raises(ConfigError, match="of other sizes than the recipe's, or not of weights"):
         codec.train(other, Path("other"), compiled=False, begin=Path("weights/mine.npz"))
