@@ -26,10 +26,10 @@ train = import_module("model.train")
 LEARNED = TrainConfig(steps="learned")
 
 
-def check(encoder, pixels, recipe=TrainConfig()):  # noqa: B008 - frozen
+def check(encoder, pixels):
     wanted = convert(encoder)
     torch.manual_seed(99)
-    begun = model.Encoder(encoder.network, recipe)
+    begun = model.Encoder(encoder.network)
     begin_with(begun, wanted, pixels)
     found = convert(begun)
     assert found.digest == wanted.digest
@@ -75,7 +75,7 @@ def test_a_network_of_any_levels_has_learned_steps():
         begin_with(model.Encoder(design(epochs=1).network), made, pixels)
 
 
-def test_the_first_epoch_is_that_of_a_trained_network(images, tmp_path, monkeypatch):  # noqa: F811
+def test_the_first_epoch_is_that_of_a_trained_network(images, tmp_path):  # noqa: F811
     """At a learning rate of nothing, the accuracy is the network's, from the record to the end."""
     config = design(epochs=4)
     first = train.train(config, tmp_path / "first", compiled=False)
