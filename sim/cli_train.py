@@ -35,12 +35,14 @@ def train(config: Design,
     from export.config import load_config
     design = load_config(config)
     folder = output or Path("build") / design.name / "train"
-    if resume:
-        from model.keep import begin as begin_again
-        begin_again(resume, folder)
+    if begin and resume:
+        raise ConfigError("a training goes on by --resume or starts by --begin, not both")
     if begin and design.network.output == "map":
         raise ConfigError("--begin must be the network of a design that classifies or compresses: "
                           "what a value is worth is not in one that gives values")
+    if resume:
+        from model.keep import begin as begin_again
+        begin_again(resume, folder)
     how = {"begin": begin} if begin else {}
     if design.network.timed:
         from model import clip_train as model

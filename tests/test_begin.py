@@ -98,8 +98,12 @@ def test_the_first_epoch_is_that_of_a_trained_network(images, tmp_path):  # noqa
         np.testing.assert_array_equal(layer.weight, old.weight)
 
 
-def test_a_design_that_gives_values_is_refused(capsys, tmp_path):
+@pytest.mark.parametrize("arguments, said", [
+    (["configs/bccd.toml"], "--begin must be the network of a design that classifies or compr"),
+    (["configs/billnet_fine.toml", "--resume", "weights/billnet_fine.resume.pt"],
+     "a training goes on by --resume or starts by --begin, not both")])
+def test_what_cannot_begin_is_refused_before_anything_is_written(capsys, tmp_path, arguments, said):
     with pytest.raises(SystemExit, match="2"):
-        main(["train", "configs/bccd.toml", "--begin", "weights/bccd.npz", "-o", str(tmp_path)])
-    assert "--begin must be the network of a design that classifies or compresses" in (
-        capsys.readouterr().err)
+        main(["train", *arguments, "--begin", "weights/tiny.npz", "-o", str(tmp_path / "new")])
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
