@@ -127,13 +127,20 @@ class StepRun:
         ConfigError
             If a checkpoint cannot be resumed, the network does not fit, or the loss is no number.
         """
-        recipe, folder = self.recipe, self.folder
+        folder = self.folder
         keep_freed()
         folder.mkdir(parents=True, exist_ok=True)
         self.resume()
         if begin and (network := first_network(begin, folder, self.began, fresh=not self.step)):
             self.begin(network, begin, data)
-        writer = SummaryWriter(folder / "logs")
+        with SummaryWriter(folder / "logs") as writer:
+            self._go_on(config, data, counts, validate, writer)
+        return json.loads((folder / "record.json").read_bytes())
+
+    def _go_on(self, config: Config, data, counts: dict, validate: Callable[[], Validation],
+               writer: SummaryWriter):
+        """Trains to the end, and writes at times what the run is worth."""
+        recipe, folder = self.recipe, self.folder
         saved, losses = time.perf_counter(), []
         while self.step < recipe.steps:
             losses.append(self.checked_step(data))
@@ -159,4 +166,3 @@ class StepRun:
             if looks or time.perf_counter() > saved + SAVE:
                 self.save()
                 saved = time.perf_counter()
-        return json.loads((folder / "record.json").read_bytes())

@@ -24,11 +24,11 @@ from tqdm import tqdm
 from export.checked import ConfigError
 from export.file import write_whole
 from export.network import NetworkConfig
+from model.augment import holes
 from model.convert import load_state
 from model.reals import autocast, reals
 from model.train import (
     atomic_save,
-    holes,
     load_position,
     load_tensors,
     optimizers_of,

@@ -17,7 +17,7 @@ import os
 import platform
 import time
 from collections.abc import Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,7 @@ from export.config import Config, ConfigError
 from export.file import write_whole
 from export.network import NetworkConfig
 from model.allocator import keep_freed
+from model.augment import augment
 from model.begin import begin_with, first_network
 from model.convert import load_state
 from model.data import load_images
@@ -42,43 +43,7 @@ from model.quant import Fused
 from model.reals import autocast, reals
 from model.views import TABLE, load_labels, show
 
-MARGIN = 4  # pixels of random translation
 QUICK, FINAL = 2000, 10000  # images for the statistics: of each epoch's validation, of the result
-
-
-def holes(n: int, size: tuple[int, int], side: int, generator: torch.Generator) -> Tensor:
-    """A square of `side` pixels anywhere in each of n images, bool (n, 1, height, width).
-
-    Its centre is inside the image (DeVries and Taylor 2017).
-    """
-    inside = []
-    for full in size:
-        first = torch.randint(0, full, (n, 1), generator=generator) - side // 2
-        at = torch.arange(full) - first
-        inside.append((at >= 0) & (at < side))
-    return (inside[0][:, :, None] & inside[1][:, None, :])[:, None]
-
-
-def augment(images: Tensor, generator: torch.Generator, pad: int, crop: int = 0,
-            cutout: int = 0) -> Tensor:
-    """Random crops and flips of images (n, c, h, w), uint8, and a square of `pad` in each.
-
-    A crop of the images' own size (0) may reach over each edge by `MARGIN`, a smaller square by
-    none. `cutout` is the side of the square.
-    """
-    n, channels, height, width = images.shape
-    edge = 0 if crop else MARGIN
-    padded = F.pad(images, (edge,) * 4, value=pad)
-    size = (crop or height, crop or width)
-    place = [torch.randint(0, full + 2 * edge - side + 1, (n, 1), generator=generator)
-             + torch.arange(side) for full, side in zip((height, width), size, strict=True)]
-    flip = torch.rand(n, 1, generator=generator) < 0.5
-    place[1] = torch.where(flip, place[1].flip(1), place[1])
-    hole = holes(n, size, cutout, generator)
-    index = [torch.arange(n)[:, None, None, None], torch.arange(channels)[None, :, None, None],
-             place[0][:, None, :, None], place[1][:, None, None, :]]
-    cropped = padded[tuple(each.to(images.device) for each in index)]
-    return cropped.masked_fill(hole.to(images.device), pad)
 
 
 def learning_rate(progress: float, peak: float) -> float:
@@ -306,35 +271,34 @@ def train(config: Config, folder: Path, *, device: str = "cpu", compiled: bool =
     if begin and (network := first_network(begin, folder, run.began, fresh=not run.epoch)):
         begin_with(run.encoder, network, images[:QUICK])
         run.began = network.digest
-    writer = None
-    if run.rank == 0:
-        writer = SummaryWriter(folder / "logs")
-    while run.epoch < config.train.teacher_epochs + config.train.epochs:
-        start = time.perf_counter()
-        loss = run.train_epoch(images, labels)
-        if not math.isfinite(loss):
-            raise ConfigError(f"{folder}: the loss of epoch {run.epoch + 1} is {loss}, wanted a "
-                              f"number to learn from; checkpoint.pt is of the epoch before")
-        run.epoch += 1
-        run.seconds += time.perf_counter() - start
-        if run.rank > 0:
-            continue
-        right = None
-        if run.epoch % config.train.validate_every == 0:
-            # Statistics of bf16 sums and a moving network would be noisy: take exact ones.
-            exact = copy.deepcopy(run.encoder)
-            calibrate(exact, images[:QUICK])
-            right = accuracy(exact, held, held_labels)
-            writer.add_scalar("accuracy/validation", right, run.epoch)
-        run.curve.append([loss, right])
-        run.save()
-        writer.add_scalar("loss/train", loss, run.epoch)
-        for name, value in run.encoder.named_buffers():
-            if name.endswith("shift"):
-                writer.add_scalar(name, value, run.epoch)
-        validation = "" if right is None else f", validation {right:.2%}"
-        tqdm.write(f"epoch {run.epoch}: loss {loss:.4f}{validation}, "
-                   f"{run.seconds / run.epoch:.0f} s per epoch")
+    with SummaryWriter(folder / "logs") if run.rank == 0 else nullcontext() as writer:
+        while run.epoch < config.train.teacher_epochs + config.train.epochs:
+            start = time.perf_counter()
+            loss = run.train_epoch(images, labels)
+            if not math.isfinite(loss):
+                raise ConfigError(
+                    f"{folder}: the loss of epoch {run.epoch + 1} is {loss}, wanted a number to "
+                    f"learn from; checkpoint.pt is of the epoch before")
+            run.epoch += 1
+            run.seconds += time.perf_counter() - start
+            if run.rank > 0:
+                continue
+            right = None
+            if run.epoch % config.train.validate_every == 0:
+                # Statistics of bf16 sums and a moving network would be noisy: take exact ones.
+                exact = copy.deepcopy(run.encoder)
+                calibrate(exact, images[:QUICK])
+                right = accuracy(exact, held, held_labels)
+                writer.add_scalar("accuracy/validation", right, run.epoch)
+            run.curve.append([loss, right])
+            run.save()
+            writer.add_scalar("loss/train", loss, run.epoch)
+            for name, value in run.encoder.named_buffers():
+                if name.endswith("shift"):
+                    writer.add_scalar(name, value, run.epoch)
+            validation = "" if right is None else f", validation {right:.2%}"
+            tqdm.write(f"epoch {run.epoch}: loss {loss:.4f}{validation}, "
+                       f"{run.seconds / run.epoch:.0f} s per epoch")
     if run.rank > 0:
         return {}
     encoder = run.encoder.cpu()

@@ -1,5 +1,7 @@
 """A training that is killed and goes on ends as one that is not."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -19,6 +21,8 @@ def resumes(trainer, design, folder, at: int, monkeypatch) -> list[dict]:
         patch.setattr(trainer.Run, "train_step", dies)
         with pytest.raises(InterruptedError):
             trainer.train(design, folder / "killed", compiled=False)
+    # A thread that still writes logs would find its folder gone, long after the test.
+    assert not any("Writer" in type(thread).__name__ for thread in threading.enumerate())
     resumed = trainer.train(design, folder / "killed", compiled=False)
     # The mean loss of the interval in which it was killed is that of its steps since then.
     curves = [np.delete(record["curve"], 1, 1) for record in (resumed, whole)]
