@@ -18,6 +18,7 @@ from model.parts import QuantConv
 from model.quant import QuantWeight, scale_weight, standardize
 
 ROUNDS, MOVE = 300, 0.02  # in standard deviations
+OTHER = "a training can begin with a network of its own design only, and this one is of another"
 
 
 def first_network(path: Path, folder: Path, began: str | None, fresh: bool) -> Network | None:
@@ -52,8 +53,7 @@ def begin_with(encoder: Encoder, network: Network, images: Tensor):
         equally full, and a channel's weights have to have a mean near zero.
     """
     if network.config != encoder.network:
-        raise ConfigError("a training can begin with a network of its own design only, and this "
-                          "one is of another")
+        raise ConfigError(OTHER)
     biases = {}
     for layer in network.layers:
         part, name = encoder.parts[layer.config.name], layer.config.name
@@ -69,6 +69,34 @@ def begin_with(encoder: Encoder, network: Network, images: Tensor):
             part.shift.fill_(layer.shift)
         biases[name] = bias
     calibrate(encoder, images, biases=biases)
+
+
+def freeze(encoder: Encoder):
+    """Makes of what is learned a place for the integers of a network of convolutions."""
+    encoder.requires_grad_(False).eval()
+    for part in encoder.parts.values():
+        weight = part.weight.detach()
+        del part.weight
+        part.register_buffer("weight", weight)
+
+
+@torch.no_grad()
+def set_integers(encoder: Encoder, network: Network):
+    """Sets all numbers of an encoder that is frozen.
+
+    Raises
+    ------
+    ConfigError
+        If the network is another one.
+    """
+    if network.config != encoder.network:
+        raise ConfigError(OTHER)
+    for layer in network.layers:
+        part = encoder.parts[layer.config.name]
+        part.weight.copy_(torch.from_numpy(layer.weight.copy()).flatten(1))
+        part.shift.fill_(layer.shift)
+        part.mean.zero_()
+        part.set_bias(torch.from_numpy(layer.bias.copy()))
 
 
 def _unround(part: QuantWeight, integers: Tensor) -> int:

@@ -25,17 +25,20 @@ from export.config import Config, parse_config
 from export.decoder_file import Header
 from export.network import ConvConfig
 from model import decoder as decoders
+from model.begin import freeze, set_integers
 from model.convert import load_state
 from model.decoder import Decoder, decode, only
 from model.network import DEFAULT_RECIPE, MOMENTUM, Encoder, QuantConv
-from model.pictures import crops, load_pictures
+from model.pictures import crops, load_pictures, random_patches
 from model.quant import Fused
 from model.reals import autocast, reals
 from model.steps import StepRun, Validation
 from model.train import learning_rate, optimizers_of, resuming
+from model.transforms import fit_tables
 
 SLOWEST = 0.002  # momentum of the statistics, at the end
 DECODER = ".decoder.npz"  # in place of a network's suffix
+LEARNED = 30000  # patches that tables are fitted to
 FIRST = 16  # crops for the statistics of a training that begins with a network
 LEAST = 161  # pixels each way, that MS-SSIM has its five scales
 
@@ -52,6 +55,29 @@ def join(codes: Tensor, n: int, columns: int) -> Tensor:
     _, channels, grid, _ = codes.shape
     blocks = codes.view(n, -1, columns, channels, grid, grid).permute(0, 3, 1, 4, 2, 5)
     return blocks.reshape(n, channels, -1, columns * grid)
+
+
+def framed(cut: Tensor, patches: Patches) -> Tensor:
+    """Patches (n, 3, side, side) as an encoder reads them, see :meth:`Patches.frames`."""
+    if patches.together == 1:
+        return cut
+    more = cut[-1:].expand(-len(cut) % patches.together, -1, -1, -1)
+    across, block = patches.side // patches.block, patches.block
+    blocks = torch.cat([cut, more]).view(-1, patches.together, 3, across, block, across, block)
+    return blocks.permute(0, 2, 3, 5, 4, 1, 6).reshape(
+        -1, 3, block * across**2, block * patches.together)
+
+
+def codes_map(encoder: nn.Module, pictures: Tensor, patches: Patches) -> Tensor:
+    """Codes (n, channels, h / 8, w / 8) of pictures (n, 3, h, w), multiples of a patch."""
+    n, _, height, width = pictures.shape
+    x = framed(cut(pictures, patches.side), patches)
+    codes = encoder(x.contiguous(memory_format=torch.channels_last))
+    if patches.together > 1:
+        codes = codes[:, :, 0].transpose(1, 2).reshape(-1, patches.channels, patches.grid,
+                                                       patches.grid)
+    count = height * width * n // patches.side**2
+    return join(codes[:count], n, width // patches.side)
 
 
 class Linear(nn.Module):
@@ -79,8 +105,10 @@ class Linear(nn.Module):
 
 def models(config: Config, patches: Patches) -> tuple[Encoder | Linear, Decoder]:
     """An encoder and a decoder, untrained."""
-    linear = config.codec.encoder == "linear"
-    encoder = Linear(patches) if linear else Encoder(config.network)
+    kind = config.codec.encoder
+    encoder = Linear(patches) if kind == "linear" else Encoder(config.network)
+    if kind == "transforms":
+        freeze(encoder)
     return encoder, Decoder(patches, config.codec.decoder)
 
 
@@ -120,9 +148,11 @@ class Run(StepRun):
         super().__init__(recipe, folder)
         self.encoder, self.decoder = (each.to(memory_format=torch.channels_last)
                                       for each in models(config, self.patches))
+        self.frozen = recipe.encoder == "transforms"
+        if not self.frozen:
+            self.optimizers = optimizers_of(self.encoder.parameters(), recipe.weight_decay)
         # The decoder's weights have a scale, which Muon would lose.
-        self.optimizers = [*optimizers_of(self.encoder.parameters(), recipe.weight_decay),
-                           torch.optim.AdamW(self.decoder.parameters(), weight_decay=0.0)]
+        self.optimizers.append(torch.optim.AdamW(self.decoder.parameters(), weight_decay=0.0))
 
     @property
     def models(self) -> dict:
@@ -134,7 +164,16 @@ class Run(StepRun):
         return cut(crops(pictures, FIRST, self.recipe.crop, generator), self.patches.side)
 
     def begin(self, network: Network, path: Path, data: list[Tensor]):
-        """Begins with the decoder that lies beside the network, too."""
+        """Begins with the decoder that lies beside the network, too; or with what its bits mean."""
+        if self.frozen:
+            set_integers(self.encoder, network)
+            self.began = network.digest
+            sample = random_patches(LEARNED, self.patches.side)
+            pixels = torch.from_numpy(sample).permute(0, 3, 1, 2).float()
+            with torch.no_grad():
+                codes = codes_map(self.encoder, pixels, self.patches)
+            fit_tables(self.decoder.tables, network, sample, codes.flatten(1))
+            return
         super().begin(network, path, data)
         beside = path.with_suffix(DECODER)
         header, decoder = decoders.load(beside)
@@ -155,10 +194,13 @@ class Run(StepRun):
 
     def loss(self, pixels: Tensor, channels: Tensor) -> Tensor:
         """`pixels` uint8 (n, 3, h, w); `channels` (n,) as of :meth:`kept`."""
-        x = pixels.to(reals())
-        patches = cut(x, self.patches.side).contiguous(memory_format=torch.channels_last)
+        codes = None
+        if self.frozen:
+            with torch.no_grad():  # exact, as the engine's are
+                codes = codes_map(self.encoder, pixels.float(), self.patches)
         with autocast():
-            codes = join(self.encoder(patches), len(x), x.shape[3] // self.patches.side)
+            if codes is None:
+                codes = codes_map(self.encoder, pixels.to(reals()), self.patches)
             codes = only(codes, channels).contiguous(memory_format=torch.channels_last)
             decoded = self.decoder(codes)
         wanted = pixels.float() / 255
@@ -173,14 +215,17 @@ class Run(StepRun):
         """One batch; what it is depends on seed and step only."""
         recipe = self.recipe
         generator = torch.Generator().manual_seed(recipe.seed * 10**9 + self.step)
-        self.encoder.quantize(codes=self.step >= recipe.float_steps,
-                              weights=self.step >= recipe.float_steps + recipe.code_steps)
         pixels = crops(pictures, recipe.batch, recipe.crop, generator)
-        self.encoder.train()
-        for conv in self.encoder.convs:  # statistics are as quick as what they are of
-            conv.momentum = max(MOMENTUM * self.rate(), SLOWEST) if self.step or self.began else 1
+        peaks = [recipe.decoder_learning_rate]
+        if not self.frozen:
+            self.encoder.quantize(codes=self.step >= recipe.float_steps,
+                                  weights=self.step >= recipe.float_steps + recipe.code_steps)
+            self.encoder.train()
+            for conv in self.encoder.convs:  # statistics are as quick as what they are of
+                conv.momentum = (max(MOMENTUM * self.rate(), SLOWEST)
+                                 if self.step or self.began else 1)
+            peaks = [recipe.learning_rate] * 2 + peaks
         loss = self.loss(pixels, self.kept(generator))
-        peaks = recipe.learning_rate, recipe.learning_rate, recipe.decoder_learning_rate
         return self.learn(loss, [peak * self.rate() for peak in peaks], self.decoder.parameters())
 
     def validate(self, encoder: Encoder, pictures: list[Tensor]) -> dict:
@@ -203,7 +248,7 @@ def encode(encoder: Encoder, picture: Tensor, patches: Patches) -> Tensor:
     height, width = picture.shape[1:]
     more = (0, -width % patches.side, 0, -height % patches.side)
     x = F.pad(picture[None].float(), more, mode="replicate")
-    return join(encoder(cut(x, patches.side)), 1, x.shape[3] // patches.side)
+    return codes_map(encoder, x, patches)
 
 
 def measure(encoder: Encoder, decoder: Decoder, pictures: list[Tensor], patches: Patches,
@@ -256,6 +301,9 @@ def train(config: Config, folder: Path, *, compiled: bool = True,
     recipe = config.codec
     Fused.enabled = compiled
     run = Run(config, folder)
+    if run.frozen and not begin:
+        raise ConfigError("an encoder of transforms must be given, by --begin with what `hexlane "
+                          "transforms` makes, as only its decoder is trained")
     pictures = load_pictures("train", recipe.crop)[:limit]
     held = load_pictures("validation", LEAST)
 
@@ -279,7 +327,8 @@ def shown(found: dict) -> str:
 def convert_decoder(config: Config, checkpoint: Path, network: Network, path: Path) -> str:
     """Writes the decoder of a checkpoint beside its encoder's artifact; returns what to print."""
     state = load_state(checkpoint)
-    header = Header(side=config.network.width, channels=config.network.classes,
+    patches = patches_of(config.network, config.name)
+    header = Header(side=patches.side, channels=patches.channels,
                     decoder=config.codec.decoder, encoder=network.digest, record=network.record)
     decoder = decoders.build(header)
     with resuming(checkpoint):

@@ -10,6 +10,7 @@ from torch import Tensor
 from export.artifact import Layer, Network
 from export.config import Config, ConfigError, parse_config
 from export.network import NetworkConfig
+from model.begin import freeze
 from model.network import Encoder
 
 
@@ -81,6 +82,8 @@ def load_checkpoint(path: Path, config: Config) -> tuple[Encoder, dict]:
         raise ConfigError(f"{config.name}: added real numbers have no integers to export; "
                           f"wanted residuals = \"gates\"")
     encoder = Encoder(config.network, config.train)
+    if config.codec and config.codec.encoder == "transforms":
+        freeze(encoder)
     fill(encoder, state, path)
     return encoder.eval(), record
 

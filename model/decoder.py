@@ -17,8 +17,10 @@ from export.checked import ConfigError
 from export.codec import STEP, DecoderConfig, Patches
 from export.decoder_file import Header, load_decoder, save_decoder
 from export.picture import Picture
+from model.tables import Tables
 
 TILE = 32  # patches each way that are decoded at once
+BLOCK = 4  # pixels, side of the blocks in whose order tables make patches
 
 
 class Block(nn.Module):
@@ -47,13 +49,22 @@ class Decoder(nn.Module):
         self.alone = config.alone
         # How far the convolutions see, in patches.
         self.reach = -(-(16 * config.blocks + 8 * config.fine_blocks + 4) // patches.side)
+        self.side, self.tables = patches.side, None
+        if config.transforms:
+            self.tables = Tables(config.transforms, 3 * patches.side**2)
+            self.look = nn.Conv2d(3 * STEP**2, width, 1)
         self.patch = nn.Conv2d(patches.bits, width * self.grid**2, 1)
         self.coarse = nn.Sequential(*(Block(width) for _ in range(config.blocks)))
         self.enlarge = nn.Conv2d(width, 4 * fine, 1)
         self.fine = nn.Sequential(*(Block(fine) for _ in range(config.fine_blocks)))
         self.pixels = nn.Conv2d(fine, 3 * 16, 3, padding=1)
+        if self.tables:  # the picture begins as theirs
+            nn.init.zeros_(self.pixels.weight)
+            nn.init.zeros_(self.pixels.bias)
 
     def forward(self, codes: Tensor) -> Tensor:
+        if self.tables:
+            return self._corrected(codes)
         x = self.patch(F.pixel_unshuffle(codes, self.grid))
         if self.alone:
             n, channels, rows, columns = x.shape
@@ -62,6 +73,21 @@ class Decoder(nn.Module):
             pixels = pixels.view(n, rows, columns, 3, side, side).permute(0, 3, 1, 4, 2, 5)
             return pixels.reshape(n, 3, rows * side, columns * side)
         return self._enlarged(x)
+
+    def _corrected(self, codes: Tensor) -> Tensor:
+        """The picture that the tables make, and what the convolutions add to it."""
+        bits = F.pixel_unshuffle(codes, self.grid)
+        n, _, rows, columns = bits.shape
+        with torch.autocast(codes.device.type, enabled=False):
+            made = self.tables(bits.permute(0, 2, 3, 1).flatten(0, 2).float()) / 255 - 0.5
+            across = self.side // BLOCK
+            made = made.view(n, rows, columns, across, across, BLOCK, BLOCK, 3)
+            made = made.permute(0, 7, 1, 3, 5, 2, 4, 6).reshape(
+                n, 3, rows * self.side, columns * self.side)
+        x = F.pixel_shuffle(self.patch(bits), self.grid)
+        x = self.coarse(x + self.look(F.pixel_unshuffle(made, STEP)))
+        x = self.fine(F.pixel_shuffle(self.enlarge(x), 2))
+        return F.pixel_shuffle(self.pixels(x), 4).float() + made + 0.5
 
     def _enlarged(self, x: Tensor) -> Tensor:
         """Pixels of the features (n, channels, rows, columns) of patches."""

@@ -115,7 +115,9 @@ class QuantConv(Coded):
             self.register_buffer("weight", torch.from_numpy(made).float())
 
     def levels(self) -> Tensor:
-        return super().levels() if self.layer.generator is None else self.weight
+        """Weights that are no parameter are integers already."""
+        learned = isinstance(self.weight, nn.Parameter)
+        return super().levels() if learned else self.weight.view(self.shape)
 
     def accumulate(self, x: Tensor) -> Tensor:
         """Pooled if the layer pools."""

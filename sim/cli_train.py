@@ -115,6 +115,33 @@ def convert(config: Design,
 
 
 @app.command()
+def transforms(config: Design,
+               output: Annotated[Path | None, typer.Option(
+                   "-o", help="default: build/NAME/transforms.npz")] = None,
+               seed: Seed = 1,
+               limit: Annotated[int, typer.Option(min=1, help="patches to learn from")] = 60000):
+    """Makes an encoder of transforms, whose decoder is then trained by `train --begin`.
+
+    It learns from the pictures in the folder HEXLANE_IMAGES.
+    """
+    from export.codec import patches_of
+    from export.config import load_config
+    from export.file import save_network
+    from model.pictures import random_patches
+    from model.transforms import encoder_of
+    design = load_config(config)
+    if design.codec is None or design.codec.encoder != "transforms":
+        raise ConfigError(f"{config}: must have codec.encoder = \"transforms\" for this")
+    side = patches_of(design.network, design.name).side
+    network = encoder_of(design.network, design.codec.decoder.transforms,
+                         random_patches(limit, side, seed), seed)
+    path = output or Path("build") / design.name / "transforms.npz"
+    save_network(network, path)
+    typer.echo(f"{path}: {sum(layer.weight.size for layer in network.layers)} weights, "
+               f"digest {network.digest[:16]}")
+
+
+@app.command()
 def plots(config: Design, weights: Weights = None,
           output: Annotated[Path, typer.Option("-o", help="folder")] = Path("docs/img")):
     """Draws the training curve and the weights' levels of a trained network."""

@@ -21,8 +21,7 @@ def compress(network: Network, pixels: np.ndarray,
              encode: Callable[[np.ndarray], np.ndarray] | None = None) -> Picture:
     """The codes that the integer network makes of a picture uint8 [H, W, 3].
 
-    `encode` makes codes [N, C, grid, grid] of patches uint8 [N, side, side, 3]; default: the golden
-    model.
+    `encode` makes what the network gives of frames uint8 [N, H, W, 3]; default: the golden model.
 
     Raises
     ------
@@ -33,12 +32,13 @@ def compress(network: Network, pixels: np.ndarray,
     check_size(height, width)
     patches = patches_of(network.config, "compress")
     cut = patches.cut(pixels)
-    codes = encode(cut) if encode else golden_codes(network, cut)
-    return Picture(height, width, patches, network.digest, codes)
+    frames = patches.frames(cut)
+    maps = encode(frames) if encode else golden_codes(network, frames)
+    return Picture(height, width, patches, network.digest, patches.codes(maps, len(cut)))
 
 
 def golden_codes(network: Network, patches: np.ndarray) -> np.ndarray:
-    """Codes of patches uint8 [N, side, side, 3]."""
+    """Codes of the frames of patches."""
     name = network.config.operations[-1].name
     return np.concatenate([golden.run(network, patches[k:k + AT_ONCE]).codes[name]
                            for k in range(0, len(patches), AT_ONCE)])

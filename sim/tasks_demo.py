@@ -4,6 +4,7 @@ The machine begins empty. Both programs go through its load bus, the second one 
 frame is in work; each frame chooses the program that it is for.
 """
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,8 @@ def tasks_demo(designs: list[Config], networks: list[Network], photos: Path, fol
 
     images, jobs = [], []  # of each picture, those of either program
     for picture in pictures:
-        images.append((shrunk(picture, shape.height, shape.width)[None], patches.cut(picture)))
+        images.append((shrunk(picture, shape.height, shape.width)[None],
+                       patches.frames(patches.cut(picture))))
         jobs += [Job(program=made.programs[k], image=image, number=k, needs=needs[k])
                  for k in (0, 1) for image in images[-1][k]]
     found = run_jobs(made.hardware, folder, jobs, loads, progress=True)
@@ -98,8 +100,10 @@ def tasks_demo(designs: list[Config], networks: list[Network], photos: Path, fol
                 said = said or found.difference(n, trace, m) or (
                     f"frame {n} is not as soon as computed" if late else "")
                 n += 1
+        maps = np.stack(found.results[first + 1:n])
+        count = math.prod(patches.count(*picture.shape[:2]))
         coded = Picture(*picture.shape[:2], patches, networks[1].digest,
-                        np.stack(found.results[first + 1:n]))
+                        patches.codes(maps, count))
         coded.save(file := folder / f"{path.stem}.hxl")
         table.add_row(escape(path.name), f"{picture.shape[1]}x{picture.shape[0]}",
                       escape(class_names(shape)[found.results[first][0]]), escape(str(file)),

@@ -1,0 +1,142 @@
+"""Finds the transforms of an encoder: a mixture of Karhunen-Loeve transforms, and integers for it.
+
+Each class of patches has a mean and the eigenvectors of its covariance. Patches go to the class
+that leaves the least error once their coefficients are quantized, and classes are found again, as
+k-means does (Dony and Haykin 1995). Eigenvectors are rounded to few integers so that what is wrong
+with them lies where the class has no energy: one weight after the other, each error carried on to
+those that are left (as GPTQ does, Frantar et al. 2023), then weight by weight, while that helps.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from export.transforms import Ramps, TransformsConfig
+
+ROUNDS = 16  # of finding classes
+FEWEST = 800  # patches of a class; one with fewer gets some of the class with the most error
+SHIFT = 9  # of the first layer: a step is 2^9 of a sum
+LONGEST = 1.5  # of a vector's largest weight before it is rounded
+SWEEPS = 3  # of rounding weight by weight
+RIDGE = 1e-3  # of the mean energy, so that what no patch has is not free
+
+
+@dataclass(frozen=True)
+class Quantizer:
+    """Of numbers of standard deviation 1: thresholds `step` apart, levels that are means."""
+
+    step: float
+    levels: Tensor
+
+    def __call__(self, values: Tensor, middle: float, least: int) -> Tensor:
+        level = (values / self.step + middle).floor() - least
+        return self.levels[level.clamp(0, len(self.levels) - 1).long()]
+
+
+def quantizer(ramps: Ramps, samples: np.ndarray) -> Quantizer:
+    """That with the least squared error for these samples."""
+    best = None
+    for step in np.linspace(0.1, 1.6, 61):
+        level = np.floor(samples / step + ramps.middle) - (ramps.thresholds[0] - 1)
+        level = level.clip(0, ramps.levels - 1).astype(int)
+        count = np.bincount(level, minlength=ramps.levels).clip(1)
+        levels = np.bincount(level, samples, ramps.levels) / count
+        error = np.square(samples - levels[level]).mean()
+        if best is None or error < best[0]:
+            best = error, step, levels
+    return Quantizer(float(best[1]), torch.from_numpy(best[2]).float())
+
+
+def quantizers(config: TransformsConfig) -> list[Quantizer]:
+    """Of each coefficient; half of the samples are of a normal, half of a Laplace distribution."""
+    rng = np.random.default_rng(1)
+    samples = np.concatenate([rng.normal(size=50000), rng.laplace(size=50000) / np.sqrt(2)])
+    found = {bits: quantizer(Ramps(bits), samples) for bits in set(config.slots)}
+    return [found[bits] for bits in config.slots]
+
+
+@dataclass(frozen=True)
+class Transform:
+    """Of one class: mean [inputs], vectors [slots, inputs], standard deviations [slots]."""
+
+    mean: Tensor
+    vectors: Tensor
+    deviations: Tensor
+
+    @classmethod
+    def of(cls, patches: Tensor, slots: int) -> "Transform":
+        """Of the patches of a class, each without its own mean."""
+        mean = patches.mean(0)
+        centred = (patches - mean).double()
+        energy, vectors = torch.linalg.eigh(centred.T @ centred / len(patches))
+        energy, vectors = energy.flip(0)[:slots], vectors.flip(1)[:, :slots]
+        return cls(mean, vectors.T.float(), energy.clamp_min(1e-3).sqrt().float())
+
+    def error(self, patches: Tensor, config: TransformsConfig, by: list[Quantizer]) -> Tensor:
+        """The squared error of each patch."""
+        centred = patches - self.mean
+        values = centred @ self.vectors.T
+        left = centred.square().sum(1) - values.square().sum(1)
+        for k, (ramps, each) in enumerate(zip(config.fields[1:], by, strict=True)):
+            scaled = values[:, k] / self.deviations[k]
+            wrong = scaled - each(scaled, ramps.middle, ramps.thresholds[0] - 1)
+            left += (wrong * self.deviations[k]).square()
+        return left
+
+
+def mixture(patches: Tensor, config: TransformsConfig) -> tuple[list[Transform], Tensor]:
+    """Transforms, and the class of each of the patches [n, inputs], which have a mean of zero.
+
+    At first classes are those of equal energy.
+    """
+    by, count = quantizers(config), config.classes
+    energy = patches.square().sum(1)
+    chosen = energy.argsort().argsort() * count // len(patches)
+    for _ in range(ROUNDS):
+        found = [Transform.of(patches[chosen == k], len(config.slots)) for k in range(count)]
+        errors = torch.stack([each.error(patches, config, by) for each in found], 1)
+        least, chosen = errors.min(1)
+        for k in range(count):
+            if (chosen == k).sum() < min(FEWEST, len(patches) // (4 * count)):
+                of = torch.zeros(count).index_add_(0, chosen, least)
+                worst = (chosen == of.argmax()).nonzero()[:, 0]
+                chosen[worst[::2]] = k
+    found = [Transform.of(patches[chosen == k], len(config.slots)) for k in range(count)]
+    return found, chosen
+
+
+def rounded(vectors: np.ndarray, energy: np.ndarray, peak: int) -> np.ndarray:
+    """Integers -peak ... peak in place of vectors [n, inputs], in a class with these second moments
+    [inputs, inputs]."""
+    inputs = len(energy)
+    energy = energy + np.eye(inputs) * (np.trace(energy) / inputs * RIDGE)
+    onward = np.linalg.cholesky(np.linalg.inv(energy)).T
+    left, made = vectors.copy(), np.zeros_like(vectors)
+    for k in range(inputs):
+        made[:, k] = left[:, k].round().clip(-peak, peak)
+        left[:, k + 1:] -= np.outer((left[:, k] - made[:, k]) / onward[k, k], onward[k, k + 1:])
+    slope = (made - vectors) @ energy
+    for k in np.tile(np.arange(inputs), SWEEPS):
+        better = (made[:, k] - slope[:, k] / energy[k, k]).round().clip(-peak, peak)
+        move = better - made[:, k]
+        move[move * (2 * slope[:, k] + move * energy[k, k]) >= 0] = 0
+        made[:, k] += move
+        slope += np.outer(move, energy[k])
+    return made
+
+
+def integers(transform: Transform, patches: Tensor, config: TransformsConfig,
+             peak: int) -> np.ndarray:
+    """A class's vectors in integers [slots, inputs], scaled to its steps; `patches` are its own,
+    with their means."""
+    scale = []
+    for each, deviation, vector in zip(quantizers(config), transform.deviations, transform.vectors,
+                                       strict=True):
+        longest = LONGEST * peak / vector.abs().max().item()
+        fits = 2**SHIFT / (each.step * deviation.item())
+        scale.append(longest if len(each.levels) == 2 else min(fits, longest))
+    centred = (patches - patches.mean(0)).double().numpy()
+    vectors = transform.vectors.double().numpy() * np.array(scale)[:, None]
+    return rounded(vectors, centred.T @ centred / len(centred), peak)
