@@ -22,6 +22,7 @@ torch = pytest.importorskip("torch")
 codec = pytest.importorskip("model.codec")
 mixture = pytest.importorskip("model.mixture")
 transforms = pytest.importorskip("model.transforms")
+chooser = pytest.importorskip("model.chooser")
 begin = pytest.importorskip("model.begin")
 decoders = pytest.importorskip("model.decoder")
 Tables = pytest.importorskip("model.tables").Tables
@@ -130,20 +131,39 @@ def test_vectors_are_rounded_where_it_does_not_matter():
         -1, 1))
 
 
+@pytest.mark.parametrize("peak", [1, 2])
+def test_no_other_value_of_a_single_weight_is_better(peak):
+    rng = np.random.default_rng(1)
+    vectors, patches = rng.normal(0, 0.5, (6, 32)), rng.normal(size=(40, 32))
+    energy = patches.T @ patches
+    ridge = np.eye(32) * np.trace(energy) / 32 * mixture.RIDGE
+
+    def error(made):
+        return np.einsum("ij,jk,ik->i", made - vectors, energy + ridge, made - vectors)
+
+    found = mixture.rounded(vectors, energy, peak)
+    for k in range(32):
+        for value in range(-peak, peak + 1):
+            other = found.copy()
+            other[:, k] = value
+            assert (error(other) >= error(found) - 1e-9).all()
+
+
 def test_classes_are_found():
-    """Two kinds of patches of equal energy, each along its own direction."""
+    """Four kinds of patches, each along its own direction, of more and more energy."""
     generator = torch.Generator().manual_seed(1)
-    directions = torch.linalg.qr(torch.randn(12, 2, generator=generator)).Q.T
-    kind = torch.arange(4000) % 2
-    x = 20 * torch.randn(4000, 1, generator=generator) * directions[kind]
+    directions = torch.linalg.qr(torch.randn(12, 4, generator=generator)).Q.T
+    kind = torch.arange(4000) % 4
+    x = 4.0 ** (kind[:, None] + 1) * torch.randn(4000, 1, generator=generator) * directions[kind]
     x = x + torch.randn(4000, 12, generator=generator)
-    config = TransformsConfig(classes=2, mean_bits=3, slots=(4,))
+    config = TransformsConfig(classes=4, mean_bits=3, slots=(4,))
     found, chosen = mixture.mixture(x, config)
-    strong = x.square().sum(1) > 400  # others are near both
-    share = (chosen == kind)[strong].float().mean().item()
-    assert max(share, 1 - share) > 0.95
-    along = torch.stack([each.vectors[0] for each in found]) @ directions.T
-    assert along.abs().max(1).values.min() > 0.99
+    along = (torch.stack([each.vectors[0] for each in found]) @ directions.T).abs()
+    assert along.max(1).values.min() > 0.95 and len(set(along.argmax(1).tolist())) == 4
+    by = mixture.quantizers(config)
+    errors = torch.stack([each.error(x, config, by) for each in found], 1)
+    own = errors.gather(1, chosen[:, None])[:, 0]
+    assert own.mean() < 0.2 * (errors.sum(1) - own).mean() / 3
 
 
 def expected(trace, config: TransformsConfig) -> np.ndarray:
@@ -189,6 +209,21 @@ def test_the_engine_computes_every_layer_of_it(made):
     check(design(), made, frames_of(pixels(6, seed=3), made.config))
 
 
+@pytest.mark.parametrize("expect", [0, 1])
+def test_either_loss_alone_finds_the_best_class(expect, monkeypatch):
+    """Of two codes the larger one says which of two classes leaves no error."""
+    monkeypatch.setattr(chooser, "EXPECT", expect)
+    codes = torch.randint(0, 8, (2000, 2), generator=torch.Generator().manual_seed(1))
+    best = (codes[:, 1] > codes[:, 0]).long()
+    errors = 10.0 + 90 * torch.nn.functional.one_hot(1 - best, 2)
+    layers = design().network.convs[1:3]
+    small = [layers[0], layers[1].model_copy(update={"channels": 6})]
+    made = chooser.Chooser(small, 2, 2)
+    chooser.train_chooser(made, codes.to(torch.uint8), errors, torch.ones(2000), 300, 1)
+    with torch.no_grad():
+        assert (made(codes).argmax(1) == best).float().mean() > 0.85
+
+
 def test_classes_are_chosen_better_than_by_chance(made):
     x = torch.from_numpy(transforms.block_order(pixels(2000, seed=4), 4)).float()
     first = made.layers[0]
@@ -217,6 +252,11 @@ def test_tables_decode_what_the_encoder_gives(made):
         error = {kept: (tables((2 * bits - 1) * (torch.arange(16) < kept)) - x).square().mean()
                  for kept in (16, 12, 8, 6, 2)}
         assert error[16] < error[12] < error[8] < error[6] < error[2]
+        # Nothing known: the mean of all that there is.
+        nothing = tables.means.mean() + (tables.offset + torch.stack([
+            (tables.values[:, slot, :ramps.levels].mean(1, keepdim=True) * tables.matrix[:, slot])
+            for slot, ramps in enumerate(SMALL.fields[1:])]).sum(0)).mean(0)
+        torch.testing.assert_close(tables(torch.zeros(1, 16))[0], nothing, rtol=1e-4, atol=1e-2)
         # One patch by hand.
         one, k = bits[:1], int(bits[0, 0] * 2 + bits[0, 1])
         levels = []
@@ -227,6 +267,23 @@ def test_tables_decode_what_the_encoder_gives(made):
             tables.values[k, slot, level] * tables.matrix[k, slot]
             for slot, level in enumerate(levels[1:]))
         torch.testing.assert_close(tables(2 * one - 1)[0], wanted, rtol=1e-4, atol=1e-2)
+
+
+def test_an_untrained_decoder_shows_what_the_tables_say(made):
+    """Two rows of three patches, each in its place."""
+    torch.manual_seed(1)
+    shape = patches_of(made.config, "here")
+    decoder = decoders.Decoder(shape, design().codec.decoder)
+    for each in decoder.tables.parameters():
+        torch.nn.init.uniform_(each, 0, 20)
+    codes = torch.randint(0, 2, (1, 16, 2, 3)) * 2.0 - 1
+    with torch.no_grad():
+        found = decoder(codes)[0]
+        for row, column in np.ndindex(2, 3):
+            patch = decoder.tables(codes[:, :, row, column]).view(2, 2, 4, 4, 3)
+            wanted = patch.permute(4, 0, 2, 1, 3).reshape(3, 8, 8) / 255  # of blocks, to rows
+            place = found[:, 8 * row:8 * row + 8, 8 * column:8 * column + 8]
+            torch.testing.assert_close(place, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_frames_hold_the_blocks_of_each_patch(made):
