@@ -107,19 +107,19 @@ def mixture(patches: Tensor, config: TransformsConfig) -> tuple[list[Transform],
     return found, chosen
 
 
-def rounded(vectors: np.ndarray, energy: np.ndarray, peak: int) -> np.ndarray:
-    """Integers -peak ... peak in place of vectors [n, inputs], in a class with these second moments
-    [inputs, inputs]."""
+def rounded(vectors: np.ndarray, energy: np.ndarray) -> np.ndarray:
+    """-1, 0 and 1 in place of vectors [n, inputs], in a class with these second moments [inputs,
+    inputs]."""
     inputs = len(energy)
     energy = energy + np.eye(inputs) * (np.trace(energy) / inputs * RIDGE)
     onward = np.linalg.cholesky(np.linalg.inv(energy)).T
     left, made = vectors.copy(), np.zeros_like(vectors)
     for k in range(inputs):
-        made[:, k] = left[:, k].round().clip(-peak, peak)
+        made[:, k] = left[:, k].round().clip(-1, 1)
         left[:, k + 1:] -= np.outer((left[:, k] - made[:, k]) / onward[k, k], onward[k, k + 1:])
     slope = (made - vectors) @ energy
     for k in np.tile(np.arange(inputs), SWEEPS):
-        better = (made[:, k] - slope[:, k] / energy[k, k]).round().clip(-peak, peak)
+        better = (made[:, k] - slope[:, k] / energy[k, k]).round().clip(-1, 1)
         move = better - made[:, k]
         move[move * (2 * slope[:, k] + move * energy[k, k]) >= 0] = 0
         made[:, k] += move
@@ -127,16 +127,15 @@ def rounded(vectors: np.ndarray, energy: np.ndarray, peak: int) -> np.ndarray:
     return made
 
 
-def integers(transform: Transform, patches: Tensor, config: TransformsConfig,
-             peak: int) -> np.ndarray:
+def integers(transform: Transform, patches: Tensor, config: TransformsConfig) -> np.ndarray:
     """A class's vectors in integers [slots, inputs], scaled to its steps; `patches` are its own,
     with their means."""
     scale = []
     for each, deviation, vector in zip(quantizers(config), transform.deviations, transform.vectors,
                                        strict=True):
-        longest = LONGEST * peak / vector.abs().max().item()
+        longest = LONGEST / vector.abs().max().item()
         fits = 2**SHIFT / (each.step * deviation.item())
         scale.append(longest if len(each.levels) == 2 else min(fits, longest))
     centred = (patches - patches.mean(0)).double().numpy()
     vectors = transform.vectors.double().numpy() * np.array(scale)[:, None]
-    return rounded(vectors, centred.T @ centred / len(centred), peak)
+    return rounded(vectors, centred.T @ centred / len(centred))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from export.artifact import Layer, Network
 from export.checked import ConfigError
-from export.network import ConvConfig, NetworkConfig
+from export.network import PIXELS, ConvConfig, NetworkConfig
 from export.transforms import TransformsConfig
 from model.chooser import Chooser, train_chooser
 from model.mixture import SHIFT, integers, mixture, rounded
@@ -42,16 +42,23 @@ def widths(config: TransformsConfig) -> dict[str, int]:
 
 def check(network: NetworkConfig, config: TransformsConfig):
     """ConfigError if the network is not one of these transforms."""
+    three, one = {"weight_bits": 2, "code_bits": 3}, {"weight_bits": 2, "code_bits": 1}
+    wanted = {"first": three | {"inputs": (PIXELS,)}, "scores": {},
+              "wins": one | {"inputs": ("scores",)},
+              "class": {"inputs": ("wins",), "weight_bits": 3, "code_bits": 3},
+              "chosen": {"inputs": ("class",), "weight_bits": 3, "code_bits": 3, "gate": "or",
+                         "skip": "first"},
+              "slots": three | {"inputs": ("chosen",)}, "levels": one | {"inputs": ("slots",)},
+              "codes": one | {"inputs": ("class", "levels")}}
     for name, channels in widths(config).items():
-        found = network.by_name.get(name)
-        if found is None or found.channels != channels:
-            came = f"{found.channels}" if found else "none"
-            raise ConfigError(f"{name}: an encoder of these transforms must have an operation of "
-                              f"this name and {channels} channels, not {came}")
+        for field, value in {"channels": channels, **wanted[name]}.items():
+            if (came := getattr(network.by_name.get(name), field, None)) != value:
+                raise ConfigError(f"{name}: an encoder of these transforms must have an operation "
+                                  f"of this name with {field} = {value}, not {came}")
 
 
-def first_layer(patches: Tensor, config: TransformsConfig, peak: int
-                ) -> tuple[np.ndarray, np.ndarray, Tensor]:
+def first_layer(patches: Tensor,
+                config: TransformsConfig) -> tuple[np.ndarray, np.ndarray, Tensor]:
     """Weights and biases, of each class and slot its ramps, then those of the mean; and the class
     of each patch."""
     found, chosen = mixture(patches - patches.mean(1, keepdim=True), config)
@@ -64,13 +71,13 @@ def first_layer(patches: Tensor, config: TransformsConfig, peak: int
 
     for k, transform in enumerate(found):
         own = patches[chosen == k]
-        made = integers(transform, own, config, peak)
+        made = integers(transform, own, config)
         for weight, ramps in zip(made, config.fields[1:], strict=True):
             add(weight, ramps.middle, float(own.mean(0).double().numpy() @ weight), ramps.count)
     mean = config.fields[0]
     scale = 2**SHIFT * mean.levels / 256 / patches.shape[1]
     centred = (patches - patches.mean(0)).double().numpy()
-    add(rounded(np.full((1, patches.shape[1]), scale), centred.T @ centred / len(centred), peak)[0],
+    add(rounded(np.full((1, patches.shape[1]), scale), centred.T @ centred / len(centred))[0],
         0, 0, mean.count)
     return np.array(rows), np.array(biases), chosen
 
@@ -143,7 +150,7 @@ def encoder_of(network: NetworkConfig, config: TransformsConfig, patches: np.nda
     check(network, config)
     first = network.operations[0]
     x = torch.from_numpy(block_order(patches, network.fold)).float()
-    weight, bias, chosen = first_layer(x, config, 1 if first.weight_bits == 2 else 2)
+    weight, bias, chosen = first_layer(x, config)
     codes = codes_of(x, weight, bias)
     tables = Tables(config, x.shape[1])
     errors = tables.fit(x, codes, tables.fit(x, codes, chosen).argmin(1))

@@ -120,19 +120,15 @@ def test_vectors_are_rounded_where_it_does_not_matter():
     rng = np.random.default_rng(1)
     vectors = rng.normal(0, 0.5, (6, 64))
     smooth = 0.97 ** np.abs(np.subtract.outer(np.arange(64), np.arange(64)))
-    for peak in (1, 2):
-        found = mixture.rounded(vectors, smooth, peak)
-        nearest = vectors.round().clip(-peak, peak)
-        assert set(np.unique(found)) <= set(range(-peak, peak + 1))
-        errors = [np.einsum("ij,jk,ik->i", each - vectors, smooth, each - vectors)
-                  for each in (found, nearest)]
-        assert (errors[0] < 0.3 * errors[1]).all()
-    np.testing.assert_array_equal(mixture.rounded(vectors, np.eye(64), 1), vectors.round().clip(
-        -1, 1))
+    found, nearest = mixture.rounded(vectors, smooth), vectors.round().clip(-1, 1)
+    assert set(np.unique(found)) <= {-1, 0, 1}
+    errors = [np.einsum("ij,jk,ik->i", each - vectors, smooth, each - vectors)
+              for each in (found, nearest)]
+    assert (errors[0] < 0.3 * errors[1]).all()
+    np.testing.assert_array_equal(mixture.rounded(vectors, np.eye(64)), nearest)
 
 
-@pytest.mark.parametrize("peak", [1, 2])
-def test_no_other_value_of_a_single_weight_is_better(peak):
+def test_no_other_value_of_a_single_weight_is_better():
     rng = np.random.default_rng(1)
     vectors, patches = rng.normal(0, 0.5, (6, 32)), rng.normal(size=(40, 32))
     energy = patches.T @ patches
@@ -141,9 +137,9 @@ def test_no_other_value_of_a_single_weight_is_better(peak):
     def error(made):
         return np.einsum("ij,jk,ik->i", made - vectors, energy + ridge, made - vectors)
 
-    found = mixture.rounded(vectors, energy, peak)
+    found = mixture.rounded(vectors, energy)
     for k in range(32):
-        for value in range(-peak, peak + 1):
+        for value in (-1, 0, 1):
             other = found.copy()
             other[:, k] = value
             assert (error(other) >= error(found) - 1e-9).all()
@@ -327,6 +323,14 @@ def test_what_does_not_fit_is_refused(made, tmp_path):
         design(encoder="network", float_steps=0, code_steps=0)
     with pytest.raises(ConfigError, match="first: an encoder of these transforms must have an ope"):
         transforms.check(made.config, TransformsConfig(classes=2))
+    for name, field, value in (("first", "weight_bits", 3), ("class", "code_bits", 2),
+                               ("chosen", "weight_bits", 2),
+                               ("codes", "inputs", ["levels", "class"])):
+        values = tomllib.loads(DESIGN)["network"]
+        next(each for each in values["operations"] if each["name"] == name)[field] = value
+        network = parse_config(values, kind=NetworkConfig)
+        with pytest.raises(ConfigError, match=f"^{name}: an .* with {field} = "):
+            transforms.check(network, SMALL)
     with pytest.raises(ConfigError, match="must be given, by --begin with what `hexlane transfor"):
         codec.train(design(), tmp_path, compiled=False)
     other = Encoder(design().network.model_copy(update={"pad": 7}))
