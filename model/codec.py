@@ -301,7 +301,7 @@ def train(config: Config, folder: Path, *, compiled: bool = True,
     recipe = config.codec
     Fused.enabled = compiled
     run = Run(config, folder)
-    if run.frozen and not begin:
+    if run.frozen and not begin and not (folder / "checkpoint.pt").exists():
         raise ConfigError("an encoder of transforms must be given, by --begin with what `hexlane "
                           "transforms` makes, as only its decoder is trained")
     pictures = load_pictures("train", recipe.crop)[:limit]

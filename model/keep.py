@@ -16,7 +16,9 @@ from model.train import atomic_save
 
 def keep(checkpoint: Path, path: Path):
     """Writes `checkpoint.pt` of a training to `path`; ConfigError if it is none."""
-    atomic_save(_cast(load_state(checkpoint), torch.float32, torch.bfloat16), path)
+    state = _cast(load_state(checkpoint), torch.float32, torch.bfloat16)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_save(state, path)
 
 
 def begin(path: Path, folder: Path):

@@ -355,6 +355,12 @@ def test_from_pictures_to_a_picture_by_commands(tmp_path, capsys, monkeypatch):
     assert "by --begin with what `hexlane transforms` makes" in capsys.readouterr().err
     made = Path("build/small/transforms.npz")
     assert run("train", "small.toml", "--no-compiled", "--begin", made) == 0
+    assert run("keep", "small.toml") == 0  # and what is kept has the same encoder
+    Path("more.toml").write_text(DESIGN.replace("steps = 20", "steps = 22"))
+    assert run("train", "more.toml", "--no-compiled", "-o", "again", "--resume",
+               "weights/small.resume.pt") == 0
+    assert run("convert", "more.toml", "-c", "again/final.pt", "-o", "again.npz") == 0
+    assert load_network("again.npz").digest == load_network(made).digest
     assert run("convert", "small.toml") == 0
     network = load_network("weights/small.npz")
     assert network.digest == load_network(made).digest  # only the decoder is trained
