@@ -97,7 +97,7 @@ def test_a_report_lies_where_the_name_says(here, capsys):
 
 
 def test_all_commands_are_here():
-    assert len(COMMANDS) == 22 and {"generate", "simulate", "estimate", "train-teacher"} < set(
+    assert len(COMMANDS) == 23 and {"generate", "simulate", "estimate", "train-teacher"} < set(
         COMMANDS)
 
 
