@@ -16,6 +16,8 @@ from pydantic import Field
 
 from export.checked import Frozen
 
+BLOCK = 4  # pixels, side of the blocks that are bands, in whose order patches are read
+
 
 class TransformsConfig(Frozen):
     """How many classes, and bits of the mean and of each coefficient, most important first."""

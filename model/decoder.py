@@ -17,10 +17,10 @@ from export.checked import ConfigError
 from export.codec import STEP, DecoderConfig, Patches
 from export.decoder_file import Header, load_decoder, save_decoder
 from export.picture import Picture
+from export.transforms import BLOCK
 from model.tables import Tables
 
 TILE = 32  # patches each way that are decoded at once
-BLOCK = 4  # pixels, side of the blocks in whose order tables make patches
 
 
 class Block(nn.Module):

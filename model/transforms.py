@@ -12,7 +12,7 @@ from torch import Tensor
 from export.artifact import Layer, Network
 from export.checked import ConfigError
 from export.network import PIXELS, ConvConfig, NetworkConfig
-from export.transforms import TransformsConfig
+from export.transforms import BLOCK, TransformsConfig
 from model.chooser import Chooser, train_chooser
 from model.mixture import SHIFT, integers, mixture, rounded
 from model.tables import Tables
@@ -42,6 +42,8 @@ def widths(config: TransformsConfig) -> dict[str, int]:
 
 def check(network: NetworkConfig, config: TransformsConfig):
     """ConfigError if the network is not one of these transforms."""
+    if network.fold != BLOCK:
+        raise ConfigError(f"fold must be {BLOCK} in an encoder of transforms, not {network.fold}")
     three, one = {"weight_bits": 2, "code_bits": 3}, {"weight_bits": 2, "code_bits": 1}
     wanted = {"first": three | {"inputs": (PIXELS,)}, "scores": {},
               "wins": one | {"inputs": ("scores",)},

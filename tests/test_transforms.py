@@ -333,6 +333,8 @@ def test_what_does_not_fit_is_refused(made, tmp_path):
             transforms.check(network, SMALL)
     with pytest.raises(ConfigError, match="must be given, by --begin with what `hexlane transfor"):
         codec.train(design(), tmp_path, compiled=False)
+    with pytest.raises(ConfigError, match="fold must be 4 in an encoder of transforms, not 2"):
+        transforms.check(made.config.model_copy(update={"fold": 2}), SMALL)
     other = Encoder(design().network.model_copy(update={"pad": 7}))
     begin.freeze(other)
     with pytest.raises(ConfigError, match="with a network of its own design only"):
