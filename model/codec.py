@@ -194,13 +194,13 @@ class Run(StepRun):
 
     def loss(self, pixels: Tensor, channels: Tensor) -> Tensor:
         """`pixels` uint8 (n, 3, h, w); `channels` (n,) as of :meth:`kept`."""
-        codes = None
         if self.frozen:
             with torch.no_grad():  # exact, as the engine's are
                 codes = codes_map(self.encoder, pixels.float(), self.patches)
-        with autocast():
-            if codes is None:
+        else:
+            with autocast():
                 codes = codes_map(self.encoder, pixels.to(reals()), self.patches)
+        with autocast():
             codes = only(codes, channels).contiguous(memory_format=torch.channels_last)
             decoded = self.decoder(codes)
         wanted = pixels.float() / 255

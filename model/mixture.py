@@ -27,11 +27,12 @@ RIDGE = 1e-3  # of the mean energy, so that what no patch has is not free
 class Quantizer:
     """Of numbers of standard deviation 1: thresholds `step` apart, levels that are means."""
 
+    ramps: Ramps
     step: float
     levels: Tensor
 
-    def __call__(self, values: Tensor, middle: float, least: int) -> Tensor:
-        level = (values / self.step + middle).floor() - least
+    def __call__(self, values: Tensor) -> Tensor:
+        level = (values / self.step + self.ramps.middle).floor() - (self.ramps.thresholds[0] - 1)
         return self.levels[level.clamp(0, len(self.levels) - 1).long()]
 
 
@@ -46,7 +47,7 @@ def quantizer(ramps: Ramps, samples: np.ndarray) -> Quantizer:
         error = np.square(samples - levels[level]).mean()
         if best is None or error < best[0]:
             best = error, step, levels
-    return Quantizer(float(best[1]), torch.from_numpy(best[2]).float())
+    return Quantizer(ramps, float(best[1]), torch.from_numpy(best[2]).float())
 
 
 def quantizers(config: TransformsConfig) -> list[Quantizer]:
@@ -74,14 +75,14 @@ class Transform:
         energy, vectors = energy.flip(0)[:slots], vectors.flip(1)[:, :slots]
         return cls(mean, vectors.T.float(), energy.clamp_min(1e-3).sqrt().float())
 
-    def error(self, patches: Tensor, config: TransformsConfig, by: list[Quantizer]) -> Tensor:
+    def error(self, patches: Tensor, by: list[Quantizer]) -> Tensor:
         """The squared error of each patch."""
         centred = patches - self.mean
         values = centred @ self.vectors.T
         left = centred.square().sum(1) - values.square().sum(1)
-        for k, (ramps, each) in enumerate(zip(config.fields[1:], by, strict=True)):
+        for k, each in enumerate(by):
             scaled = values[:, k] / self.deviations[k]
-            wrong = scaled - each(scaled, ramps.middle, ramps.thresholds[0] - 1)
+            wrong = scaled - each(scaled)
             left += (wrong * self.deviations[k]).square()
         return left
 
@@ -96,7 +97,7 @@ def mixture(patches: Tensor, config: TransformsConfig) -> tuple[list[Transform],
     chosen = energy.argsort().argsort() * count // len(patches)
     for _ in range(ROUNDS):
         found = [Transform.of(patches[chosen == k], len(config.slots)) for k in range(count)]
-        errors = torch.stack([each.error(patches, config, by) for each in found], 1)
+        errors = torch.stack([each.error(patches, by) for each in found], 1)
         least, chosen = errors.min(1)
         for k in range(count):
             if (chosen == k).sum() < min(FEWEST, len(patches) // (4 * count)):

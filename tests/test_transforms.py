@@ -157,7 +157,7 @@ def test_classes_are_found():
     along = (torch.stack([each.vectors[0] for each in found]) @ directions.T).abs()
     assert along.max(1).values.min() > 0.95 and len(set(along.argmax(1).tolist())) == 4
     by = mixture.quantizers(config)
-    errors = torch.stack([each.error(x, config, by) for each in found], 1)
+    errors = torch.stack([each.error(x, by) for each in found], 1)
     own = errors.gather(1, chosen[:, None])[:, 0]
     assert own.mean() < 0.2 * (errors.sum(1) - own).mean() / 3
 
