@@ -35,17 +35,16 @@ def scan_bytes(file: bytes) -> int:
     return len(file) - start - head - 2
 
 
-def best_jpeg(picture: np.ndarray, limit: int, size=len) -> bytes | None:
-    """The file of highest quality that has at most `limit` of `size`; None if there is none."""
-    found, low, high = None, 1, 95
-    while low <= high:
-        middle = (low + high) // 2
-        file = jpeg(picture, middle)
-        if size(file) <= limit:
-            found, low = file, middle + 1
+def best_quality(picture: np.ndarray, limit: int, size=len) -> int:
+    """The highest quality whose JPEG file has at most `limit` of `size`; 0 if there is none."""
+    low, high = 0, 95
+    while low < high:
+        middle = (low + high + 1) // 2
+        if size(jpeg(picture, middle)) <= limit:
+            low = middle
         else:
             high = middle - 1
-    return found
+    return low
 
 
 def jpeg_of_patches(picture: np.ndarray, side: int, bits: int) -> np.ndarray:
@@ -58,8 +57,9 @@ def jpeg_of_patches(picture: np.ndarray, side: int, bits: int) -> np.ndarray:
     for top in range(0, picture.shape[0], side):
         for left in range(0, picture.shape[1], side):
             place = slice(top, top + side), slice(left, left + side)
-            file = best_jpeg(picture[place], bits // 8, scan_bytes)
-            out[place] = decoded(file) if file else picture[place].mean((0, 1)).round()
+            quality = best_quality(picture[place], bits // 8, scan_bytes)
+            out[place] = (decoded(jpeg(picture[place], quality)) if quality
+                          else picture[place].mean((0, 1)).round())
     return out
 
 

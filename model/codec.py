@@ -10,6 +10,7 @@ most. Writes under `build/NAME/train/`, see :mod:`model.steps`.
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from model.begin import freeze, set_integers
 from model.convert import load_state
 from model.decoder import Decoder, decode, only
 from model.network import DEFAULT_RECIPE, MOMENTUM, Encoder, QuantConv
-from model.pictures import crops, load_pictures, random_patches
+from model.pictures import crops, cut, join, load_pictures, random_patches
 from model.quant import Fused
 from model.reals import autocast, reals
 from model.steps import StepRun, Validation
@@ -43,27 +44,13 @@ FIRST = 16  # crops for the statistics of a training that begins with a network
 LEAST = 161  # pixels each way, that MS-SSIM has its five scales
 
 
-def cut(pictures: Tensor, side: int) -> Tensor:
-    """Pictures (n, 3, h, w), multiples of `side`, as patches (n h w / side^2, 3, side, side)."""
-    n, channels, height, width = pictures.shape
-    blocks = pictures.view(n, channels, height // side, side, width // side, side)
-    return blocks.permute(0, 2, 4, 1, 3, 5).reshape(-1, channels, side, side)
-
-
-def join(codes: Tensor, n: int, columns: int) -> Tensor:
-    """Codes of the patches of `n` pictures, `columns` patches wide, as maps (n, channels, h, w)."""
-    _, channels, grid, _ = codes.shape
-    blocks = codes.view(n, -1, columns, channels, grid, grid).permute(0, 3, 1, 4, 2, 5)
-    return blocks.reshape(n, channels, -1, columns * grid)
-
-
-def framed(cut: Tensor, patches: Patches) -> Tensor:
+def framed(each: Tensor, patches: Patches) -> Tensor:
     """Patches (n, 3, side, side) as an encoder reads them, see :meth:`Patches.frames`."""
     if patches.together == 1:
-        return cut
-    more = cut[-1:].expand(-len(cut) % patches.together, -1, -1, -1)
+        return each
+    more = each[-1:].expand(-len(each) % patches.together, -1, -1, -1)
     across, block = patches.side // patches.block, patches.block
-    blocks = torch.cat([cut, more]).view(-1, patches.together, 3, across, block, across, block)
+    blocks = torch.cat([each, more]).view(-1, patches.together, 3, across, block, across, block)
     return blocks.permute(0, 2, 3, 5, 4, 1, 6).reshape(
         -1, 3, block * across**2, block * patches.together)
 
@@ -103,6 +90,12 @@ class Linear(nn.Module):
         return codes.reshape(-1, self.patches.channels, grid, grid)
 
 
+def patches_for(config: Config) -> Patches:
+    """The patches of a design, one in a frame if what is in place of its network reads them."""
+    patches = patches_of(config.network, config.name)
+    return replace(patches, together=1, block=0) if config.codec.encoder == "linear" else patches
+
+
 def models(config: Config, patches: Patches) -> tuple[Encoder | Linear, Decoder]:
     """An encoder and a decoder, untrained."""
     kind = config.codec.encoder
@@ -123,7 +116,7 @@ def load_trained(path: Path) -> tuple[str, Patches, Callable[[np.ndarray], np.nd
     state = load_state(path)
     with resuming(path):
         config = parse_config(state["record"]["config"], str(path))
-        patches = patches_of(config.network, config.name)
+        patches = patches_for(config)
         encoder, decoder = models(config, patches)
         encoder.load_state_dict(state["encoder"])
         decoder.load_state_dict(state["decoder"])
@@ -141,7 +134,7 @@ class Run(StepRun):
 
     def __init__(self, config: Config, folder: Path):
         recipe = config.codec
-        self.patches = patches_of(config.network, config.name)
+        self.patches = patches_for(config)
         if recipe.crop % self.patches.side or recipe.crop < LEAST:
             raise ConfigError(f"codec.crop must be a multiple of {self.patches.side}, and "
                               f"{LEAST} at least, not {recipe.crop}")

@@ -18,6 +18,7 @@ from export.codec import STEP, DecoderConfig, Patches
 from export.decoder_file import Header, load_decoder, save_decoder
 from export.picture import Picture
 from export.transforms import BLOCK
+from model.pictures import cut, join
 from model.tables import Tables
 
 TILE = 32  # patches each way that are decoded at once
@@ -53,6 +54,7 @@ class Decoder(nn.Module):
         if config.transforms:
             self.tables = Tables(config.transforms, 3 * patches.side**2)
             self.look = nn.Conv2d(3 * STEP**2, width, 1)
+            self.fine_look = nn.Conv2d(3 * BLOCK**2, fine, 1)
         self.patch = nn.Conv2d(patches.bits, width * self.grid**2, 1)
         self.coarse = nn.Sequential(*(Block(width) for _ in range(config.blocks)))
         self.enlarge = nn.Conv2d(width, 4 * fine, 1)
@@ -63,16 +65,17 @@ class Decoder(nn.Module):
             nn.init.zeros_(self.pixels.bias)
 
     def forward(self, codes: Tensor) -> Tensor:
-        if self.tables:
-            return self._corrected(codes)
-        x = self.patch(F.pixel_unshuffle(codes, self.grid))
-        if self.alone:
-            n, channels, rows, columns = x.shape
-            pixels = self._enlarged(x.permute(0, 2, 3, 1).reshape(-1, channels, 1, 1))
-            side = pixels.shape[2]
-            pixels = pixels.view(n, rows, columns, 3, side, side).permute(0, 3, 1, 4, 2, 5)
-            return pixels.reshape(n, 3, rows * side, columns * side)
-        return self._enlarged(x)
+        decoded = self._corrected if self.tables else self._decoded
+        if not self.alone:
+            return decoded(codes)
+        n, width = len(codes), codes.shape[3]
+        pixels = decoded(cut(codes, self.grid))
+        return join(pixels, n, width // self.grid)
+
+    def _decoded(self, codes: Tensor) -> Tensor:
+        x = F.pixel_shuffle(self.patch(F.pixel_unshuffle(codes, self.grid)), self.grid)
+        x = self.fine(F.pixel_shuffle(self.enlarge(self.coarse(x)), 2))
+        return F.pixel_shuffle(self.pixels(x), 4).float() + 0.5
 
     def _corrected(self, codes: Tensor) -> Tensor:
         """The picture that the tables make, and what the convolutions add to it."""
@@ -85,15 +88,9 @@ class Decoder(nn.Module):
             made = made.permute(0, 7, 1, 3, 5, 2, 4, 6).reshape(
                 n, 3, rows * self.side, columns * self.side)
         x = F.pixel_shuffle(self.patch(bits), self.grid)
-        x = self.coarse(x + self.look(F.pixel_unshuffle(made, STEP)))
-        x = self.fine(F.pixel_shuffle(self.enlarge(x), 2))
-        return F.pixel_shuffle(self.pixels(x), 4).float() + made + 0.5
-
-    def _enlarged(self, x: Tensor) -> Tensor:
-        """Pixels of the features (n, channels, rows, columns) of patches."""
-        x = self.coarse(F.pixel_shuffle(x, self.grid))
-        x = self.fine(F.pixel_shuffle(self.enlarge(x), 2))
-        return F.pixel_shuffle(self.pixels(x), 4).float() + 0.5
+        x = self.enlarge(self.coarse(x + self.look(F.pixel_unshuffle(made, STEP))))
+        x = self.fine(F.pixel_shuffle(x, 2) + self.fine_look(F.pixel_unshuffle(made, BLOCK)))
+        return F.pixel_shuffle(self.pixels(x), BLOCK).float() + made + 0.5
 
 
 def only(codes: Tensor, channels: Tensor | int) -> Tensor:

@@ -70,16 +70,16 @@ class Transform:
     def of(cls, patches: Tensor, slots: int) -> "Transform":
         """Of the patches of a class, each without its own mean."""
         mean = patches.mean(0)
-        centred = (patches - mean).double()
-        energy, vectors = torch.linalg.eigh(centred.T @ centred / len(patches))
+        centred = patches - mean
+        energy, vectors = torch.linalg.eigh((centred.T @ centred).double() / len(patches))
         energy, vectors = energy.flip(0)[:slots], vectors.flip(1)[:, :slots]
         return cls(mean, vectors.T.float(), energy.clamp_min(1e-3).sqrt().float())
 
     def error(self, patches: Tensor, by: list[Quantizer]) -> Tensor:
         """The squared error of each patch."""
-        centred = patches - self.mean
-        values = centred @ self.vectors.T
-        left = centred.square().sum(1) - values.square().sum(1)
+        values = patches @ self.vectors.T - self.vectors @ self.mean
+        left = patches.square().sum(1) - 2 * patches @ self.mean + self.mean.square().sum()
+        left -= values.square().sum(1)
         for k, each in enumerate(by):
             scaled = values[:, k] / self.deviations[k]
             wrong = scaled - each(scaled)

@@ -40,6 +40,20 @@ def load_pictures(split: str, least: int) -> list[Tensor]:
     return pictures
 
 
+def cut(pictures: Tensor, side: int) -> Tensor:
+    """Pictures (n, channels, h, w), or maps of codes, as squares of `side`, row after row."""
+    n, channels, height, width = pictures.shape
+    blocks = pictures.reshape(n, channels, height // side, side, width // side, side)
+    return blocks.permute(0, 2, 4, 1, 3, 5).reshape(-1, channels, side, side)
+
+
+def join(patches: Tensor, n: int, columns: int) -> Tensor:
+    """Patches (n h w, channels, side, side) of `n` pictures, `columns` patches wide, as these."""
+    _, channels, side, _ = patches.shape
+    blocks = patches.reshape(n, -1, columns, channels, side, side).permute(0, 3, 1, 4, 2, 5)
+    return blocks.reshape(n, channels, -1, columns * side)
+
+
 def crops(pictures: list[Tensor], count: int, side: int, generator: torch.Generator) -> Tensor:
     """Squares uint8 (count, 3, side, side) from anywhere, half of them mirrored, half turned."""
     made = []

@@ -125,12 +125,16 @@ class StepRun:
         Raises
         ------
         ConfigError
-            If a checkpoint cannot be resumed, the network does not fit, or the loss is no number.
+            If a checkpoint cannot be resumed or has nothing left to learn, the network does not
+            fit, or the loss is no number.
         """
         folder = self.folder
         keep_freed()
         folder.mkdir(parents=True, exist_ok=True)
         self.resume()
+        if self.step >= self.recipe.steps and not (folder / "record.json").exists():
+            raise ConfigError(f"{folder}: has a training that ended at step {self.step}, without "
+                              f"its record; steps must be more, not {self.recipe.steps}")
         if begin and (network := first_network(begin, folder, self.began, fresh=not self.step)):
             self.begin(network, begin, data)
         with SummaryWriter(folder / "logs") as writer:

@@ -27,36 +27,42 @@ class Tables(nn.Module):
         self.means = nn.Parameter(torch.zeros(config.fields[0].levels))
 
     @torch.no_grad()
-    def fit(self, patches: Tensor, codes: Tensor, chosen: Tensor) -> Tensor:
-        """Least squares for patches (n, pixels), of codes of an encoder's first layer (n, inputs);
-        returns the squared error (n, classes) that each class would leave.
+    def fit(self, patches: Tensor, codes: Tensor, chosen: Tensor):
+        """Least squares for patches (n, pixels), of codes of an encoder's first layer (n, inputs).
 
         A class is fitted to those patches that are `chosen` (n,) to be of it.
         """
-        config, count = self.config, self.config.classes
-        levels = self.levels(codes)
-        mean_level = self._level(codes[:, count * sum(f.count for f in config.fields[1:]):], 0)
-        centred = patches - patches.mean(1, keepdim=True)
+        levels, mean_level = self.levels(codes)
         for level in range(len(self.means)):
             low = (level + 0.5) * 256 / len(self.means)
             own = patches[mean_level == level].mean() if (mean_level == level).any() else low
             self.means[level] = own
-        errors = torch.empty(len(patches), count)
-        for k in range(count):
+        for k in range(self.config.classes):
             own = chosen == k
-            self._fit_class(k, centred[own], levels[own, k])
-            errors[:, k] = (self._patches(k, levels[:, k]) - centred).square().sum(1)
-        rest = patches.mean(1) - self.means[mean_level]
-        return errors + (patches.shape[1] * rest.square())[:, None]
+            centred = patches[own] - patches[own].mean(1, keepdim=True)
+            self._fit_class(k, centred, levels[own, k])
 
-    def levels(self, codes: Tensor) -> Tensor:
-        """Levels (n, classes, slots) of the coefficients that the first layer's codes say."""
+    @torch.no_grad()
+    def errors(self, patches: Tensor, codes: Tensor) -> Tensor:
+        """The squared error (n, classes) that each class would leave of patches (n, pixels)."""
+        levels, mean_level = self.levels(codes)
+        mean = patches.mean(1, keepdim=True)
+        centred = patches - mean
+        errors = [(self._patches(k, levels[:, k]) - centred).square().sum(1)
+                  for k in range(self.config.classes)]
+        rest = mean[:, 0] - self.means[mean_level]
+        return torch.stack(errors, 1) + (patches.shape[1] * rest.square())[:, None]
+
+    def levels(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Levels (n, classes, slots) of the coefficients that the first layer's codes say, and
+        those (n,) of the mean."""
         config, at, found = self.config, 0, []
         for _ in range(config.classes):
             for field, ramps in enumerate(config.fields[1:], 1):
                 found.append(self._level(codes[:, at:at + ramps.count], field))
                 at += ramps.count
-        return torch.stack(found, 1).view(len(codes), config.classes, -1)
+        return (torch.stack(found, 1).view(len(codes), config.classes, -1),
+                self._level(codes[:, at:], 0))
 
     def _level(self, codes: Tensor, field: int) -> Tensor:
         ends = torch.tensor(self.config.fields[field].thresholds)
@@ -77,13 +83,15 @@ class Tables(nn.Module):
             square = known.T @ known + RIDGE * len(known) * torch.eye(known.shape[1])
             found = torch.linalg.solve(square, known.T @ centred)
             self.matrix[k], self.offset[k] = found[:-1], found[-1]
+            onto = (centred - self.offset[k]) @ self.matrix[k].T
+            rows = self.matrix[k] @ self.matrix[k].T
             for slot in range(levels.shape[1]):
-                row = self.matrix[k, slot]
-                left = centred - self._patches(k, levels)
+                left = onto[:, slot] - values @ rows[slot]
                 step = torch.zeros(most).index_add_(0, levels[:, slot],
-                                                    left @ row / row.square().sum().clamp_min(1e-9))
+                                                    left / rows[slot, slot].clamp_min(1e-9))
                 count = torch.bincount(levels[:, slot], minlength=most)
                 self.values[k, slot] += step / count.clamp_min(1)
+                values[:, slot] = self.values[k, slot][levels[:, slot]]
 
     def forward(self, bits: Tensor) -> Tensor:
         config, at = self.config, self.config.class_bits

@@ -13,6 +13,7 @@ from export.artifact import Layer, Network
 from export.checked import ConfigError
 from export.network import PIXELS, ConvConfig, NetworkConfig
 from export.transforms import BLOCK, TransformsConfig
+from model.allocator import keep_freed
 from model.chooser import Chooser, train_chooser
 from model.mixture import SHIFT, integers, mixture, rounded
 from model.tables import Tables
@@ -150,12 +151,15 @@ def encoder_of(network: NetworkConfig, config: TransformsConfig, patches: np.nda
         If the network is not one of these transforms.
     """
     check(network, config)
+    keep_freed()
     first = network.operations[0]
     x = torch.from_numpy(block_order(patches, network.fold)).float()
     weight, bias, chosen = first_layer(x, config)
     codes = codes_of(x, weight, bias)
     tables = Tables(config, x.shape[1])
-    errors = tables.fit(x, codes, tables.fit(x, codes, chosen).argmin(1))
+    tables.fit(x, codes, chosen)
+    tables.fit(x, codes, tables.errors(x, codes).argmin(1))
+    errors = tables.errors(x, codes)
     between = network.operations[1:network.operations.index(network.by_name["scores"]) + 1]
     chooser = Chooser(list(between), first.channels, config.classes)
     weights = 1 / (errors.min(1).values / x.shape[1] + FLOOR)

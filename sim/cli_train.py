@@ -119,7 +119,7 @@ def transforms(config: Design,
                output: Annotated[Path | None, typer.Option(
                    "-o", help="default: build/NAME/transforms.npz")] = None,
                seed: Seed = 1,
-               limit: Annotated[int, typer.Option(min=1, help="patches to learn from")] = 60000):
+               limit: Annotated[int, typer.Option(min=1, help="patches to learn from")] = 480000):
     """Makes an encoder of transforms, whose decoder is then trained by `train --begin`.
 
     It learns from the pictures in the folder HEXLANE_IMAGES.

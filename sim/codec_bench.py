@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,9 @@ from model.decoder import Decoder, Header, decompress
 from model.pictures import random_patches
 from sim.codec import compress
 
-OURS, JPEG, PER_PATCH = "this codec", "JPEG of as many bytes", "JPEG per patch, heads not counted"
+OURS, JPEG, PER_PATCH = "this codec", "JPEG of as many bytes", "JPEG per patch of "
+BETWEEN = "JPEG between two qualities, exactly as many"
+LARGER = 32  # pixels, side of the patches that others may have too, as it favours them
 QUALITIES = 3, 6, 10, 15, 20  # of JPEG, for its curve
 CROP, SHOWN = 192, 4  # side of the squares that are shown, and of how many pictures
 BORDER = 2  # pixels on each side of a border between patches
@@ -44,26 +47,39 @@ def blockiness(found: np.ndarray, wanted: np.ndarray, side: int) -> float:
     return 10 * np.log10(max(error[~border].mean(), 1e-9) / max(error[border].mean(), 1e-9))
 
 
-def _padded(codec: Callable, patches: Patches) -> Callable:
+def _padded(codec: Callable, side: int) -> Callable:
     """A codec of whole patches as one of any picture."""
     def run(picture: np.ndarray) -> np.ndarray:
         height, width = picture.shape[:2]
-        more = [(0, -size % patches.side) for size in (height, width)]
+        more = [(0, -size % side) for size in (height, width)]
         return codec(np.pad(picture, (*more, (0, 0)), mode="edge"))[:height, :width]
     return run
 
 
 def codecs(patches: Patches) -> dict[str, Callable]:
-    """Those that are compared, by name; they learn from the training pictures."""
-    training = random_patches(LEARNED, patches.side)
-    eighths = baselines.blocks(training[:4096].reshape(-1, patches.side, 3), 8)
-    klt = baselines.Klt(patches.side, patches.bits, training)
-    return {
-        PER_PATCH: _padded(
-            lambda each: baselines.jpeg_of_patches(each, patches.side, patches.bits), patches),
-        f"KLT of {patches.side}x{patches.side}, fixed bits": _padded(klt, patches),
-        "two-stage vector quantization of 8x8": _padded(baselines.VectorQuantizer(eighths),
-                                                        patches)}
+    """Those that are compared, by name, at as many bits per pixel; they learn from the training
+    pictures."""
+    found, training = {}, {side: random_patches(LEARNED, side)
+                           for side in sorted({patches.side, LARGER})}
+    for side, learned in training.items():
+        bits = patches.bits * side**2 // patches.side**2
+        found[f"{PER_PATCH}{side}x{side}"] = _padded(  # whose heads do not count
+            partial(baselines.jpeg_of_patches, side=side, bits=bits), side)
+        found[f"KLT of {side}x{side}, fixed bits"] = _padded(
+            baselines.Klt(side, bits, learned), side)
+    eighths = baselines.blocks(training[LARGER][:4096].reshape(-1, LARGER, 3), 8)
+    return found | {"two-stage vector quantization of 8x8": _padded(
+        baselines.VectorQuantizer(eighths), LARGER)}
+
+
+def between(low: tuple[float, ...], high: tuple[float, ...], rate: float) -> tuple[float, ...]:
+    """Of two rows, one at `rate`: linear over the logarithm of it; the nearer one outside."""
+    if high[0] <= low[0]:
+        return low
+    rate = np.clip(rate, low[0], high[0])
+    share = np.log(rate / low[0]) / np.log(high[0] / low[0])
+    return rate, *(one + share * (other - one)
+                   for one, other in zip(low[1:], high[1:], strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +140,7 @@ def bench(network: Network, header: Header, decoder: Decoder, folder: Path,
     others, rows, crops, codes = {}, {}, [], []
     for path in trained:
         name, its, run = load_trained(path)
-        if its != patches:
+        if (its.side, its.channels) != (patches.side, patches.channels):
             raise ConfigError(f"{path}: must have patches of {patches.side} pixels with "
                               f"{patches.channels} channels, not {its.side} and {its.channels}")
         others[name] = run
@@ -147,8 +163,11 @@ def bench(network: Network, header: Header, decoder: Decoder, folder: Path,
             size = len(part.to_bytes())
             note(name, decompress(part, header, decoder), 8 * size / area)
             if channels == patches.channels:
-                file = baselines.best_jpeg(picture, size) or baselines.jpeg(picture, 1)
-                note(JPEG, baselines.decoded(file), 8 * len(file) / area)
+                quality = max(baselines.best_quality(picture, size), 1)
+                ends = [baselines.jpeg(picture, each) for each in (quality, quality + 1)]
+                for name, file in zip((JPEG, BETWEEN), ends, strict=True):
+                    note(name, baselines.decoded(file), 8 * len(file) / area)
+                rows[BETWEEN][-1] = between(rows[JPEG][-1], rows[BETWEEN][-1], 8 * size / area)
         for name, codec in others.items():
             note(name, codec(picture), patches.bits / patches.side**2)
         for quality in QUALITIES:

@@ -11,6 +11,12 @@ from sim.codec_bench import JPEG, OURS, PER_PATCH, PUBLISHED, Found
 HEAD = 16  # pixels above the columns, for their names
 
 
+def _others(found: Found) -> list[str]:
+    """Names of all codecs but this one and JPEG of whole files."""
+    return [name for name in found.rows
+            if name.startswith(PER_PATCH) or not name.startswith((OURS, "JPEG"))]
+
+
 def sheet(found: Found, names: list[str]) -> Image.Image:
     """A row for each picture that is shown, a column for each codec."""
     height, width = np.max([each.shape[:2] for crops in found.crops for each in crops.values()], 0)
@@ -29,12 +35,11 @@ def curves(found: Found) -> plt.Figure:
     means = found.means
     lines = {OURS: [name for name in means if name.startswith(OURS)],
              "JPEG": [name for name in means if name.startswith("JPEG, quality")]}
-    single = [name for name in means if name == PER_PATCH or not name.startswith((OURS, "JPEG"))]
     for k, (axes, label) in enumerate(zip(both, ("PSNR, dB", "MS-SSIM"), strict=True), 1):
         for name, members in lines.items():
             points = np.array(sorted(means[each][[0, k]].tolist() for each in members)).T
             axes.plot(*points, marker="o", markersize=4, label=name)
-        for name in single:
+        for name in _others(found):
             axes.plot(*means[name][[0, k]], marker="s", markersize=5, linestyle="", label=name)
         for name, *values in PUBLISHED:
             if values[k - 1]:
@@ -50,8 +55,7 @@ def curves(found: Found) -> plt.Figure:
 def draw(found: Found, name: str, folder: Path) -> list[Path]:
     """Writes `NAME-crops.png` and `NAME-rate.svg`, and returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    others = [each for each in found.rows if not each.startswith((OURS, "JPEG"))]
     crops, rate = folder / f"{name}-crops.png", folder / f"{name}-rate.svg"
-    sheet(found, ["original", OURS, JPEG, PER_PATCH, *others]).save(crops, optimize=True)
+    sheet(found, ["original", OURS, JPEG, *_others(found)]).save(crops, optimize=True)
     curves(found).savefig(rate, metadata={"Date": None})
     return [crops, rate]

@@ -66,6 +66,7 @@ def _program(config: Config, cost: Cost) -> list[Table]:
         totals.add_row("cycles of a frame with a result", f"{cost.frame_cycles:,}")
     else:
         totals.add_row("cycles per frame", f"{cost.frame_cycles:,}")
+        totals.add_row("cycles from frame to frame", f"{cost.frame_period:,}")
     for name, bits in cost.stored_bits.items():
         totals.add_row(f"stored bits: {name}", f"{bits:,}")
     totals.add_row("stored bits", f"{cost.total_bits:,}")

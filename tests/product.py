@@ -14,7 +14,8 @@ from hw.generate import generate
 
 HERE = Path(__file__).parent
 RECORD = HERE / "product.json"
-DESIGNS = "tiny", "megabit", "cifar10", "heq_residual", "mognet", "billnet", "billnet_small"
+DESIGNS = ("tiny", "megabit", "cifar10", "heq_residual", "mognet", "billnet", "billnet_small",
+           "patch", "patch_small")
 
 
 def hashes(name: str, folder: Path) -> dict[str, str]:

@@ -22,9 +22,18 @@ def error(a: np.ndarray, b: np.ndarray) -> float:
 def test_the_best_jpeg_is_the_largest_that_fits():
     picture, limit = waves(), 2000
     sizes = [len(baselines.jpeg(picture, quality)) for quality in range(1, 96)]
-    found = len(baselines.best_jpeg(picture, limit))
+    found = sizes[baselines.best_quality(picture, limit) - 1]
     assert found == max(size for size in sizes if size <= limit)
-    assert baselines.best_jpeg(picture, 10) is None
+    assert baselines.best_quality(picture, 10) == 0
+    assert baselines.best_quality(picture, 10**6) == 95
+
+
+@pytest.mark.parametrize("rate, wanted", [(0.2, (0.2, 20.0)), (0.4, (0.4, 25.0)),
+                                          (0.1, (0.2, 20.0)), (2.0, (0.8, 30.0))])
+def test_between_two_files(rate, wanted):
+    from sim.codec_bench import between
+    assert between((0.2, 20.0), (0.8, 30.0), rate) == pytest.approx(wanted)
+    assert between((0.2, 20.0), (0.2, 30.0), rate) == (0.2, 20.0)
 
 
 def test_entropy_coded_bytes_of_a_jpeg_file():

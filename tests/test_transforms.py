@@ -230,7 +230,8 @@ def test_classes_are_chosen_better_than_by_chance(made):
     scores = trace.codes["scores"][:, :, 0].transpose(0, 2, 1).reshape(-1, 4, 3).sum(2)
     chosen = torch.from_numpy(scores.argmax(1))
     tables = Tables(SMALL, x.shape[1])
-    errors = tables.fit(x, codes, chosen)
+    tables.fit(x, codes, chosen)
+    errors = tables.errors(x, codes)
     by_chance, least = errors.mean(), errors.min(1).values.mean()
     came = errors.gather(1, chosen[:, None]).mean()
     assert came - least < 0.3 * (by_chance - least)
@@ -358,6 +359,8 @@ def test_from_pictures_to_a_picture_by_commands(tmp_path, capsys, monkeypatch):
     made = Path("build/small/transforms.npz")
     assert run("train", "small.toml", "--no-compiled", "--begin", made) == 0
     assert run("keep", "small.toml") == 0  # and what is kept has the same encoder
+    assert run("train", "small.toml", "-o", "ended", "--resume", "weights/small.resume.pt") == 2
+    assert "ended at step 20, without its record; steps must be more" in capsys.readouterr().err
     Path("more.toml").write_text(DESIGN.replace("steps = 20", "steps = 22"))
     assert run("train", "more.toml", "--no-compiled", "-o", "again", "--resume",
                "weights/small.resume.pt") == 0
@@ -373,12 +376,39 @@ def test_from_pictures_to_a_picture_by_commands(tmp_path, capsys, monkeypatch):
         assert error < 0.5 * np.asarray(one).var()
     header, decoder = decoders.load(Path("weights/small.decoder.npz"))
     assert header.encoder == network.digest and decoder.tables is not None
-    assert run("transforms", Path(__file__).parent.parent / "configs/patch.toml") == 2
+    assert run("transforms", Path(__file__).parent.parent / "configs/tiny.toml") == 2
     assert "must have codec.encoder = \"transforms\"" in capsys.readouterr().err
 
 
-def test_the_design_is_one_of_its_transforms():
-    config = load_config(Path(__file__).parent.parent / "configs/transforms.toml")
+@pytest.mark.parametrize("name", ["patch", "patch_small"])
+def test_the_designs_are_those_of_their_transforms(name):
+    config = load_config(Path(__file__).parent.parent / f"configs/{name}.toml")
     transforms.check(config.network, config.codec.decoder.transforms)
     assert patches_of(config.network, "here") == Patches(16, 16, together=16, block=4)
     assert config.codec.decoder.transforms.bits == 64 == 0.25 * 16**2
+
+
+def test_a_decoder_of_single_patches_sees_no_other():
+    torch.manual_seed(1)
+    config = design(decoder={"width": 8, "blocks": 1, "fine_width": 8, "fine_blocks": 1,
+                             "alone": True, "transforms": SMALL.model_dump()})
+    decoder = decoders.Decoder(Patches(8, 16, together=4, block=4), config.codec.decoder)
+    for each in decoder.parameters():
+        torch.nn.init.uniform_(each, -0.2, 0.2)
+    codes = torch.randint(0, 2, (2, 16, 3, 4)) * 2.0 - 1
+    with torch.no_grad():
+        found = decoder(codes)
+        for row, column in np.ndindex(3, 4):
+            place = found[:, :, 8 * row:8 * row + 8, 8 * column:8 * column + 8]
+            torch.testing.assert_close(place, decoder(codes[:, :, row:row + 1, column:column + 1]))
+
+
+def test_what_is_in_place_of_such_an_encoder_reads_patches_one_by_one():
+    config = design(encoder="linear", float_steps=1, code_steps=1,
+                    decoder={"width": 8, "blocks": 1, "fine_width": 8, "fine_blocks": 1})
+    patches = codec.patches_for(config)
+    assert patches == Patches(8, 16)
+    assert codec.patches_for(design()) == patches_of(config.network, "here") != patches
+    encoder, decoder = codec.models(config, patches)
+    codes = codec.codes_map(encoder, torch.rand(2, 3, 16, 24), patches)
+    assert codes.shape == (2, 16, 2, 3) and decoder(codes).shape == (2, 3, 16, 24)
