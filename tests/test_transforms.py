@@ -162,6 +162,18 @@ def test_classes_are_found():
     assert own.mean() < 0.2 * (errors.sum(1) - own).mean() / 3
 
 
+def test_the_error_of_a_transform_is_that_of_what_it_leaves():
+    generator = torch.Generator().manual_seed(1)
+    x = 5 * torch.randn(300, 12, generator=generator) + 3
+    by = mixture.quantizers(SMALL)
+    made = mixture.Transform.of(x, len(SMALL.slots))
+    left = x - made.mean
+    for quantize, vector, deviation in zip(by, made.vectors, made.deviations, strict=True):
+        value = (x - made.mean) @ vector
+        left = left - (quantize(value / deviation) * deviation)[:, None] * vector
+    torch.testing.assert_close(made.error(x, by), left.square().sum(1), rtol=1e-3, atol=1e-2)
+
+
 def expected(trace, config: TransformsConfig) -> np.ndarray:
     """Bits [n, bits] by integers of Python, from the codes of the first layer and the scores."""
     first, scores = (trace.codes[name][:, :, 0].transpose(0, 2, 1).astype(int)
@@ -235,6 +247,21 @@ def test_classes_are_chosen_better_than_by_chance(made):
     by_chance, least = errors.mean(), errors.min(1).values.mean()
     came = errors.gather(1, chosen[:, None]).mean()
     assert came - least < 0.3 * (by_chance - least)
+
+
+def test_the_errors_of_tables_are_those_of_what_they_decode(made):
+    patches = pixels(500, seed=6)
+    maps = golden.run(made, frames_of(patches, made.config)).codes["codes"]
+    bits = torch.from_numpy(maps[:, :, 0].transpose(0, 2, 1).reshape(-1, 16)).float()
+    tables = Tables(SMALL, 192)
+    transforms.fit_tables(tables, made, patches, bits)
+    x = torch.from_numpy(transforms.block_order(patches, 4)).float()
+    first = made.layers[0]
+    codes = transforms.codes_of(x, first.weight[:, :, 0, 0].copy(), first.bias.copy())
+    found = tables.errors(x, codes).gather(1, (2 * bits[:, :1] + bits[:, 1:2]).long())[:, 0]
+    with torch.no_grad():
+        wanted = (tables(2 * bits - 1) - x).square().sum(1)
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1.0)
 
 
 def test_tables_decode_what_the_encoder_gives(made):
@@ -412,3 +439,12 @@ def test_what_is_in_place_of_such_an_encoder_reads_patches_one_by_one():
     encoder, decoder = codec.models(config, patches)
     codes = codec.codes_map(encoder, torch.rand(2, 3, 16, 24), patches)
     assert codes.shape == (2, 16, 2, 3) and decoder(codes).shape == (2, 3, 16, 24)
+
+
+def test_all_parts_of_a_decoder_are_used():
+    torch.manual_seed(1)
+    decoder = decoders.Decoder(Patches(8, 16, together=4, block=4), design().codec.decoder)
+    for each in decoder.parameters():
+        torch.nn.init.uniform_(each, -0.2, 0.2)
+    decoder(torch.randint(0, 2, (2, 16, 3, 4)) * 2.0 - 1).square().sum().backward()
+    assert all(each.grad.any() for each in decoder.parameters())
