@@ -42,10 +42,17 @@ def size(configs: Sequence[Config]) -> tuple[Hardware, tuple[Program, ...]]:
     if machine.memory == "rom" and (machine.slots or machine.hold not in (0, len(configs))):
         raise ConfigError(f"{first.name}: machine.slots and machine.hold are for memory 'ram': "
                           f"ROM holds all of its programs")
-    configs = [first, *(each.model_copy(update={"array": first.array}) for each in configs[1:])]
+    configs = [first, *(_moved(each, first) for each in configs[1:])]
     hardware = Hardware.of([Program(config) for config in configs], memory=machine.memory,
                            hold=machine.hold or len(configs), slots=machine.slots)
     return hardware, tuple(hardware.place(config) for config in configs)
+
+
+def _moved(config: Config, first: Config) -> Config:
+    """A configuration with the array of another one's machine, and its buffers of pixels."""
+    buffers = {"pixel_buffers": first.machine.pixel_buffers}
+    return config.model_copy(update={"array": first.array,
+                                     "machine": config.machine.model_copy(update=buffers)})
 
 
 def with_networks(config: Config) -> list[Config]:

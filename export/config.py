@@ -95,6 +95,7 @@ class MachineConfig(Frozen):
                                                fail_fast=True)] = ()
     hold: count(MAX_PROGRAMS, 0) = 0  # of them RAM holds any so many at once; 0: all
     slots: count(MAX_PROGRAMS, 0) = 0  # programs that RAM has records for, if more than it holds
+    pixel_buffers: Literal[1, 2] = 1  # 2: a frame comes in while the first operation reads another
 
 
 class TargetConfig(Frozen):

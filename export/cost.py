@@ -6,6 +6,7 @@ from functools import cached_property
 from export.config import Config
 from export.descriptor import layer_fields, tile_fields
 from export.hardware import (
+    BUFFER_CYCLES,
     CLUSTER,
     DRAIN_CYCLES,
     EPILOGUE_CYCLES,
@@ -120,19 +121,23 @@ class Cost:
     def written_units(self) -> int:
         """Cycles in which the next frame's pixels stand still, as codes are written instead.
 
-        Those come in behind the first operation. What the last one makes is not written.
+        Those come in behind the first operation or, into a buffer of their own, beside it. What
+        the last one makes is not written.
         """
         return self._written_units(self.program.layers)
 
     def _written_units(self, layers: tuple[LayerProgram, ...]) -> int:
-        shapes = self.program.config.network.shapes
+        shapes, beside = self.program.config.network.shapes, self.hardware.pixel_buffers > 1
         return sum(shapes[layer.name].pixels * layer.map_tiles * self.hardware.array.units
-                   for layer in layers[1:] if layer.operation.makes_codes and not layer.last)
+                   for layer in (layers if beside else layers[1:])
+                   if layer.operation.makes_codes and not layer.last)
 
     def period_at(self, frame: int) -> int:
         """Cycles from the start of a frame of a clip to that of the next one."""
         layers = self.computed(frame)
         first = self.layer_cycles(layers[0]) if layers else LOOK_CYCLES
+        if self.hardware.pixel_buffers > 1:
+            first = BUFFER_CYCLES
         wait = self.output_wait if layers and layers[-1].last else 0
         return 1 + max(self.cycles_at(frame) + wait,
                        first + self.input_cycles + self._written_units(layers))

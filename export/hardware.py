@@ -17,6 +17,7 @@ from export.words import operands
 
 # Cycles of the blocks of `hw/`, which take them from here: a program's cycles are known without it.
 SEQUENCER_CYCLES = 4  # fetch, load, clear, first channel tile
+BUFFER_CYCLES = 1  # until the next frame's pixels may come, where another buffer is free
 LOOK_CYCLES = 2  # fetch, and see that the operation is not of this frame of a clip
 MEMORY_CYCLES = 2  # block RAM and its output register
 FEEDER_CYCLES = 7 + MEMORY_CYCLES  # addresses, memory, border, rotation, relay
@@ -111,6 +112,7 @@ class Hardware:
     output_channels: Annotated[int, "channels of an output"]
     clocks: Annotated[int, "clocks of a clip"] = 0  # 0: no frame depends on those before
     pixel_frames: Annotated[int, "frames of pixels that are kept"] = 1
+    pixel_buffers: Annotated[int, "frames of pixels that are there or come in"] = 1
     vectors: Annotated[int, "sums that make codes"] = 0  # 0 or 1: there are
     state_words: Annotated[int, "words of the state of cells"] = 0
     state_bits: Annotated[int, "bits of the state of a cell"] = 0
@@ -131,14 +133,17 @@ class Hardware:
         if not 1 <= hold <= len(programs):
             raise ConfigError(f"a machine for {len(programs)} programs must hold 1 ... "
                               f"{len(programs)} of them, not {hold}")
-        pixel_words = max(program.pixel_words for program in programs)
+        buffers = max(program.pixel_buffers for program in programs)
+        alike = [program if program.pixel_buffers == buffers
+                 else Program(program.config, pixel_buffers=buffers) for program in programs]
+        pixel_words = max(program.pixel_words for program in alike)
         needs = [_needs(program if program.pixel_words == pixel_words
-                        else Program(program.config, pixel_words)) for program in programs]
+                        else Program(program.config, pixel_words, buffers)) for program in alike]
         return replace(_merge(needs, hold), memory=memory, programs=max(hold, slots))
 
     def place(self, config) -> Program:
         """The program of a configuration as this machine runs it, or a ConfigError."""
-        program = Program(config, self.pixel_words)
+        program = Program(config, self.pixel_words, self.pixel_buffers)
         self.check(program)
         return program
 
@@ -153,10 +158,11 @@ class Hardware:
                 raise ConfigError(f"{program.config.name}: does not fit the machine: "
                                   f"{_TEXTS[each.name]}: needs {_said(wanted)}, "
                                   f"has {_said(there)}")
-        if need.pixel_words != self.pixel_words:
-            raise ConfigError(f"{program.config.name}: must be placed for a machine with "
-                              f"{self.pixel_words} {_TEXTS['pixel_words']}, "
-                              f"not {need.pixel_words}")
+        for name in ("pixel_words", "pixel_buffers"):
+            if getattr(need, name) != getattr(self, name):
+                raise ConfigError(f"{program.config.name}: must be placed for a machine with "
+                                  f"{getattr(self, name)} {_TEXTS[name]}, "
+                                  f"not {getattr(need, name)}")
 
     # ---- what follows
 
@@ -192,6 +198,11 @@ class Hardware:
     def digits(self) -> int:
         """Passes over a pixel's digits."""
         return DIGITS_OF_PIXEL[self.array.digit_bits]
+
+    @property
+    def second_buffer(self) -> int:
+        """Where the second one of two buffers of pixels begins; the first one does at 0."""
+        return self.pixel_words // 2
 
     @property
     def pixel_bits(self) -> int:
@@ -294,6 +305,7 @@ def _needs(program: Program) -> Hardware:
         output_words=program.output_words, output_units=last.units,
         output_pixels=last.out_pixels, output_channels=last.channels if leaves else 0,
         clocks=1 + last.clock if network.timed else 0, pixel_frames=first.frames,
+        pixel_buffers=program.pixel_buffers,
         vectors=int(any(layer.summed and layer.operation.makes_codes for layer in layers)),
         state_words=program.state_words,
         state_bits=max((layer.operation.state_bits for layer in layers

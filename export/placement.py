@@ -105,13 +105,13 @@ def _result(placed: list[tuple[Region, int]]) -> tuple[dict[str, int], int]:
 
 
 def activations(network: NetworkConfig, array: ArrayConfig, loops: tuple[Loops, ...],
-                pixel_words: int = 0) -> tuple[list[Block], dict[str, int]]:
+                pixel_words: int) -> tuple[list[Block], dict[str, int]]:
     """The maps in the activation memory, those that are read together in one block, and rings.
 
     Of the maps in a ring, by name, the words from copy to copy.
 
-    The pixels take `pixel_words` at least: where programs alternate, so many that another one's
-    next frame has room there. What the last operation gives leaves, and lies in no memory here.
+    The pixels have `pixel_words`: where programs alternate, so many that another one's next frame
+    has room there. What the last operation gives leaves, and lies in no memory here.
 
     Raises
     ------
@@ -135,8 +135,7 @@ def activations(network: NetworkConfig, array: ArrayConfig, loops: tuple[Loops, 
     regions = {}
     for name, shape in network.shapes.items():
         if name == PIXELS:
-            words = max(pixel_words, pixel_stride(loops[0]) * loops[0].operation.frames)
-            regions[name] = Region(name, words, *ALWAYS)
+            regions[name] = Region(name, pixel_words, *ALWAYS)
         elif network.by_name[name].makes_codes and name != loops[-1].name:
             mode = modes.get(name) or array.mode(name, network.by_name[name].code_bits)
             words = -(-written_channels(shape.channels, array) // operands(mode, array.words))

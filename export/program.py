@@ -7,6 +7,7 @@
 from dataclasses import dataclass
 
 from export import placement
+from export.checked import ConfigError
 from export.config import Config
 from export.network import PIXELS
 from export.schedule import Loops, schedule
@@ -46,12 +47,13 @@ class Program:
     ----------
     layers : the operations in their order
     activation_words, skip_words, select_words, state_words : depths of the memories that they need
-    pixel_words : ... of which so many first words of activations are the pixels'
+    pixel_buffers : frames of pixels that are there or come in
+    pixel_words : ... of which so many first words of activations are the pixels', of all buffers
     pixel_stride : ... from frame to frame of them, if they lie in a ring; else 0
     output_words : units of channels that leave
 
     `pixel_words` reserves more for the pixels than they need, as a machine of several programs
-    does.
+    does; `pixel_buffers` are those of the machine, if it is not the configuration's own.
 
     Raises
     ------
@@ -59,12 +61,18 @@ class Program:
         If the array lacks a precision that an operation needs, or maps cannot be placed.
     """
 
-    def __init__(self, config: Config, pixel_words: int = 0):
+    def __init__(self, config: Config, pixel_words: int = 0, pixel_buffers: int = 0):
         self.config, self.array = config, config.array
         network, array = config.network, config.array
         loops = schedule(network, array)
-        maps, strides = placement.activations(network, array, loops, pixel_words)
-        self.pixel_words, self.pixel_stride = maps[0][0][0].size, strides.get(PIXELS, 0)
+        self.pixel_buffers = pixel_buffers or config.machine.pixel_buffers
+        if self.pixel_buffers > 1 and network.timed:
+            raise ConfigError(f"{config.name}: machine.pixel_buffers must be 1 for networks that "
+                              f"read clips, not {self.pixel_buffers}")
+        needed = self.pixel_buffers * loops[0].operation.frames * placement.pixel_stride(loops[0])
+        self.pixel_words = max(pixel_words, needed)
+        maps, strides = placement.activations(network, array, loops, self.pixel_words)
+        self.pixel_stride = strides.get(PIXELS, 0)
         clocks = {name: period.bit_length() - 1 for name, period in network.periods.items()}
         bases, self.activation_words = placement.allocate(maps)
         kept, pooled = placement.skips(network, array)

@@ -25,7 +25,8 @@ class Engine(wiring.Component):
 
     A frame takes :attr:`export.cost.Cost.frame_cycles` cycles from `busy` to its result, which is
     held until it is taken; the next frame's pixels are accepted once the first operation has read
-    this one's, and it is in work until it comes to its last operation while a result waits.
+    this one's or, with two buffers, has begun, and it is in work until it comes to its last
+    operation while a result waits.
 
     With `framed`, pixels are marked where a frame ends, and a frame of another length is dropped.
 
@@ -94,6 +95,10 @@ class Engine(wiring.Component):
             self._count_frames(m, records, sequencer, pixels, epilogue)
         if hardware.memory == "ram":
             self._load(m, records, sequencer, [records, sequencer, weights, epilogue])
+        read = sequencer.pixels_read
+        if hardware.pixel_buffers > 1:  # all have looked at the frame's record, and one is free
+            read = late_restart
+            m.d.comb += pixels.buffer.eq(~sequencer.buffer)
         wiring.connect(m, output.result, wiring.flipped(self.result))
         m.d.comb += [
             # The epilogue never waits; pixels use the cycles that it leaves.
@@ -101,7 +106,7 @@ class Engine(wiring.Component):
             pixels.granted.eq(granted),
             pixels.record.eq(records.record),
             sequencer.pixels_ready.eq(pixels.ready),
-            pixels.read.eq(sequencer.pixels_read),
+            pixels.read.eq(read),
             sequencer.record.eq(records.record), sequencer.number.eq(records.number),
 
             feeder.layer.eq(layer), feeder.step.eq(sequencer.step),

@@ -63,7 +63,7 @@ class ActivationMemory(wiring.Component):
             first = Signal(range(depth), reset_less=True)
             m.d.sync += first.eq(self.write.address + self.write.carry)
         # What an operation reads lies apart from what is written meanwhile, and pixels come in when
-        # the first operation has read those before.
+        # the first operation has read those before, or elsewhere.
         # Lanes of one address are one memory: block RAMs are wider than a lane.
         cuts = [0, 1, LANES] if self.hardware.carries else [0, LANES]
         for bank in range(array.rows):

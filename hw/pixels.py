@@ -18,8 +18,9 @@ class PixelInput(wiring.Component):
     A word of pixel x holds `taps_per_word` neighbours in a row; what lies outside the image is the
     pad pixel. A pixel takes one cycle more than its words. Each cycle that is not `granted`, as a
     code unit is written then, costs one, wherever it falls. When a frame is complete, none is
-    accepted until `read` says that the first layer is through with it. A pixel here is a position,
-    of several pixels where these are folded.
+    accepted until `read` says that the next one may come: the first layer is through with this one
+    or, where there are two buffers, has begun. A pixel here is a position, of several pixels where
+    these are folded.
 
     Members
     -------
@@ -27,9 +28,10 @@ class PixelInput(wiring.Component):
     pixels : In(stream of position_bits)            raster order, channel 0 lowest
     write : Out(write_layout), granted : In(1)      the memory takes the write in this cycle
     ready : Out(1)      a whole frame is in the memory; where pixels fold, its last word may wait
-    read : In(1)        ... and is not needed any more
+    read : In(1)        ... and the next one may come
     drop : In(1)        forget what has come of a frame
     copy : In(2)        of the ring of pixels, if several frames are kept
+    buffer : In(1)      which one the next frame goes to, of two
     """
 
     pixels: stream.Interface
@@ -45,6 +47,7 @@ class PixelInput(wiring.Component):
             "read": In(1),
             "drop": In(1),
             **({"copy": In(2)} if hardware.pixel_frames > 1 else {}),
+            **({"buffer": In(1)} if hardware.pixel_buffers > 1 else {}),
         })
 
     def elaborate(self, platform):
@@ -83,9 +86,11 @@ class PixelInput(wiring.Component):
         frame_end = Signal()
         m.d.sync += [row_end.eq(x == record.last_x + 1 + extra), frame_end.eq(y == record.last_y)]
         where = address
-        if hardware.pixel_frames > 1:  # known before a frame's first pixel
-            base = Signal.like(address)
-            m.d.sync += base.eq(copy_offset(record.stride, self.copy))
+        if hardware.pixel_frames > 1 or hardware.pixel_buffers > 1:
+            base = Signal.like(address)  # known before a frame's first pixel
+            m.d.sync += base.eq(Mux(self.buffer, hardware.second_buffer, 0)
+                                if hardware.pixel_buffers > 1
+                                else copy_offset(record.stride, self.copy))
             where = base + address
         write = self.write
         takes = moves = self.granted  # a pixel; word after word

@@ -51,6 +51,8 @@ class Sequencer(wiring.Component):
     step : Out(step_layout)
     pixels_ready : In(1)          a frame of pixels is in the memory
     pixels_read : Out(1)          ... and has been read
+    buffer : Out(1)               of two of pixels, that of the frame in work; from the cycle behind
+                                  `restart` on
     done : In(1)                  the epilogue is through with a layer
     finished : Out(1)             ... and it was the last one: the result is there
     output_free : In(1)           the last result has left
@@ -80,6 +82,7 @@ class Sequencer(wiring.Component):
             "busy": Out(1),
             **({"rings": In(rings_layout(hardware))} if hardware.clocks else {}),
             **({"first": Out(1)} if hardware.cells else {}),
+            **({"buffer": Out(1, init=1)} if hardware.pixel_buffers > 1 else {}),
             **fill_member(hardware),
         })
 
@@ -202,6 +205,8 @@ class Sequencer(wiring.Component):
                 m.d.sync += [index.eq(0), next_tile.eq(self.record.tiles_base)]
                 with m.If(self.pixels_ready):
                     m.d.comb += self.restart.eq(1)
+                    if hardware.pixel_buffers > 1:
+                        m.d.sync += self.buffer.eq(~self.buffer)
                     m.next = "FETCH"
             with m.State("FETCH"):
                 m.next = "LOAD"
@@ -212,6 +217,9 @@ class Sequencer(wiring.Component):
                     else:
                         m.d.comb += self.fetch.eq(1)
                         m.d.sync += [layer.eq(layer_next), fill.eq(rows - 1)]
+                        if hardware.pixel_buffers > 1:  # the first operation's input is at 0
+                            with m.If(self.buffer & (index == 0)):
+                                m.d.sync += layer.in_base.eq(hardware.second_buffer)
                         m.next = "CLEAR"
                 if frames:
                     with m.If(~frames.due):  # nor is what follows it

@@ -161,7 +161,7 @@ class Run(StepRun):
         if self.frozen:
             set_integers(self.encoder, network)
             self.began = network.digest
-            sample = random_patches(LEARNED, self.patches.side)
+            sample, _ = random_patches(LEARNED, self.patches.side)
             pixels = torch.from_numpy(sample).permute(0, 3, 1, 2).float()
             with torch.no_grad():
                 codes = codes_map(self.encoder, pixels, self.patches)

@@ -104,7 +104,8 @@ def gate(layer: ConvConfig, codes: Tensor, skip: Tensor, skip_bits: int,
     """
     if skip.shape[2:] != codes.shape[2:]:
         skip = max_pool(skip)
-    skip = skip.repeat(1, codes.shape[1] // skip.shape[1], 1, 1)
+    if skip.shape[1] != codes.shape[1]:  # unlike `repeat`, this keeps the order of the memory
+        skip = torch.cat([skip] * (codes.shape[1] // skip.shape[1]), 1)
     wider = layer.code_bits - skip_bits
     if wider:
         skip = skip * 2.0**wider

@@ -20,6 +20,7 @@ FEWEST = 800  # patches of a class; one with fewer gets some of the class with t
 SHIFT = 9  # of the first layer: a step is 2^9 of a sum
 LONGEST = 1.5  # of a vector's largest weight before it is rounded
 SWEEPS = 3  # of rounding weight by weight
+FLOOR = 1.3  # mean squared error of each picture that rounding the patches' means leaves
 RIDGE = 1e-3  # of the mean energy, so that what no patch has is not free
 
 
@@ -58,6 +59,22 @@ def quantizers(config: TransformsConfig) -> list[Quantizer]:
     return [found[bits] for bits in config.slots]
 
 
+def moments(patches: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean [inputs], and covariance float64 [inputs, inputs]; patches count by `weights` (n,)."""
+    shares = weights / weights.sum()
+    mean = shares @ patches
+    centred = (patches - mean) * shares.sqrt()[:, None]
+    return mean, (centred.T @ centred).double()
+
+
+def weights_of(errors: Tensor, pictures: Tensor) -> Tensor:
+    """What each patch (n,) counts: more in a picture of a smaller mean error, as the mean of the
+    pictures' PSNR has it. `errors` are mean squared ones; `pictures` (n,) says which each is of."""
+    total = torch.zeros(int(pictures.max()) + 1).index_add_(0, pictures, errors)
+    mean = total / torch.bincount(pictures).clamp_min(1)
+    return 1 / (mean + FLOOR)[pictures]
+
+
 @dataclass(frozen=True)
 class Transform:
     """Of one class: mean [inputs], vectors [slots, inputs], standard deviations [slots]."""
@@ -67,11 +84,10 @@ class Transform:
     deviations: Tensor
 
     @classmethod
-    def of(cls, patches: Tensor, slots: int) -> "Transform":
-        """Of the patches of a class, each without its own mean."""
-        mean = patches.mean(0)
-        centred = patches - mean
-        energy, vectors = torch.linalg.eigh((centred.T @ centred).double() / len(patches))
+    def of(cls, patches: Tensor, weights: Tensor, slots: int) -> "Transform":
+        """Of the patches of a class, each without its own mean, which count by `weights` (n,)."""
+        mean, square = moments(patches, weights)
+        energy, vectors = torch.linalg.eigh(square)
         energy, vectors = energy.flip(0)[:slots], vectors.flip(1)[:, :slots]
         return cls(mean, vectors.T.float(), energy.clamp_min(1e-3).sqrt().float())
 
@@ -87,25 +103,35 @@ class Transform:
         return left
 
 
-def mixture(patches: Tensor, config: TransformsConfig) -> tuple[list[Transform], Tensor]:
-    """Transforms, and the class of each of the patches [n, inputs], which have a mean of zero.
+def mixture(patches: Tensor, pictures: Tensor,
+            config: TransformsConfig) -> tuple[list[Transform], Tensor, Tensor]:
+    """Transforms, and of each of the patches [n, inputs], which have a mean of zero, the class and
+    what it counts. `pictures` (n,) says which picture each patch is of.
 
     At first classes are those of equal energy.
     """
     by, count = quantizers(config), config.classes
-    energy = patches.square().sum(1)
-    chosen = energy.argsort().argsort() * count // len(patches)
+    least = patches.square().sum(1)
+    order, weights = least.argsort(), weights_of(least / patches.shape[1], pictures)
+    share = (least * weights)[order].cumsum(0)
+    chosen = torch.empty(len(patches), dtype=torch.int64)
+    chosen[order] = (share / share[-1] * count).long().clamp_max(count - 1)
+
+    def transform(k: int) -> Transform:
+        own = chosen == k
+        return Transform.of(patches[own], weights[own], len(config.slots))
+
     for _ in range(ROUNDS):
-        found = [Transform.of(patches[chosen == k], len(config.slots)) for k in range(count)]
+        found = [transform(k) for k in range(count)]
         errors = torch.stack([each.error(patches, by) for each in found], 1)
         least, chosen = errors.min(1)
+        weights = weights_of(least / patches.shape[1], pictures)
         for k in range(count):
             if (chosen == k).sum() < min(FEWEST, len(patches) // (4 * count)):
-                of = torch.zeros(count).index_add_(0, chosen, least)
+                of = torch.zeros(count).index_add_(0, chosen, least * weights)
                 worst = (chosen == of.argmax()).nonzero()[:, 0]
                 chosen[worst[::2]] = k
-    found = [Transform.of(patches[chosen == k], len(config.slots)) for k in range(count)]
-    return found, chosen
+    return [transform(k) for k in range(count)], chosen, weights
 
 
 def rounded(vectors: np.ndarray, energy: np.ndarray) -> np.ndarray:
@@ -128,15 +154,14 @@ def rounded(vectors: np.ndarray, energy: np.ndarray) -> np.ndarray:
     return made
 
 
-def integers(transform: Transform, patches: Tensor, config: TransformsConfig) -> np.ndarray:
-    """A class's vectors in integers [slots, inputs], scaled to its steps; `patches` are its own,
-    with their means."""
+def integers(transform: Transform, square: Tensor, config: TransformsConfig) -> np.ndarray:
+    """A class's vectors in integers [slots, inputs], scaled to its steps; `square` is the
+    covariance of its patches, with their means."""
     scale = []
     for each, deviation, vector in zip(quantizers(config), transform.deviations, transform.vectors,
                                        strict=True):
         longest = LONGEST / vector.abs().max().item()
         fits = 2**SHIFT / (each.step * deviation.item())
         scale.append(longest if len(each.levels) == 2 else min(fits, longest))
-    centred = (patches - patches.mean(0)).double().numpy()
     vectors = transform.vectors.double().numpy() * np.array(scale)[:, None]
-    return rounded(vectors, centred.T @ centred / len(centred))
+    return rounded(vectors, square.numpy())

@@ -135,6 +135,24 @@ class QuantConv(Coded):
         return max_pool(acc) if layer.pool and not layer.gate else acc
 
 
+class _Total(torch.autograd.Function):
+    """Sums (n, channels) over a map's pixels, in float32.
+
+    The gradient has the map's type before it is spread out: converted afterwards, as torch does
+    it, it would be written out, and in another order than the map.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        ctx.like = x.shape, x.dtype
+        return x.sum((2, 3), dtype=torch.float32)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        shape, dtype = ctx.like
+        return grad.to(dtype)[:, :, None, None].expand(shape)
+
+
 class QuantSum(QuantWeight):
     """Weighted sums over all pixels of a map of `channels`, one for each of `layer.channels`."""
 
@@ -146,7 +164,7 @@ class QuantSum(QuantWeight):
     def accumulate(self, x: Tensor) -> Tensor:
         """Sums (n, outputs) of (n, channels, h, w); exact in float32."""
         with torch.autocast(x.device.type, enabled=False):
-            return F.linear(x.float().sum((2, 3)), self.levels().flatten(1))
+            return F.linear(_Total.apply(x), self.levels().flatten(1))
 
 
 class QuantVector(Coded):
@@ -158,7 +176,7 @@ class QuantVector(Coded):
 
     def accumulate(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            sums = F.linear(x.float().sum((2, 3)), self.levels().flatten(1))
+            sums = F.linear(_Total.apply(x), self.levels().flatten(1))
         return sums[:, :, None, None]
 
 

@@ -56,8 +56,15 @@ def join(patches: Tensor, n: int, columns: int) -> Tensor:
 
 def crops(pictures: list[Tensor], count: int, side: int, generator: torch.Generator) -> Tensor:
     """Squares uint8 (count, 3, side, side) from anywhere, half of them mirrored, half turned."""
+    picks = torch.randint(0, len(pictures), (count,), generator=generator)
+    return crops_of(pictures, picks, side, generator)
+
+
+def crops_of(pictures: list[Tensor], picks: Tensor, side: int,
+             generator: torch.Generator) -> Tensor:
+    """Such squares, one of each of the pictures that are picked (n,)."""
     made = []
-    for pick in torch.randint(0, len(pictures), (count,), generator=generator).tolist():
+    for pick in picks.tolist():
         picture = pictures[pick]
         top, left = (int(torch.randint(0, full - side + 1, (), generator=generator))
                      for full in picture.shape[1:])
@@ -68,7 +75,9 @@ def crops(pictures: list[Tensor], count: int, side: int, generator: torch.Genera
     return torch.stack(made)
 
 
-def random_patches(count: int, side: int, seed: int = 1) -> np.ndarray:
-    """Squares uint8 [count, side, side, 3] of the training pictures."""
-    generator = torch.Generator().manual_seed(seed)
-    return crops(load_pictures("train", side), count, side, generator).permute(0, 2, 3, 1).numpy()
+def random_patches(count: int, side: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Squares uint8 [count, side, side, 3] of the training pictures, and of which each is one."""
+    pictures, generator = load_pictures("train", side), torch.Generator().manual_seed(seed)
+    picks = torch.randint(0, len(pictures), (count,), generator=generator)
+    made = crops_of(pictures, picks, side, generator)
+    return made.permute(0, 2, 3, 1).numpy(), picks.numpy()

@@ -15,13 +15,12 @@ from export.network import PIXELS, ConvConfig, NetworkConfig
 from export.transforms import BLOCK, TransformsConfig
 from model.allocator import keep_freed
 from model.chooser import Chooser, train_chooser
-from model.mixture import SHIFT, integers, mixture, rounded
+from model.mixture import SHIFT, integers, mixture, moments, rounded, weights_of
 from model.tables import Tables
 
 SCORES = 3  # codes whose sum is a class's score
 COPIES = 2  # of what says that a class is chosen
 STEPS = 6000  # of training the choice
-FLOOR = 8.0  # mean squared error that is added to that of a patch, where it weighs errors
 
 
 def block_order(patches: np.ndarray, block: int) -> np.ndarray:
@@ -60,11 +59,11 @@ def check(network: NetworkConfig, config: TransformsConfig):
                                   f"of this name with {field} = {value}, not {came}")
 
 
-def first_layer(patches: Tensor,
+def first_layer(patches: Tensor, pictures: Tensor,
                 config: TransformsConfig) -> tuple[np.ndarray, np.ndarray, Tensor]:
     """Weights and biases, of each class and slot its ramps, then those of the mean; and the class
-    of each patch."""
-    found, chosen = mixture(patches - patches.mean(1, keepdim=True), config)
+    of each patch. `pictures` (n,) says which each patch is of."""
+    found, chosen, weights = mixture(patches - patches.mean(1, keepdim=True), pictures, config)
     rows, biases = [], []
 
     def add(weight: np.ndarray, middle: float, offset: float, count: int):
@@ -73,15 +72,14 @@ def first_layer(patches: Tensor,
             biases.append(round((middle - 7 * ramp) * 2**SHIFT - offset))
 
     for k, transform in enumerate(found):
-        own = patches[chosen == k]
-        made = integers(transform, own, config)
+        middle, square = moments(patches[chosen == k], weights[chosen == k])
+        made = integers(transform, square, config)
         for weight, ramps in zip(made, config.fields[1:], strict=True):
-            add(weight, ramps.middle, float(own.mean(0).double().numpy() @ weight), ramps.count)
+            add(weight, ramps.middle, float(middle.double().numpy() @ weight), ramps.count)
     mean = config.fields[0]
     scale = 2**SHIFT * mean.levels / 256 / patches.shape[1]
-    centred = (patches - patches.mean(0)).double().numpy()
-    add(rounded(np.full((1, patches.shape[1]), scale), centred.T @ centred / len(centred))[0],
-        0, 0, mean.count)
+    _, square = moments(patches, weights)
+    add(rounded(np.full((1, patches.shape[1]), scale), square.numpy())[0], 0, 0, mean.count)
     return np.array(rows), np.array(biases), chosen
 
 
@@ -140,10 +138,10 @@ def logic(config: TransformsConfig) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def encoder_of(network: NetworkConfig, config: TransformsConfig, patches: np.ndarray,
-               seed: int = 1) -> Network:
+               pictures: np.ndarray, seed: int = 1) -> Network:
     """A network that compresses; only the first of its layers, and those that choose, are learned.
 
-    `patches` uint8 [n, side, side, 3] are what it learns from.
+    `patches` uint8 [n, side, side, 3] are what it learns from, `pictures` [n] which each is of.
 
     Raises
     ------
@@ -154,7 +152,8 @@ def encoder_of(network: NetworkConfig, config: TransformsConfig, patches: np.nda
     keep_freed()
     first = network.operations[0]
     x = torch.from_numpy(block_order(patches, network.fold)).float()
-    weight, bias, chosen = first_layer(x, config)
+    of = torch.from_numpy(pictures)
+    weight, bias, chosen = first_layer(x, of, config)
     codes = codes_of(x, weight, bias)
     tables = Tables(config, x.shape[1])
     tables.fit(x, codes, chosen)
@@ -162,7 +161,7 @@ def encoder_of(network: NetworkConfig, config: TransformsConfig, patches: np.nda
     errors = tables.errors(x, codes)
     between = network.operations[1:network.operations.index(network.by_name["scores"]) + 1]
     chooser = Chooser(list(between), first.channels, config.classes)
-    weights = 1 / (errors.min(1).values / x.shape[1] + FLOOR)
+    weights = weights_of(errors.min(1).values / x.shape[1], of)
     train_chooser(chooser, codes, errors, weights, STEPS, seed)
 
     def layer(operation: ConvConfig, weight, bias, shift: int) -> Layer:

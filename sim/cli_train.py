@@ -134,7 +134,7 @@ def transforms(config: Design,
         raise ConfigError(f"{config}: must have codec.encoder = \"transforms\" for this")
     side = patches_of(design.network, design.name).side
     network = encoder_of(design.network, design.codec.decoder.transforms,
-                         random_patches(limit, side, seed), seed)
+                         *random_patches(limit, side, seed), seed)
     path = output or Path("build") / design.name / "transforms.npz"
     save_network(network, path)
     typer.echo(f"{path}: {sum(layer.weight.size for layer in network.layers)} weights, "

@@ -59,7 +59,7 @@ def _padded(codec: Callable, side: int) -> Callable:
 def codecs(patches: Patches) -> dict[str, Callable]:
     """Those that are compared, by name, at as many bits per pixel; they learn from the training
     pictures."""
-    found, training = {}, {side: random_patches(LEARNED, side)
+    found, training = {}, {side: random_patches(LEARNED, side)[0]
                            for side in sorted({patches.side, LARGER})}
     for side, learned in training.items():
         bits = patches.bits * side**2 // patches.side**2

@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterator
 
 from export.checked import ConfigError, parse
-from export.config import Config, parse_config
+from export.config import Config, MachineConfig, parse_config
 from export.hardware import Hardware
 from export.network import NetworkConfig
 from export.program import Program
@@ -36,6 +36,11 @@ def design(layers: list[dict], array: tuple, *, height=6, width=5, channels=3,
     return parse_config({
         "name": "test", "network": _network(layers, height, width, channels, more),
         "array": dict(zip(names, array, strict=False))})
+
+
+def buffered(config: Config) -> Config:
+    """The same design on a machine with two buffers of pixels."""
+    return config.model_copy(update={"machine": MachineConfig(pixel_buffers=2)})
 
 
 def machine(config: Config) -> tuple[Program, Hardware]:

@@ -28,7 +28,7 @@ from sim.results import wanted
 from sim.runner import run_bench
 from sim.samples import random_images, random_network
 from sim.streams import pixel_words
-from tests.designs import conv, design
+from tests.designs import buffered, conv, design
 from tests.stub_engine import PIXELS, STORED, WINDOW, WORK, StubEngine, result_words
 
 KEYS = 0x12345, 0xFFFFFF00  # loaded for the stand-in's two programs
@@ -144,12 +144,13 @@ VALUES = design([], (2, 4, 2), height=4, width=4, channels=1, fold=2, operations
     conv("a", 5, 3, 3), {"kind": "map", "name": "b", "channels": 6, "weight_bits": 3,
                          "out_bits": 5}])
 MACHINES = {"rom": ([A], "rom"), "two programs in rom": ([A, B], "rom"), "ram": ([A, B], "ram"),
-            "all outputs in ram": ([A, CODES, VALUES], "ram")}
+            "all outputs in ram": ([A, CODES, VALUES], "ram"),
+            "... with two buffers": ([buffered(A), CODES, VALUES], "ram")}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name, count", [
-    ("rom", 3), ("all outputs in ram", 3),
+    ("rom", 3), ("... with two buffers", 3),
     *(pytest.param(name, 8, marks=pytest.mark.long) for name in MACHINES)])
 def test_around_an_engine(tmp_path, name, count):
     job = write_engine(tmp_path, *MACHINES[name], count=count)

@@ -19,6 +19,7 @@ from sim.results import difference
 from sim.samples import extreme_network, random_images, random_network
 from sim.streams import simulate
 from tests import designs
+from tests.designs import buffered
 
 LIMIT = 20_000  # cycles times multipliers of a frame in usual tests: a second or two
 
@@ -107,6 +108,14 @@ def packable(seeds):
 def test_random_networks(seed):
     config = random_design(seed)
     check(config, random_network(config.network, seed), random_images(config.network, 2, seed),
+          gaps=3 * (seed % 2), seed=seed)
+
+
+@pytest.mark.parametrize("seed", few(random_design, packable(range(200, 212)), 8))
+def test_random_networks_with_two_buffers(seed):
+    """Frames come in one after the other, in either buffer; those before are left alone."""
+    config = buffered(random_design(seed))
+    check(config, random_network(config.network, seed), random_images(config.network, 5, seed),
           gaps=3 * (seed % 2), seed=seed)
 
 

@@ -16,7 +16,7 @@ from sim import golden
 from sim.results import unpack
 from sim.samples import random_images, random_network
 from sim.streams import pixel_words
-from tests.designs import conv, design
+from tests.designs import buffered, conv, design
 
 # Height, width, channels, fold of programs on one machine.
 ALONE = [[(3, 5, 3, 1)], [(6, 4, 3, 2)], [(8, 8, 2, 4)], [(2, 2, 1, 2)], [(1, 1, 4, 1)]]
@@ -234,13 +234,14 @@ def through_engine(config, lengths: list[int], pauses):
         np.testing.assert_array_equal(codes, trace.codes["a"][frame])
 
 
-@pytest.mark.parametrize("channels, fold, pause", [
-    (1, 1, 0), *(pytest.param(*each, marks=pytest.mark.slow)
-                 for each in ((2, 2, 1), (3, 1, 2), (1, 4, 1)))])
-def test_engine_drops_frames(channels, fold, pause):
+@pytest.mark.parametrize("channels, fold, pause, buffers", [
+    (1, 1, 0, 1), *(pytest.param(*each, marks=pytest.mark.slow) for each in (
+        (2, 2, 1, 1), (3, 1, 2, 1), (1, 4, 1, 1), (1, 1, 0, 2), (2, 2, 1, 2)))])
+def test_engine_drops_frames(channels, fold, pause, buffers):
     """What has come of one is forgotten, in the middle of a pixel's words too."""
     config = design([], (2, 3, 2), height=2 * fold, width=3 * fold, channels=channels, fold=fold,
                     operations=[conv("a", 4, 2, 2)])
+    config = buffered(config) if buffers > 1 else config
     rng = random.Random(channels)
     size = config.network.height * config.network.width
     lengths = [size, *rng.sample(range(1, size), 5), size - 1, size, size + 1, 2 * size, size + 5,

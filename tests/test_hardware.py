@@ -15,7 +15,7 @@ from hw.engine import Engine
 from sim import golden
 from sim.samples import random_images, random_network
 from sim.streams import simulate
-from tests.designs import conv, design, machine, random_maps
+from tests.designs import buffered, clip_designs, conv, design, machine, random_maps
 
 TEXTS = {name: hint.__metadata__[0]
          for name, hint in get_type_hints(Hardware, include_extras=True).items()}
@@ -175,6 +175,27 @@ def test_a_program_that_is_placed_for_fewer_pixels_is_refused():
                                           rf"{common.pixel_words} words of activation memory for "
                                           rf"pixels, not {Program(PLAIN).pixel_words}$"):
         common.check(Program(PLAIN))
+
+
+def test_two_buffers_of_pixels():
+    """Each has room for the larger frame, whichever program asks for them."""
+    large = design([conv("a", 8, 1, 1)], (2, 4, 2), height=9, width=9)
+    one, two = Program(PLAIN), Program(buffered(PLAIN))
+    assert two.pixel_words == 2 * one.pixel_words and two.layers[0].in_base == 0
+    assert all(layer.in_base >= two.pixel_words for layer in two.layers[1:])
+    for configs in ((buffered(PLAIN), large), (PLAIN, buffered(large))):
+        common = Hardware.of([Program(config) for config in configs])
+        assert (common.pixel_buffers, common.pixel_words) == (2, 2 * Program(large).pixel_words)
+        assert common.second_buffer >= Program(large).pixel_words
+        for config in (PLAIN, large):
+            common.check(common.place(config))
+    with pytest.raises(ConfigError, match=r"test: does not fit the machine: words of activation "
+                                          "memory for pixels: needs"):
+        machine(buffered(PLAIN))[1].place(large)
+    with pytest.raises(ConfigError, match="placed for a machine with 2 frames of pixels that are"):
+        machine(buffered(PLAIN))[1].check(Program(PLAIN, two.pixel_words))
+    with pytest.raises(ConfigError, match=r"test: machine\.pixel_buffers must be 1 for netw"):
+        Program(buffered(next(clip_designs(range(9)))[1]))
 
 
 def test_a_machine_that_holds_several(programs):

@@ -16,7 +16,7 @@ from hw.verilog import write_verilog
 from sim import golden
 from sim.samples import random_images, random_network
 from sim.verilog import Job, Load, run_jobs
-from tests.designs import SMALL
+from tests.designs import SMALL, buffered
 
 
 def machine_for(configs, **machine):
@@ -67,11 +67,11 @@ def check(machine, networks, images, found):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("framed", [False])
-def test_programs_are_swapped_between_and_beside_frames(tmp_path, framed):
-    machine = machine_for(SMALL, hold=2)
+@pytest.mark.parametrize("buffers", [1, 2])
+def test_programs_are_swapped_between_and_beside_frames(tmp_path, buffers):
+    machine = machine_for(SMALL, hold=2, pixel_buffers=buffers)
     networks = [random_network(config.network, k) for k, config in enumerate(SMALL)]
-    write_verilog(Engine(machine.hardware, empty(machine.hardware), framed), tmp_path, "engine")
+    write_verilog(Engine(machine.hardware, empty(machine.hardware)), tmp_path, "engine")
     jobs, loads, images = swapped(machine, SMALL, networks, 4)
     found = run_jobs(machine.hardware, tmp_path, jobs, loads)
     check(machine, networks, images, found)
@@ -99,10 +99,11 @@ def test_four_networks_in_one_verilog(tmp_path):
 
 
 @pytest.mark.slow
-def test_several_programs_in_rom(tmp_path):
+@pytest.mark.parametrize("config", [SMALL[0], buffered(SMALL[0])])
+def test_several_programs_in_rom(tmp_path, config):
     """Chosen frame by frame, in any order."""
     networks = [random_network(config.network, k) for k, config in enumerate(SMALL)]
-    machine = build(SMALL, networks)
+    machine = build([config, *SMALL[1:]], networks)
     write_verilog(Engine(machine.hardware, machine.images), tmp_path, "engine")
     order = np.random.default_rng(1).integers(0, 4, 14).tolist()
     images = [random_images(config.network, 1, k) for k, config in enumerate(SMALL)]

@@ -19,7 +19,7 @@ from sim import golden
 from sim.results import difference
 from sim.samples import random_images, random_network
 from sim.streams import pixel_words, simulate
-from tests.designs import conv, design, total
+from tests.designs import buffered, conv, design, total
 
 MAP = {"kind": "map", "name": "end", "weight_bits": 2}
 
@@ -205,6 +205,13 @@ def two(channels, array=(16, 8, 4), size=12, **more):
                 total("end", 4, 1), array=array, height=size, width=size, channels=3)
 
 
+def three(**shape):
+    """Pixels of many words, which take longer than all operations."""
+    names = {"a": 4, "b": 4, "end": 2}
+    return ends(*(conv(name, count, 1, 1, kernel=1) for name, count in names.items()),
+                array=(8, 4, 1), height=8, width=12, channels=3, **shape)
+
+
 # What is between the pixels' time and the frames': codes that are written, which pixels give way
 # to, at whatever step of theirs; so few that pixels are slower, and so many that frames are.
 GIVE_WAY = {
@@ -214,6 +221,7 @@ GIVE_WAY = {
     "folded": ends(conv("a", 4, 1, 1, kernel=1), conv("b", 4, 1, 1, kernel=1),
                    conv("end", 2, 1, 1, kernel=1),
                    array=(8, 4, 2), height=8, width=12, channels=1, fold=2),
+    "long": three(), "long, folded": three(fold=2),
 }
 
 
@@ -231,3 +239,22 @@ def test_pixels_give_way_to_codes(name):
     paced = cost.frame_period > cost.frame_cycles + 1 + cost.output_wait
     assert paced == (name != "frames")
     assert cost.written_units > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GIVE_WAY)
+def test_a_frame_comes_in_beside_the_first_operation(name):
+    """With two buffers: a frame's pixels have all of the cycles of the one before."""
+    config = buffered(GIVE_WAY[name])
+    single, (cost, dut) = Cost.of(GIVE_WAY[name]), engine(config)
+    images = random_images(config.network, 5, 1)
+    run = simulate(dut, cost.program, images, limit=4000)
+    trace = golden.run(random_network(config.network, 1), images)
+    assert all(difference(config.network, result, trace, frame) is None
+               for frame, result in enumerate(run.results))
+    assert np.diff(run.offered).tolist() == [cost.frame_period] * 4
+    assert cost.frame_cycles == single.frame_cycles
+    assert cost.frame_period <= single.frame_period
+    assert (cost.frame_period < single.frame_period) == (name != "frames")
+    paced = cost.frame_period > cost.frame_cycles + 1 + cost.output_wait
+    assert paced == name.startswith("long")

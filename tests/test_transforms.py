@@ -88,7 +88,7 @@ def made():
     """A small encoder, trained for an instant."""
     steps, transforms.STEPS = transforms.STEPS, 300
     try:
-        return transforms.encoder_of(design().network, SMALL, pixels(3000))
+        return transforms.encoder_of(design().network, SMALL, pixels(3000), np.arange(3000) % 10)
     finally:
         transforms.STEPS = steps
 
@@ -153,7 +153,7 @@ def test_classes_are_found():
     x = 4.0 ** (kind[:, None] + 1) * torch.randn(4000, 1, generator=generator) * directions[kind]
     x = x + torch.randn(4000, 12, generator=generator)
     config = TransformsConfig(classes=4, mean_bits=3, slots=(4,))
-    found, chosen = mixture.mixture(x, config)
+    found, chosen, _ = mixture.mixture(x, kind, config)  # a picture of each kind
     along = (torch.stack([each.vectors[0] for each in found]) @ directions.T).abs()
     assert along.max(1).values.min() > 0.95 and len(set(along.argmax(1).tolist())) == 4
     by = mixture.quantizers(config)
@@ -162,11 +162,33 @@ def test_classes_are_found():
     assert own.mean() < 0.2 * (errors.sum(1) - own).mean() / 3
 
 
+def test_patches_count_by_their_pictures():
+    """Twice as often is as twice the weight; a picture of half the error weighs twice as much."""
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(50, 6, generator=generator)
+    twice = mixture.moments(torch.cat([x, x[:20]]), torch.ones(70))
+    weighed = mixture.moments(x, 1.0 + (torch.arange(50) < 20))
+    torch.testing.assert_close(weighed, twice, check_dtype=False)
+    np.testing.assert_allclose(twice[1], np.cov(torch.cat([x, x[:20]]).T, bias=True), atol=1e-5)
+    pictures = torch.tensor([0, 2, 2, 0])
+    weights = mixture.weights_of(torch.tensor([10.0, 1.0, 3.0, 30.0]), pictures)
+    torch.testing.assert_close(1 / weights - mixture.FLOOR, torch.tensor([20.0, 2.0, 2.0, 20.0]))
+    # Two classes for a quiet picture along one direction, and a loud one along two others: if all
+    # patches count alike, both are the loud one's.
+    kind = torch.arange(3000) % 3
+    x = torch.tensor([20.0, 300.0, 300.0])[kind][:, None] * torch.eye(6)[kind]
+    x = x * torch.randn(3000, 1, generator=generator) + torch.randn(3000, 6, generator=generator)
+    config = TransformsConfig(classes=2, mean_bits=3, slots=(4,))
+    for pictures, quiet in ((kind.clamp(max=1), True), (torch.zeros_like(kind), False)):
+        found = mixture.mixture(x, pictures, config)[0]
+        assert any(each.vectors[0, 0].abs() > 0.9 for each in found) == quiet
+
+
 def test_the_error_of_a_transform_is_that_of_what_it_leaves():
     generator = torch.Generator().manual_seed(1)
     x = 5 * torch.randn(300, 12, generator=generator) + 3
     by = mixture.quantizers(SMALL)
-    made = mixture.Transform.of(x, len(SMALL.slots))
+    made = mixture.Transform.of(x, torch.ones(300), len(SMALL.slots))
     left = x - made.mean
     for quantize, vector, deviation in zip(by, made.vectors, made.deviations, strict=True):
         value = (x - made.mean) @ vector
@@ -249,13 +271,18 @@ def test_classes_are_chosen_better_than_by_chance(made):
     assert came - least < 0.3 * (by_chance - least)
 
 
-def test_the_errors_of_tables_are_those_of_what_they_decode(made):
-    patches = pixels(500, seed=6)
-    maps = golden.run(made, frames_of(patches, made.config)).codes["codes"]
+def told(network, patches: np.ndarray) -> tuple:
+    """The bits (n, 16) that a network makes of patches, tables that are fitted to them, and the
+    patches as vectors."""
+    maps = golden.run(network, frames_of(patches, network.config)).codes["codes"]
     bits = torch.from_numpy(maps[:, :, 0].transpose(0, 2, 1).reshape(-1, 16)).float()
     tables = Tables(SMALL, 192)
-    transforms.fit_tables(tables, made, patches, bits)
-    x = torch.from_numpy(transforms.block_order(patches, 4)).float()
+    transforms.fit_tables(tables, network, patches, bits)
+    return bits, tables, torch.from_numpy(transforms.block_order(patches, 4)).float()
+
+
+def test_the_errors_of_tables_are_those_of_what_they_decode(made):
+    bits, tables, x = told(made, pixels(500, seed=6))
     first = made.layers[0]
     codes = transforms.codes_of(x, first.weight[:, :, 0, 0].copy(), first.bias.copy())
     found = tables.errors(x, codes).gather(1, (2 * bits[:, :1] + bits[:, 1:2]).long())[:, 0]
@@ -266,12 +293,7 @@ def test_the_errors_of_tables_are_those_of_what_they_decode(made):
 
 def test_tables_decode_what_the_encoder_gives(made):
     """With all bits the levels' values; with fewer, the mean of what they may have been."""
-    patches = pixels(2000, seed=5)
-    maps = golden.run(made, frames_of(patches, made.config)).codes["codes"]
-    bits = torch.from_numpy(maps[:, :, 0].transpose(0, 2, 1).reshape(-1, 16)).float()
-    tables = Tables(SMALL, 192)
-    transforms.fit_tables(tables, made, patches, bits)
-    x = torch.from_numpy(transforms.block_order(patches, 4)).float()
+    bits, tables, x = told(made, pixels(2000, seed=5))
     with torch.no_grad():
         error = {kept: (tables((2 * bits - 1) * (torch.arange(16) < kept)) - x).square().mean()
                  for kept in (16, 12, 8, 6, 2)}
