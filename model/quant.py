@@ -107,16 +107,23 @@ class QuantWeight(nn.Module):
         self.weight = nn.Parameter(weight.flatten(1))
         self.log_step = None
         if steps == "learned" and bits > 1:  # as in LSQ (Esser et al. 2020), but in the logarithm
-            self.log_step = nn.Parameter(weight_step(standardize(self.weight.detach()), bits).log())
+            self.log_step = nn.Parameter(torch.zeros(()))
+            self.equalize()
+
+    @torch.no_grad()
+    def equalize(self):
+        """A learned step begins as that of equally filled levels."""
+        if self.log_step is not None:
+            weight = standardize(self.weight, self.centred)
+            self.log_step.copy_(weight_step(weight, self.bits).clamp_min(1e-12).log())
 
     def levels(self) -> Tensor:
         """The integers that `weight` stands for; or real numbers, if it is not to be rounded."""
         weight, step = standardize(self.weight, self.centred), None
-        if self.log_step is not None:
+        if self.log_step is not None and self.round_weights:  # real ones know no step to learn
             step = self.log_step.exp()
-            if self.round_weights:  # it moves no weight that is cut off
-                inside = (weight / step).abs() < self.bits - 0.5
-                step = torch.where(inside, step, step.detach())
+            inside = (weight / step).abs() < self.bits - 0.5  # it moves no weight that is cut off
+            step = torch.where(inside, step, step.detach())
         elif self.steps == "mean" and self.bits > 1:
             step = mean_step(weight, self.bits)
         quantize = quantize_weight if self.round_weights else scale_weight

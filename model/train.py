@@ -164,6 +164,9 @@ class Run:
             calibrate(self.teacher, images[:QUICK])
             self.optimizers = optimizers_of(self.encoder.parameters(), recipe.weight_decay)
         self.encoder.quantize(codes=quantized >= 0, weights=quantized >= recipe.code_epochs)
+        if self.epoch and quantized == recipe.code_epochs:  # real ones had no step to learn
+            for part in self.encoder.parts.values():
+                part.equalize()
 
     def rate(self, progress: float) -> float:
         """Learning rate after `progress` epochs: one cycle for the teacher, one for the rest."""

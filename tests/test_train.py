@@ -107,6 +107,32 @@ def test_a_float_teacher_comes_first_and_the_rest_starts_from_it(images, tmp_pat
     assert np.mean(trace.classes == images[1][-100:]) == pytest.approx(record["validation"])
 
 
+@pytest.mark.slow
+def test_a_learned_step_begins_where_weights_are_rounded(images, tmp_path, monkeypatch):
+    """From equal parts, in the epoch from which on they are; real weights leave it alone."""
+    recipe = {"teacher_epochs": 1, "code_epochs": 1, "steps": "learned"}
+    config = design(epochs=3)
+    config = config.model_copy(update={"train": config.train.model_copy(update=recipe)})
+    seen, equal, loss = [], [], train.Run.loss
+
+    def watched(run, *data):
+        steps = [conv.log_step.detach().clone() for conv in run.encoder.convs]
+        for conv in run.encoder.convs:
+            conv.equalize()
+        equal.append([conv.log_step.detach().clone() for conv in run.encoder.convs])
+        for conv, step in zip(run.encoder.convs, steps, strict=True):
+            conv.log_step.data.copy_(step)
+        seen.append(steps)
+        return loss(run, *data)
+
+    monkeypatch.setattr(train.Run, "loss", watched)
+    train.train(config, tmp_path, compiled=False)
+    first = 2 * 8  # batches before weights are rounded
+    assert all(step == seen[0] for step in seen[:first])
+    assert seen[first] == equal[first] != equal[0]
+    assert seen[first + 1] != equal[first + 1]
+
+
 def taught_by_a_table(config, **recipe):
     recipe = {"teacher": "table", "distillation": 1.0, "teacher_epochs": 1, **recipe}
     return config.model_copy(update={"train": config.train.model_copy(update=recipe)})
