@@ -208,7 +208,8 @@ class Config(Frozen):
     @property
     def alone(self) -> "Config":
         """The same on a machine of its own: one program, in ROM."""
-        return self.model_copy(update={"machine": MachineConfig()})
+        machine = MachineConfig(pixel_buffers=self.machine.pixel_buffers)
+        return self.model_copy(update={"machine": machine})
 
     @property
     def digest(self) -> str:

@@ -67,8 +67,8 @@ class Program:
         loops = schedule(network, array)
         self.pixel_buffers = pixel_buffers or config.machine.pixel_buffers
         if self.pixel_buffers > 1 and network.timed:
-            raise ConfigError(f"{config.name}: machine.pixel_buffers must be 1 for networks that "
-                              f"read clips, not {self.pixel_buffers}")
+            raise ConfigError(f"{config.name}: the machine's pixel_buffers must be 1 for networks "
+                              f"that read clips, not {self.pixel_buffers}")
         needed = self.pixel_buffers * loops[0].operation.frames * placement.pixel_stride(loops[0])
         self.pixel_words = max(pixel_words, needed)
         maps, strides = placement.activations(network, array, loops, self.pixel_words)

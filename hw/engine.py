@@ -96,7 +96,9 @@ class Engine(wiring.Component):
         if hardware.memory == "ram":
             self._load(m, records, sequencer, [records, sequencer, weights, epilogue])
         read = sequencer.pixels_read
-        if hardware.pixel_buffers > 1:  # all have looked at the frame's record, and one is free
+        if hardware.pixel_buffers > 1:
+            # The other buffer is free. The epilogue is the last to look at the frame's record, a
+            # cycle later: that is the last one in which it is there, see `Records`.
             read = late_restart
             m.d.comb += pixels.buffer.eq(~sequencer.buffer)
         wiring.connect(m, output.result, wiring.flipped(self.result))

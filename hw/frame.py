@@ -35,7 +35,7 @@ class Frame(wiring.Component):
     positions : Out(stream of position_bits)    raster order; valid only while ready is, unless
                         pixels fold
     taken : Out(1)      a pixel is taken
-    read : In(1)        the frame is not needed any more: the next one may come
+    read : In(1)        the next frame may come
     dropped, short, long : Out(1)       for a cycle: a frame is dropped, for this reason
     """
 
@@ -75,7 +75,7 @@ class Frame(wiring.Component):
         m.d.comb += [line.eq(right & (x == record.last_x)),
                      end.eq(whole & (x == record.last_x) & (y == record.last_y))]
 
-        waiting = Signal()  # until the frame is read
+        waiting = Signal()  # until the next frame may come
         swallow = Signal()  # until its marked end
         last = self.pixels.payload.last if framed else end
         good = Signal()

@@ -15,7 +15,7 @@ def record_layout(hardware: Hardware) -> data.StructLayout:
 
 
 class Records(wiring.Component):
-    """The record of the program that a frame's first pixel found selected, until it is `read`.
+    """The record of the program that a frame's first pixel found selected, until it is `free`.
 
     A record follows its number by a cycle, so pixels are accepted a cycle after `program` changes.
     One program in ROM needs no memory: its record is constant.
@@ -24,7 +24,7 @@ class Records(wiring.Component):
     -------
     program : In(range(programs))   of the next frame
     taken : In(1)       a pixel is taken
-    free : In(1)        the frame is not needed any more, nor its record
+    free : In(1)        the next frame may come; the record stays for one more cycle
     accept : Out(1)     pixels may come: the record is there and valid
     unloaded : Out(1)   ... it is there, but no program
     pending : Out(1)    a frame is coming or there, from its first pixel's cycle on

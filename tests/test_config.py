@@ -38,6 +38,8 @@ def changed(path: str, value) -> dict:
 def test_every_design_loads(path):
     config = load_config(path)
     assert config.name == path.stem
+    if config.machine.memory == "rom" and not config.machine.networks:
+        assert config.alone.digest == config.digest
     assert len(config.network.shapes) == len(config.network.operations) + 1
 
 
