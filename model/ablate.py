@@ -2,9 +2,9 @@
 
 Most variants have six to nine 3x3 layers in three stages, about half as wide as those of
 `configs/megabit.toml`, or dense blocks in their place, or are `configs/mognet.toml` at half its
-width; they have the recipe of the former, shortened to `RECIPE`. Those of boxes and clips have the
-recipes of their own designs. Results are kept in `build/ablation/`: a run that was stopped goes on,
-one that is finished is not repeated. Tables are Markdown.
+width; they have the recipe of `configs/heq_residual.toml`, shortened to `RECIPE`. Those of boxes
+and clips have the recipes of their own designs. Results are kept in `build/ablation/`: a run that
+was stopped goes on, one that is finished is not repeated. Tables are Markdown.
 """
 
 import json
@@ -20,7 +20,7 @@ from model.network import Encoder, QuantWeight
 from model.train import train_alone_or_together
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-RECIPE = {**load_config(CONFIGS / "megabit.toml").train.model_dump(),
+RECIPE = {**load_config(CONFIGS / "heq_residual.toml").train.model_dump(),
           "teacher_epochs": 4, "epochs": 16, "code_epochs": 2, "full_epochs": 4,
           "validate_every": 4}
 WIDTHS = 24, 48, 96  # of the stages
