@@ -40,7 +40,7 @@ class Tables(nn.Module):
         for k in range(self.config.classes):
             own = chosen == k
             centred = patches[own] - patches[own].mean(1, keepdim=True)
-            self._fit_class(k, centred, levels[own, k])
+            self._fit_class(k, centred, levels[own, k].long())
 
     @torch.no_grad()
     def errors(self, patches: Tensor, codes: Tensor) -> Tensor:
@@ -54,12 +54,12 @@ class Tables(nn.Module):
         return torch.stack(errors, 1) + (patches.shape[1] * rest.square())[:, None]
 
     def levels(self, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Levels (n, classes, slots) of the coefficients that the first layer's codes say, and
-        those (n,) of the mean."""
+        """Levels uint8 (n, classes, slots) of the coefficients that the first layer's codes say,
+        and those int64 (n,) of the mean."""
         config, at, found = self.config, 0, []
         for _ in range(config.classes):
             for field, ramps in enumerate(config.fields[1:], 1):
-                found.append(self._level(codes[:, at:at + ramps.count], field))
+                found.append(self._level(codes[:, at:at + ramps.count], field).to(torch.uint8))
                 at += ramps.count
         return (torch.stack(found, 1).view(len(codes), config.classes, -1),
                 self._level(codes[:, at:], 0))
@@ -70,7 +70,7 @@ class Tables(nn.Module):
 
     def _patches(self, k: int, levels: Tensor) -> Tensor:
         """Of a class, without their means."""
-        values = self.values[k].gather(1, levels.T).T
+        values = self.values[k].gather(1, levels.long().T).T
         return values @ self.matrix[k] + self.offset[k]
 
     def _fit_class(self, k: int, centred: Tensor, levels: Tensor):
