@@ -100,7 +100,7 @@ def test_the_first_epoch_is_that_of_a_trained_network(images, tmp_path):  # noqa
 
 @pytest.mark.parametrize("arguments, said", [
     (["configs/bccd.toml"], "--begin must be the network of a design that classifies or compr"),
-    (["configs/megabit.toml", "--resume", "weights/megabit_views.resume.pt"],
+    (["configs/megabit.toml", "--resume", "weights/megabit.resume.pt"],
      "a training goes on by --resume or starts by --begin, not both")])
 def test_what_cannot_begin_is_refused_before_anything_is_written(capsys, tmp_path, arguments, said):
     with pytest.raises(SystemExit, match="2"):
