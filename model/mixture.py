@@ -20,7 +20,7 @@ FEWEST = 800  # patches of a class; one with fewer gets some of the class with t
 SHIFT = 9  # of the first layer: a step is 2^9 of a sum
 LONGEST = 1.5  # of a vector's largest weight before it is rounded
 SWEEPS = 3  # of rounding weight by weight
-FLOOR = 1.3  # mean squared error of each picture that rounding the patches' means leaves
+FLOOR = 1.3  # of a mean squared error, for the weight of a picture; what means of six bits leave
 RIDGE = 1e-3  # of the mean energy, so that what no patch has is not free
 
 

@@ -211,3 +211,18 @@ def test_two_blocks_learn_with_gates_what_they_cannot_without(gate, least):
         if gate and best >= least:  # one that learns it is enough
             break
     assert best >= least if gate else best <= 0.25
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sums_over_a_map_give_each_pixel_its_channel_s_gradient(dtype):
+    config = SumConfig(name="s", channels=5, weight_bits=2, output="select", inputs=("a",))
+    select = network.Select(config, 6, TrainConfig())
+    x = some(3, 6, 4, 2, top=7, seed=1).to(dtype).requires_grad_()
+    sums = select.accumulate(x)
+    weight = select.levels().flatten(1)
+    torch.testing.assert_close(sums, x.detach().float().sum((2, 3)) @ weight.T)
+    upstream = some(3, 5, top=3, seed=2)
+    sums.backward(upstream)
+    wanted = (upstream @ weight)[:, :, None, None].expand(x.shape)
+    assert x.grad.dtype == dtype
+    torch.testing.assert_close(x.grad, wanted.to(dtype))
