@@ -62,7 +62,7 @@ eval: .venv/.base  ## measure the accuracy of the integer network on CIFAR-10
 	@$(RUN) evaluate "$$CONFIG"
 
 train: .venv/.train  ## train the network and convert it to integers
-	@$(RUN) train "$$CONFIG"
+	@$(RUN) train "$$CONFIG" --table weights/teacher.views.npz
 	@$(RUN) convert "$$CONFIG"
 
 plots: .venv/.train  ## draw the training curve and the weights' levels into docs/img
