@@ -29,6 +29,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time that a zip file can name
 FILE_LIMIT = 2**26  # bytes; no network or decoder has as many
 HEADER_LIMIT = 2**23  # bytes
 NPY_LIMIT = 1024  # bytes of an array's own header
+MEMBER_LIMIT = 4096  # arrays, of which a network has at most three for each operation
 
 DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, ValueError, EOFError,
            RuntimeError, MemoryError, OverflowError, OSError, LookupError, TypeError, SyntaxError,
@@ -131,9 +132,11 @@ def opened(path: Path, kind: str):
     """An archive, and its member `header`; what is wrong in it becomes a ConfigError of `path`."""
     if not os.path.exists(path):
         raise ConfigError(f"{path}: no such file")
-    content = io.BytesIO(read_whole(path, FILE_LIMIT))
+    content = read_whole(path, FILE_LIMIT)
+    if (found := content.count(b"PK\1\2")) > MEMBER_LIMIT:  # each would be read here for its name
+        raise ConfigError(f"{path}: must have at most {MEMBER_LIMIT} arrays, not {found}")
     try:
-        with zipfile.ZipFile(content) as archive:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if "header.npy" not in archive.namelist():
                 raise ConfigError(f"not {kind}: it has no header")
             yield archive, read_member(archive, "header", HEADER_LIMIT)

@@ -38,6 +38,7 @@ from model.augment import augment
 from model.begin import begin_with, first_network
 from model.convert import load_state
 from model.data import load_images
+from model.muon import Muon
 from model.network import Encoder, calibrate
 from model.quant import Fused
 from model.reals import autocast, reals
@@ -88,8 +89,7 @@ def optimizers_of(learned: Iterable[nn.Parameter], weight_decay: float) -> list[
     """
     learned = list(learned)
     matrices, vectors = [p for p in learned if p.ndim > 1], [p for p in learned if p.ndim < 2]
-    return [torch.optim.Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(vectors, weight_decay=0.0)]
+    return [Muon(matrices, weight_decay), torch.optim.AdamW(vectors, weight_decay=0.0)]
 
 
 def position(run) -> dict:

@@ -105,6 +105,17 @@ def test_packing_does_not_count(made, saved, compression):
     assert load_network(saved).digest == made.digest
 
 
+def test_an_archive_of_too_many_members_is_refused_unread(saved, monkeypatch):
+    content = members(saved)
+    rewrite(saved, content | {f"{k}.npy": b"" for k in range(4096 - len(content))})
+    with pytest.raises(ConfigError, match="array must be one of the"):
+        load_network(saved)  # as many as there may be: it is read, and one named
+    rewrite(saved, content | {f"{k}.npy": b"" for k in range(4097 - len(content))})
+    monkeypatch.setattr("zipfile.ZipFile", None)
+    with pytest.raises(ConfigError, match=r"net.npz: must have at most 4096 arrays, not 4097"):
+        load_network(saved)
+
+
 # ---- saving
 
 def test_failed_write_leaves_the_old_file(made, saved, monkeypatch):
