@@ -241,7 +241,7 @@ class Head(QuantSum):
         self.bias.copy_(bias / self.scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        sums = self.accumulate(x) * (self.pixels / x[0, 0].numel())  # 1 but for crops
+        sums = self.accumulate(x) * (self.pixels / x.shape[2:].numel())  # 1 but for crops
         if self.training:
             return (sums / self.scale + self.bias) * self.log_gain.exp()
         return sums + self.integer_bias()
