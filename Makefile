@@ -75,7 +75,7 @@ lint: .venv/.lint  ## check Python and Verilog
 codec-bench: .venv/.train  ## compare compression with other codecs: IMAGES=folder, HEXLANE_IMAGES=folder
 	@$(RUN) codec-bench "$$IMAGES" --draw build/codec
 
-bench: .venv/.base  ## compare arrays and precisions
+bench: .venv/.base  ## print what one element costs, for each set of precisions
 	@$(RUN) bench "$$CONFIG"
 
 clean:  ## remove what was generated, but neither trained networks, data nor .venv

@@ -157,22 +157,29 @@ class Run(StepRun):
         return cut(crops(pictures, FIRST, self.recipe.crop, generator), self.patches.side)
 
     def begin(self, network: Network, path: Path, data: list[Tensor]):
-        """Begins with the decoder that lies beside the network, too; or with what its bits mean."""
+        """Begins with the decoder that lies beside the network, too; where none lies beside one of
+        transforms, with what its bits mean."""
+        beside = path.with_suffix(DECODER)
         if self.frozen:
             set_integers(self.encoder, network)
             self.began = network.digest
-            sample, _ = random_patches(LEARNED, self.patches.side)
-            pixels = torch.from_numpy(sample).permute(0, 3, 1, 2).float()
-            with torch.no_grad():
-                codes = codes_map(self.encoder, pixels, self.patches)
-            fit_tables(self.decoder.tables, network, sample, codes.flatten(1))
-            return
-        super().begin(network, path, data)
-        beside = path.with_suffix(DECODER)
+            if not beside.exists():
+                self.fit(network)
+                return
+        else:
+            super().begin(network, path, data)
         header, decoder = decoders.load(beside)
         if (header.encoder, header.decoder) != (self.began, self.recipe.decoder):
             raise ConfigError(f"{beside}: is of other sizes than the recipe's, or not of {path}")
         self.decoder.load_state_dict(decoder.state_dict())
+
+    @torch.no_grad()
+    def fit(self, network: Network):
+        """Fits the decoder's tables to what the bits of some patches mean."""
+        sample, _ = random_patches(LEARNED, self.patches.side)
+        pixels = torch.from_numpy(sample).permute(0, 3, 1, 2).float()
+        codes = codes_map(self.encoder, pixels, self.patches)
+        fit_tables(self.decoder.tables, network, sample, codes.flatten(1))
 
     def rate(self) -> float:
         """The learning rate at this step, in shares of its peak."""

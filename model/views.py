@@ -73,7 +73,8 @@ def load_table(path: Path) -> Table:
             shifts, logits, teacher = (arrays[name] for name in ("shifts", "logits", "teacher"))
             count = len(shifts)
     except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file; hexlane train-teacher writes it") from error
+        raise ConfigError(f"{path}: no such file; hexlane train-teacher writes it, "
+                          f"--table names another") from error
     except (OSError, EOFError, ValueError, LookupError, TypeError, NotImplementedError,
             zipfile.BadZipFile) as error:
         raise ConfigError(f"{path}: is no table of a teacher's logits: {error}") from error
@@ -94,11 +95,13 @@ def load_labels(path: Path, labels: Tensor, classes: int) -> Tensor:
         As :func:`load_table`; and if shifts are missing, or the table is of other images.
     """
     logits = load_table(path).logits
-    shape = len(SHIFTS), len(labels), classes
-    if logits.shape != shape:
-        raise ConfigError(f"{path}: must have {shape[0]} shifts of {shape[1]} images with "
-                          f"{classes} classes, not {logits.shape[0]} of {logits.shape[1]} with "
-                          f"{logits.shape[2]}; hexlane train-teacher goes on with a part")
+    if logits.shape[1:] != (len(labels), classes):
+        raise ConfigError(f"{path}: must be of {len(labels)} images with {classes} classes, not of "
+                          f"{logits.shape[1]} with {logits.shape[2]}; train.teacher = \"float\" "
+                          f"needs no table")
+    if len(logits) < len(SHIFTS):
+        raise ConfigError(f"{path}: must have {len(SHIFTS)} shifts, not {len(logits)}; hexlane "
+                          f"train-teacher goes on with it")
     right = np.mean(logits[0].argmax(1) == labels.cpu().numpy())
     if right < 0.5:
         raise ConfigError(f"{path}: is of other images: {right:.0%} of its classes are right, "

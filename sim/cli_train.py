@@ -44,11 +44,13 @@ def train(config: Design,
         from model.keep import begin as begin_again
         begin_again(resume, folder)
     how = {"begin": begin} if begin else {}
+    classifies = not design.network.timed and design.network.output == "class"
+    if not classifies and device not in ("", "cpu"):
+        raise ConfigError(f"device must be cpu for a network that does not classify images, "
+                          f"not {device:.60}")
     if design.network.timed:
         from model import clip_train as model
     elif design.network.output == "codes":
-        if device not in ("", "cpu"):
-            raise ConfigError(f"device must be cpu for a network that compresses, not {device}")
         from model import codec as model
     elif design.network.output == "map":
         from model import detect as model

@@ -347,7 +347,8 @@ def test_own_data_from_images_to_an_accuracy(here, monkeypatch, capsys):
     Path("taught.toml").write_text(DESIGN + "teacher = \"table\"\ndistillation = 1.0\n")
     for option, path in (([], "build/teacher/views.npz"), (["--table", "x.npz"], "x.npz")):
         assert run("train", "taught.toml", *option) == 2
-        assert refused(capsys) == f"{path}: no such file; hexlane train-teacher writes it"
+        assert refused(capsys) == (f"{path}: no such file; hexlane train-teacher writes "
+                                   f"it, --table names another")
     assert run("train-teacher", "--weights", "x.npz") == 2
     assert refused(capsys).startswith("x.npz: is no teacher: ")
     assert not Path("build/teacher").exists()

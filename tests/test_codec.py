@@ -438,7 +438,8 @@ def test_what_cannot_be_trained_is_refused(here):
 @pytest.mark.slow
 def test_from_training_to_a_picture_by_commands(here, capsys, monkeypatch):
     assert run("train", "mine.toml", "--device", "cuda") == 2
-    assert "device must be cpu for a network that compresses, not cuda" in capsys.readouterr().err
+    assert ("device must be cpu for a network that does not classify images, not cuda"
+            in capsys.readouterr().err)
     assert run("train", "mine.toml", "--no-compiled") == 0
     assert run("convert", "mine.toml") == 0
     assert run("compress", "images/0.png", "-o", "a.hxl", "-c", "mine.toml") == 0

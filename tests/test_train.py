@@ -230,7 +230,7 @@ def test_a_table_that_does_not_fit_is_refused_before_training(images, table, tmp
     config = taught_by_a_table(design(2))
     part = views.load_table(table).logits[:, :399]
     views.save_table(views.Table(part, ""), tmp_path / "part.npz")
-    with pytest.raises(ConfigError, match="must have 9 shifts of 400 images with 10 classes, no"):
+    with pytest.raises(ConfigError, match="must be of 400 images with 10 classes, not of 399"):
         train.train(config, tmp_path / "run", compiled=False, table=tmp_path / "part.npz")
     with pytest.raises(ConfigError, match=r"none\.npz: no such file; hexlane train-teacher"):
         train.train(config, tmp_path / "run", compiled=False, table=tmp_path / "none.npz")

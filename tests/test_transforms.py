@@ -425,6 +425,13 @@ def test_from_pictures_to_a_picture_by_commands(tmp_path, capsys, monkeypatch):
         assert error < 0.5 * np.asarray(one).var()
     header, decoder = decoders.load(Path("weights/small.decoder.npz"))
     assert header.encoder == network.digest and decoder.tables is not None
+    # A training may begin with both.
+    monkeypatch.setattr(codec.Run, "fit", None)
+    begun = codec.Run(load_config("small.toml"), Path("begun"))
+    begun.begin(network, Path("weights/small.npz"), [])
+    assert begun.began == network.digest
+    assert all(torch.equal(values, decoder.state_dict()[name])
+               for name, values in begun.decoder.state_dict().items())
     assert run("transforms", Path(__file__).parent.parent / "configs/tiny.toml") == 2
     assert "must have codec.encoder = \"transforms\"" in capsys.readouterr().err
 

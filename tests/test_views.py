@@ -67,11 +67,11 @@ def test_the_file_is_the_table(tmp_path):
 
 @pytest.mark.parametrize("change, said", [
     (lambda logits: logits[:8],
-     "must have 9 shifts of 30 images with 10 classes, not 8 of 30 with 10; hexlane train-t"),
+     "must have 9 shifts, not 8; hexlane train-teacher goes on with it"),
     (lambda logits: logits[:, :29],
-     "must have 9 shifts of 30 images with 10 classes, not 9 of 29 with 10; hexlane train-t"),
+     "must be of 30 images with 10 classes, not of 29 with 10; train.teacher = \"float\" needs no"),
     (lambda logits: logits[:, :, :9],
-     "must have 9 shifts of 30 images with 10 classes, not 9 of 30 with 9; hexlane train-te"),
+     "must be of 30 images with 10 classes, not of 30 with 9; train.teacher = \"float\" needs no"),
     (lambda logits: logits[:, ::-1], "is of other images: 0% of its classes are right, wanted at"),
     (lambda logits: logits[:, :, 0],
      "logits must be int8 [9, images, classes], not int8 [9, 30]"),
