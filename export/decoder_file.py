@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from export.checked import ConfigError, Frozen, count, parse
-from export.codec import DecoderConfig, Patches
+from export.codec import STEP, DecoderConfig, Patches
 from export.file import member, opened, read_member, write_whole
 
 VERSION = 1
@@ -36,6 +36,16 @@ class Header(Frozen):
     decoder: DecoderConfig
     encoder: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]  # digest of the network
     record: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _fits(self):
+        if self.side % STEP:
+            raise ValueError(f"side must be a multiple of {STEP}, not {self.side}")
+        transforms = self.decoder.transforms
+        if transforms and transforms.bits != self.patches.bits:
+            raise ValueError(f"transforms must have the {self.patches.bits} bits of a patch, "
+                             f"not {transforms.bits}")
+        return self
 
     @property
     def patches(self) -> Patches:

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import struct
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -42,8 +43,10 @@ def save_network(network: Network, path: str | Path):
     Raises
     ------
     ConfigError
-        If the file cannot be written, or the record is no JSON.
+        If the file is not to be called `.npz`, cannot be written, or the record is no JSON.
     """
+    if Path(path).suffix != ".npz":  # its record goes to `.json` beside it, a decoder likewise
+        raise ConfigError(f"{path}: a network's file must end in .npz")
     header = {"format": FORMAT, "version": VERSION,
               "network": network.config.model_dump(mode="json"),
               "shifts": [layer.shift for layer in network.layers], "record": network.record}
@@ -76,6 +79,9 @@ def write_whole(path: Path, content: bytes):
     try:
         if path.exists() and not path.is_file():  # a device would be replaced
             raise ConfigError(f"{path}: must be a plain file to be written")
+        if path.is_symlink():  # what it points to is written, and it stays
+            write_whole(path.resolve(), content)
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(content)
         os.replace(part, path)
@@ -128,8 +134,8 @@ def load_network(path: str | Path, wanted: NetworkConfig | None = None,
 
 
 @contextlib.contextmanager
-def opened(path: Path, kind: str):
-    """An archive, and its member `header`; what is wrong in it becomes a ConfigError of `path`."""
+def archived(path: Path, kind: str):
+    """An archive; what is wrong in it becomes a ConfigError of `path`, which is to be `kind`."""
     if not os.path.exists(path):
         raise ConfigError(f"{path}: no such file")
     content = read_whole(path, FILE_LIMIT)
@@ -137,14 +143,21 @@ def opened(path: Path, kind: str):
         raise ConfigError(f"{path}: must have at most {MEMBER_LIMIT} arrays, not {found}")
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if "header.npy" not in archive.namelist():
-                raise ConfigError(f"not {kind}: it has no header")
-            yield archive, read_member(archive, "header", HEADER_LIMIT)
+            yield archive
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     except DAMAGE as error:
         said = str(error) or type(error).__name__
         raise ConfigError(f"{path}: not {kind}, or a damaged one: {said}") from error
+
+
+@contextlib.contextmanager
+def opened(path: Path, kind: str):
+    """As :func:`archived`, an archive, and its member `header`."""
+    with archived(path, kind) as archive:
+        if "header.npy" not in archive.namelist():
+            raise ConfigError(f"not {kind}: it has no header")
+        yield archive, read_member(archive, "header", HEADER_LIMIT)
 
 
 def read_member(archive: zipfile.ZipFile, name: str, limit: int) -> np.ndarray:
@@ -162,19 +175,25 @@ def read_member(archive: zipfile.ZipFile, name: str, limit: int) -> np.ndarray:
     file = io.BytesIO(content)
     if (version := np.lib.format.read_magic(file)) != (1, 0):
         raise ConfigError(f"{name} must be in version 1.0 of numpy's format, not {version}")
-    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    with warnings.catch_warnings(action="ignore"):  # of headers as Python 2 wrote them
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
     if (size := math.prod(shape) * dtype.itemsize) > limit:  # numpy would reserve as much
         raise ConfigError(f"{name} must have at most {limit} bytes, not {size}")
     file.seek(0)
-    return np.lib.format.read_array(file, allow_pickle=False)
+    with warnings.catch_warnings(action="ignore"):
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _no_number(name: str):
     raise ConfigError(f"header: numbers must be finite, not {name}")
 
 
+def _finite(text: str) -> float:
+    return value if math.isfinite(value := float(text)) else _no_number(text)
+
+
 def _parse_header(values: np.ndarray) -> dict:
-    header = json.loads(values.tobytes(), parse_constant=_no_number)
+    header = json.loads(values.tobytes(), parse_constant=_no_number, parse_float=_finite)
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ConfigError(f"not a Hexlane file: its header does not name the format {FORMAT!r}")
     if header.get("version") != VERSION:

@@ -28,6 +28,7 @@ from export.pack import Images, pack
 MAGIC, VERSION = b"HXLI", 1
 HEAD = struct.Struct("<4sI32s32sII")
 CRC = struct.Struct("<I")
+MAX_CODE_BITS, MAX_VALUE_BITS = 3, 8
 HEADER_LIMIT, WORDS_LIMIT = 2**16, 2**24  # bytes, words of 32 bits
 FILE_LIMIT = HEAD.size + HEADER_LIMIT + 4 * WORDS_LIMIT + CRC.size
 
@@ -201,6 +202,12 @@ class Image:
         if header.output.kind not in machine.outputs:
             raise ConfigError(f"{name}: output must be one of {list(machine.outputs)}, "
                               f"not {header.output.kind}")
+        out, most = header.output, {"codes": MAX_CODE_BITS, "map": MAX_VALUE_BITS}
+        if out.bits > most.get(out.kind, out.bits):
+            raise ConfigError(f"{name}: {out.kind} must have at most {most[out.kind]} bits, "
+                              f"not {out.bits}")
+        if header.classes != (wanted := out.channels if out.kind == "class" else 0):
+            raise ConfigError(f"{name}: classes must be {wanted}, not {header.classes}")
 
 
 def build_image(machine: Machine, config: Config, network: Network) -> Image:

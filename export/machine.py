@@ -20,7 +20,8 @@ from export.network import MAX_PIXEL_CHANNELS
 from export.sections import RECORDS, Section, load_address_bits, record_fields, sections
 
 FILE_LIMIT = 2**24  # bytes of an engine.json
-MAX_ROWS, MAX_WIDTH, MAX_ADDRESS_BITS = 2**24, 2**16, 30
+MAX_ROWS, MAX_WIDTH, MAX_ADDRESS_BITS = 2**24, 2**17, 30
+MAX_SCORE_BITS = 63  # which numpy's integers hold
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 OutputKind = Literal["class", "codes", "map"]
@@ -133,6 +134,9 @@ class Machine(Frozen):
         """
         try:
             found = TypeAdapter(Hardware).validate_json(json.dumps(self.capacities), strict=True)
+            if found.score_bits > MAX_SCORE_BITS:
+                raise ValueError(f"scores must have at most {MAX_SCORE_BITS} bits, "
+                                 f"not {found.score_bits}")
             same = describe_machine(found)["hash"] == self.hash
         except ValidationError as error:
             first = error.errors()[0]

@@ -2,8 +2,8 @@
 
 `engine.v` is the netlist, the `.mem` files beside it are its ROM contents, `engine.json` says what
 they are: ports, parameters, memory map, cycles per layer, and the hash of what they came from.
-With AXI, the register map lies beside it. :mod:`hw.package` has the files for FuseSoC, LiteX and
-the like.
+`engine.sha256` is written last, for `sha256sum -c`. With AXI, the register map lies beside it.
+:mod:`hw.package` has the files for FuseSoC, LiteX and the like.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ from export.config import Config, ConfigError
 from export.cost import Cost
 from export.descriptor import layer_fields
 from export.facts import read_facts
+from export.file import write_whole
 from export.hardware import Hardware
 from export.image import Frame, output_of
 from export.machine import describe_machine
@@ -35,13 +36,13 @@ from hw.verilog import memory_files, write_verilog
 
 TOP = "engine"
 BUSES = "stream", "axi"
+SUMS = ".sha256"  # what the name of the file with hashes of all others ends in
 
 
 def describe(engine: wiring.Component, machine: Build, config: Config, top: str = TOP,
              bus: str = BUSES[0]) -> dict:
     """Contents of `engine.json`; all cycles are computed, none is simulated."""
     hardware, array = machine.hardware, machine.hardware.array
-    network = machine.networks[0]
     memory = Cost(machine.programs[0], hardware).memory_bits
     programs = [program_facts(program, hardware, made)
                 for program, made in zip(machine.programs, machine.networks, strict=True)]
@@ -51,7 +52,7 @@ def describe(engine: wiring.Component, machine: Build, config: Config, top: str 
         "name": config.name,
         "top": top,
         "bus": bus,
-        "measured": network and network.record.get("measured"),  # accuracy, as kept with weights
+        "measured": _measured(machine),
         "hash": hashes(config, machine),
         "ports": ports(engine),
         **({"result": layout(result_layout(hardware)), "probe": layout(probe_layout(hardware))}
@@ -143,11 +144,28 @@ def up_to_date(config: Config, machine: Build, folder: Path, top: str = TOP,
         facts = read_facts(folder / f"{top}.json")
         same = facts["hash"] == hashes(config, machine)
         same &= (facts["name"], facts["bus"]) == (config.name, bus)
-        files = [f"{top}.v", *memory_files(folder / f"{top}.v"), *(top + each for each in WRITERS)]
-        files += [top + each for each in FILES if bus == "axi"]
-        return facts if same and all((folder / file).is_file() for file in files) else None
+        same &= [each["name"] for each in facts["programs"]] == [
+            program.config.name for program in machine.programs]
+        same &= facts["measured"] == _measured(machine)
+        written = (folder / f"{top}{SUMS}").read_text()
+        return facts if same and written == _sums(folder, top, bus) else None
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
+
+
+def _measured(machine: Build) -> dict | None:
+    """The accuracy, as it is kept with the first network's weights."""
+    network = machine.networks[0]
+    return network and network.record.get("measured")
+
+
+def _sums(folder: Path, top: str, bus: str) -> str:
+    """SHA-256 (hex) and name of each file of an engine, a line each, for `sha256sum -c`."""
+    files = [f"{top}.v", *memory_files(folder / f"{top}.v"), f"{top}.json",
+             *(top + each for each in WRITERS)]
+    files += [top + each for each in FILES if bus == "axi"]
+    return "".join(f"{hashlib.sha256((folder / file).read_bytes()).hexdigest()}  {file}\n"
+                   for file in files)
 
 
 def ports(component: wiring.Component) -> dict:
@@ -215,6 +233,7 @@ def generate_machine(config: Config, machine: Build, folder: Path, top: str = TO
         for ending in FILES:  # of an engine with AXI that was here before
             if top + ending not in beside:
                 (folder / f"{top}{ending}").unlink(missing_ok=True)
+        write_whole(folder / f"{top}{SUMS}", _sums(folder, top, bus).encode())
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be written: {error.strerror}") from error
     return facts

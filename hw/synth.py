@@ -30,6 +30,7 @@ from hw.yosys import YosysError, run_yosys
 
 NETLIST = "netlist.json"
 LOGIC = {"ecp5": ecp5_sites, "ice40": logic_cells, "gowin": gowin_sites}
+TIMED = {"of", "fmax_mhz", "runs", "utilization", "critical_path"}  # of what was placed and routed
 DIGEST = "hexlane"  # attribute of the mapped module: what it was mapped from
 
 
@@ -126,9 +127,10 @@ def timed_netlist(module: dict, config: Config) -> str:
 
 def kept_timing(folder: Path, timed: str) -> dict | None:
     """What place and route measured before of the netlist that `timed` names, if anything."""
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError,
+                             RecursionError):
         timing = json.loads((folder / "report.json").read_text())["timing"]
-        if timing["of"] == timed:
+        if timing["of"] == timed and TIMED <= timing.keys() and timing["fmax_mhz"] > 0:
             return timing
     return None
 

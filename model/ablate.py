@@ -260,10 +260,13 @@ def results(folder: Path) -> dict[str, list[float]]:
     for path in sorted(folder.glob("*/record.json")):
         name, _, _ = path.parent.name.rpartition("-seed")
         if name in found:
-            validation = json.loads(path.read_text())["validation"]
-            if isinstance(validation, dict):  # of boxes, of clips
-                validation = validation.get("map50", validation.get("accuracy"))
-            found[name].append(validation)
+            try:
+                validation = json.loads(path.read_text())["validation"]
+                if isinstance(validation, dict):  # of boxes, of clips
+                    validation = validation.get("map50", validation.get("accuracy"))
+                found[name].append(float(validation))
+            except (OSError, ValueError, LookupError, TypeError) as error:
+                raise ConfigError(f"{path}: is no record of a training: {error}") from error
     return found
 
 

@@ -99,7 +99,7 @@ def read_annotation(path: Path, classes: tuple[str, ...], size: tuple[int, int]
         parser.Parse(read_whole(path, FILE_LIMIT), True)
         _check_size(reader.size, size)
         found = [_box(k + 1, each, classes, size) for k, each in enumerate(reader.objects)]
-    except expat.ExpatError as error:
+    except (expat.ExpatError, LookupError) as error:  # of an encoding that is not known, too
         raise ConfigError(f"{path}: cannot be read as XML: {error}") from error
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from error

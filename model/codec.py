@@ -324,8 +324,14 @@ def shown(found: dict) -> str:
             f"{found['entropy']:.3f} bits per bit")
 
 
-def convert_decoder(config: Config, checkpoint: Path, network: Network, path: Path) -> str:
-    """Writes the decoder of a checkpoint beside its encoder's artifact; returns what to print."""
+def convert_decoder(config: Config, checkpoint: Path, network: Network) -> tuple[Decoder, Header]:
+    """The decoder of a checkpoint, whose encoder's artifact is `network`.
+
+    Raises
+    ------
+    ConfigError
+        If there is none, or it has numbers that float16 does not have.
+    """
     state = load_state(checkpoint)
     patches = patches_of(config.network, config.name)
     header = Header(side=patches.side, channels=patches.channels,
@@ -333,6 +339,7 @@ def convert_decoder(config: Config, checkpoint: Path, network: Network, path: Pa
     decoder = decoders.build(header)
     with resuming(checkpoint):
         decoder.load_state_dict(state["decoder"], assign=True)
-    path = path.with_suffix(DECODER)
-    decoders.save(decoder, header, path)
-    return f"{path}: {sum(p.numel() for p in decoder.parameters())} parameters"
+    for name, values in decoder.named_parameters():
+        if not values.half().isfinite().all():
+            raise ConfigError(f"{checkpoint}: {name} must have numbers from -65504 to 65504")
+    return decoder, header

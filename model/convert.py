@@ -2,6 +2,7 @@
 
 import json
 import warnings
+import zipfile
 from pathlib import Path
 
 import torch
@@ -48,11 +49,18 @@ def convert(encoder: Encoder, record: dict | None = None) -> Network:
 
 def load_state(path: Path):
     """What a checkpoint holds, read without running any code; ConfigError if it is none."""
+    if path.exists() and not path.is_file():  # a pipe might never end
+        raise ConfigError(f"{path}: cannot be read as a checkpoint")
     try:
+        with zipfile.ZipFile(path) as archive:  # torch packs nothing
+            if sum(each.file_size for each in archive.infolist()) > path.stat().st_size:
+                raise ConfigError(f"{path}: must not be packed to be read as a checkpoint")
         with warnings.catch_warnings(action="ignore"):
             return torch.load(path, weights_only=True, map_location="cpu")
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file; train first") from error
+    except ConfigError:
+        raise
     except Exception as error:  # a damaged file may raise anything
         raise ConfigError(f"{path}: cannot be read as a checkpoint") from error
 
@@ -122,8 +130,8 @@ def _read_record(path: Path, config: Config) -> dict:
 
 def _checked(record: dict, config: Config, path: Path) -> dict:
     try:
-        network = record["config"]["network"]
-    except (KeyError, TypeError) as error:
+        network = dict(record)["config"]["network"]
+    except (LookupError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: is no record of a training") from error
     if parse_config(network, str(path), NetworkConfig) != config.network:
         # Precisions, pooling and padding do not show in the shapes of the checkpoint.

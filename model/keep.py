@@ -16,7 +16,7 @@ from model.train import atomic_save
 
 def keep(checkpoint: Path, path: Path):
     """Writes `checkpoint.pt` of a training to `path`; ConfigError if it is none."""
-    state = _cast(load_state(checkpoint), torch.float32, torch.bfloat16)
+    state = _cast(_training(checkpoint), torch.float32, torch.bfloat16)
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_save(state, path)
 
@@ -33,9 +33,17 @@ def begin(path: Path, folder: Path):
     if there.exists():
         raise ConfigError(f"{there}: is a training already; move it away, or go on with it without "
                           f"--resume")
-    state = _cast(load_state(path), torch.bfloat16, torch.float32)
+    state = _cast(_training(path), torch.bfloat16, torch.float32)
     folder.mkdir(parents=True, exist_ok=True)
     atomic_save(state, there)
+
+
+def _training(path: Path) -> dict:
+    """What a `checkpoint.pt` holds; ConfigError if it is none."""
+    state = load_state(path)
+    if not isinstance(state, dict) or "encoder" not in state or not {"epoch", "step"} & set(state):
+        raise ConfigError(f"{path}: is no unfinished training, as checkpoint.pt is one")
+    return state
 
 
 def _cast(state, old: torch.dtype, new: torch.dtype):

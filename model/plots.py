@@ -17,8 +17,10 @@ def curve(record: dict) -> plt.Figure:
     try:
         training = record["training"]
         loss, accuracy = np.array(training["curve"], float).T
-        accuracy[-1] = training["validation"]  # with the exported statistics
-        first = training["config"]["train"].get("teacher_epochs", 0)
+        accuracy[-1] = float(training["validation"])  # with the exported statistics
+        first = float(training["config"]["train"].get("teacher_epochs", 0))
+        if not np.isfinite([*loss, accuracy[-1], first]).all():
+            raise ValueError("its numbers must be finite")
     except KeyError as error:
         raise ConfigError(f"the artifact's record has no {error}: convert a finished "
                           f"training") from error

@@ -12,7 +12,6 @@ import json
 import math
 import platform
 import time
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from export.checked import ConfigError
-from export.file import write_whole
+from export.file import HEADER_LIMIT, archived, read_member, write_whole
 from export.network import NetworkConfig
 from model.augment import holes
 from model.convert import load_state
@@ -40,6 +39,7 @@ from model.views import SHIFTS, TABLE, Table, load_table, move, save_table, show
 WIDTHS = 128, 384, 384
 BATCH = 250
 EPOCHS = 15
+WIDEST = 4096  # channels of a block
 LEARNING_RATE, WEIGHT_DECAY = 0.012, 0.1
 SHIFT, CUTOUT = 4, 12  # pixels of random translation, side of the hole in each training image
 
@@ -242,18 +242,19 @@ def load_teacher(path: Path) -> tuple[Teacher, dict]:
     ConfigError
         If the file is none, or of a teacher of other sizes.
     """
-    try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-            record = json.loads(arrays["record"].tobytes())
-            teacher = Teacher(10, tuple(record["widths"]))
-            state = {name: arrays[name].astype(np.float32) * arrays[f"{name}.scale"]
-                     if f"{name}.scale" in arrays else arrays[name]
-                     for name in teacher.state_dict()}
-        teacher.load_state_dict({name: torch.from_numpy(np.array(value))
-                                 for name, value in state.items()})
-    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RuntimeError,
-            zipfile.BadZipFile) as error:
-        raise ConfigError(f"{path}: is no teacher: {error}") from error
+    with archived(path, "a teacher") as archive:
+        record = json.loads(read_member(archive, "record", HEADER_LIMIT).tobytes())
+        widths = tuple(record["widths"])
+        if not all(isinstance(width, int) and 0 < width <= WIDEST for width in widths):
+            raise ConfigError(f"widths must be integers from 1 to {WIDEST}, not {widths!r:.60}")
+        teacher, state, names = Teacher(10, widths), {}, archive.namelist()
+        for name, wanted in teacher.state_dict().items():
+            values = read_member(archive, name, 8 * wanted.numel())
+            if f"{name}.scale.npy" in names:
+                scale = read_member(archive, f"{name}.scale", 4 * len(wanted))
+                values = values.astype(np.float32) * scale
+            state[name] = torch.from_numpy(np.array(values))
+        teacher.load_state_dict(state)
     return teacher.eval(), record
 
 

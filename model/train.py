@@ -76,7 +76,8 @@ def resuming(path: Path):
     """Turns whatever a checkpoint that does not fit raises into a :class:`ConfigError`."""
     try:
         yield
-    except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
+    except (RuntimeError, LookupError, TypeError, AttributeError, ValueError,
+            ArithmeticError) as error:
         said = (str(error) or type(error).__name__).splitlines()[0]
         raise ConfigError(f"{path}: cannot be resumed with this configuration; move it away "
                           f"to start anew: {said}") from error
@@ -103,7 +104,10 @@ def load_position(run, state: dict):
     for optimizer, values in zip(run.optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(values)
     run.epoch, run.seconds = int(state["epoch"]), float(state["seconds"])
-    run.curve = [[loss, right] for loss, right in state["curve"]]
+    run.curve = [[float(loss), right if right is None else float(right)]
+                 for loss, right in state["curve"]]
+    if len(run.curve) != run.epoch:
+        raise ValueError(f"its curve must have {run.epoch} epochs, not {len(run.curve)}")
 
 
 class Run:

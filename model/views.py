@@ -8,7 +8,6 @@ file: `shifts` int8 [shifts, 2], `logits` int8 [shifts, images, classes] in quar
 """
 
 import io
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,10 +16,11 @@ import torch
 from torch import Tensor
 
 from export.checked import ConfigError
-from export.file import write_whole
+from export.file import archived, read_member, write_whole
 
 SHIFTS = [(dy, dx) for dy in (-2, 0, 2) for dx in (-2, 0, 2)]  # rows and columns of translation
 VIEWS = [(flip, *shift) for flip in (False, True) for shift in SHIFTS]  # the second half mirrored
+LIMIT = 2**27  # bytes of a table's logits
 TABLE = Path("build/teacher/views.npz")
 
 
@@ -68,16 +68,13 @@ def load_table(path: Path) -> Table:
     ConfigError
         If the file is none, or is of other shifts.
     """
-    try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-            shifts, logits, teacher = (arrays[name] for name in ("shifts", "logits", "teacher"))
-            count = len(shifts)
-    except FileNotFoundError as error:
+    if not path.exists():
         raise ConfigError(f"{path}: no such file; hexlane train-teacher writes it, "
-                          f"--table names another") from error
-    except (OSError, EOFError, ValueError, LookupError, TypeError, NotImplementedError,
-            zipfile.BadZipFile) as error:
-        raise ConfigError(f"{path}: is no table of a teacher's logits: {error}") from error
+                          f"--table names another")
+    with archived(path, "a table of a teacher's logits") as archive:
+        shifts, logits, teacher = (read_member(archive, name, limit) for name, limit in
+                                   (("shifts", 1024), ("logits", LIMIT), ("teacher", 1024)))
+        count = len(shifts)
     if not np.array_equal(shifts, SHIFTS[:count]):
         raise ConfigError(f"{path}: is of other shifts than the {len(SHIFTS)} that are shown here")
     if logits.dtype != np.int8 or logits.ndim != 3 or len(logits) != count:

@@ -134,15 +134,15 @@ def estimate(config: Design,
     from export.build import with_networks
     from export.config import load_config
     from sim import estimate
-    design = load_config(config)
+    designs = with_networks(load_config(config))
     if arrays is None:
-        tables = estimate.tables(with_networks(design))
+        tables = estimate.tables(designs)
     else:
         sizes = arrays.split()
         if not sizes or not all(re.fullmatch(r"\d{1,3}x\d{1,3}x\d{1,3}", each, re.ASCII)
                                 for each in sizes):
             raise ConfigError(f"--arrays must be sizes such as '8x8x2 16x8x4', not {arrays!r:.60}")
-        tables = [estimate.arrays(design, [tuple(map(int, each.split("x"))) for each in sizes])]
+        tables = [estimate.arrays(designs, [tuple(map(int, each.split("x"))) for each in sizes])]
     for table in tables:
         Console().print(table)
 
@@ -309,7 +309,8 @@ def automaton(size: Annotated[int, typer.Option(min=8, max=512)] = 144,
 
     from export.automaton import survey
     numbers = rules.split()
-    if not all(each.isdecimal() and len(each) <= 3 and int(each) <= 255 for each in numbers):
+    if not numbers or not all(each.isdecimal() and len(each) <= 3 and int(each) <= 255
+                              for each in numbers):
         raise ConfigError(f"--rules must be numbers from 0 to 255, not {rules!r:.60}")
     table = Table(title=f"{size} x {size} weights in blocks of 8 x 8")
     for column in ("mapping", "rule", "zeros", "positive", "likeness of rows", "rank"):

@@ -16,14 +16,18 @@ app = typer.Typer(help="Builds an engine for a board, and talks to it.", no_args
 
 
 class SerialPort:
-    """A :class:`export.serial_link.Port` of this computer; OSError if it cannot be opened."""
+    """A :class:`export.serial_link.Port` of this computer.
 
-    def __init__(self, name: str, baud: int):
+    OSError if it cannot be opened, or takes `seconds` longer for bytes than their bits do.
+    """
+
+    def __init__(self, name: str, baud: int, seconds: float):
         from serial import Serial
-        self.line = Serial(name, baud)
+        self.line, self.seconds = Serial(name, baud), seconds
         self.line.reset_input_buffer()
 
     def write(self, content: bytes):
+        self.line.write_timeout = self.seconds + 10 * len(content) / self.line.baudrate
         self.line.write(content)
 
     def read(self, seconds: float) -> bytes:
@@ -65,7 +69,7 @@ def _measured(report: Path, device: str) -> float | None:
     """The clock that `hexlane pnr` measured on a device, if it did."""
     try:
         found = json.loads(report.read_text())
-        return found["fmax_mhz"] if found["device"] == device else None
+        return float(found["fmax_mhz"]) if found["device"] == device else None
     except (OSError, ValueError, LookupError, TypeError):
         return None
 
@@ -74,12 +78,13 @@ def _measured(report: Path, device: str) -> float | None:
 def classify(images: Annotated[list[Path], typer.Argument(help="PNG images", show_default=False)],
              machine: MachineFile,
              port: Annotated[str, typer.Option(help="serial port, such as /dev/ttyUSB0")],
-             baud: Annotated[int, typer.Option(min=1, help="bits per second")] = 1_000_000,
+             baud: Annotated[int, typer.Option(min=1, max=12_000_000, help="bits per second")]
+             = 1_000_000,
              program: Annotated[Path | None, typer.Option(
                  help="program image, NAME.hxi, to load first; only with memory 'ram'")] = None,
              slot: Annotated[int, typer.Option(min=0, help="of the program")] = 0,
              seconds: Annotated[float, typer.Option(
-                 min=0.01, help="longest wait for an answer")] = 5,
+                 min=0.01, max=86400, help="longest wait for an answer")] = 5,
              output: Annotated[Path | None, typer.Option(
                  "-o", "--output", help="file for codes or maps, NAME.npy [N, C, H, W]")] = None):
     """Sends images to a board and shows the classes, or keeps the codes or maps."""
@@ -96,6 +101,8 @@ def classify(images: Annotated[list[Path], typer.Argument(help="PNG images", sho
     if program:
         image = Image.load(program)
         name, frame, gives = image.header.name, image.header.frame, image.header.output
+        if image.header.period:
+            raise ConfigError(f"{program}: reads clips, which no serial line carries")
     elif target.memory == "rom":
         name, frame, gives = _held(machine, slot)
     else:
@@ -105,7 +112,7 @@ def classify(images: Annotated[list[Path], typer.Argument(help="PNG images", sho
     size = frame.height, frame.width, frame.channels
     pixels = np.stack([read_image(path, size) for path in images])
 
-    link = SerialLink(SerialPort(port, baud), target, seconds=seconds)
+    link = SerialLink(SerialPort(port, baud, seconds), target, seconds=seconds)
     if program:
         host = Host(target, link, seconds=seconds)
         results = host.run(host.load(image, slot), pixels)

@@ -58,7 +58,8 @@ def load(images: Annotated[list[Path], typer.Argument(help="program images, NAME
         table.add_row(section.name, *(f"{n:,}" for n in (section.width, section.rows, free)),
                       *(f"{each.start} ... {each.stop - 1}" if each else "" for each in rows))
     # What is no terminal has room for all columns.
-    Console(width=None if sys.stdout.isatty() else 30 * (len(programs) + 4)).print(table)
+    narrow = sys.stdout and sys.stdout.isatty()
+    Console(width=None if narrow else 30 * (len(programs) + 4)).print(table)
     for number, placed in programs.items():
         header = placed.image.header
         frame, out = header.frame, header.output

@@ -107,11 +107,16 @@ def convert(config: Design,
     if design.network.output == "map":
         from export.detect import decoding_of
         decoding_of(network.record, design.network, str(checkpoint))
+    if design.network.output == "codes":
+        from model.codec import DECODER, convert_decoder
+        from model.decoder import save
+        decoder, header = convert_decoder(design, checkpoint, network)  # before anything is written
     save_network(network, path)
     save_record(network, path)
     if design.network.output == "codes":
-        from model.codec import convert_decoder
-        typer.echo(convert_decoder(design, checkpoint, network, path))
+        beside = path.with_suffix(DECODER)
+        save(decoder, header, beside)
+        typer.echo(f"{beside}: {sum(p.numel() for p in decoder.parameters())} parameters")
     typer.echo(f"{path}: {sum(layer.weight.size for layer in network.layers)} weights, "
                f"digest {network.digest[:16]}")
 

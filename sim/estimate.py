@@ -25,8 +25,10 @@ def tables(configs: Sequence[Config]) -> list[Table]:
             _machine(configs[0], Cost(programs[0], hardware))]
 
 
-def arrays(config: Config, sizes: Sequence[tuple[int, int, int]]) -> Table:
-    """The design's network on arrays of other rows, columns and words."""
+def arrays(configs: Sequence[Config], sizes: Sequence[tuple[int, int, int]]) -> Table:
+    """The design's machine with arrays of other rows, columns and words; cycles are those of its
+    first network."""
+    config = configs[0]
     family = config.target.family
     table = Table(title=f"{config.name} on arrays of other sizes", title_justify="left",
                   caption=f"MACs per cycle; cycles from frame to frame, and the array's use in "
@@ -37,9 +39,9 @@ def arrays(config: Config, sizes: Sequence[tuple[int, int, int]]) -> Table:
         table.add_column(column, justify="left" if column == "array" else "right", no_wrap=True)
     for rows, columns, words in sizes:
         array = config.array.model_dump() | {"rows": rows, "columns": columns, "words": words}
-        cost = Cost.of(config.model_copy(update={
-            "array": parse(array, f"array {rows}x{columns}x{words}", ArrayConfig)}))
-        cells = estimate(cost.hardware, family).cells
+        hardware, programs = size([config.model_copy(update={
+            "array": parse(array, f"array {rows}x{columns}x{words}", ArrayConfig)}), *configs[1:]])
+        cost, cells = Cost(programs[0], hardware), estimate(hardware, family).cells
         table.add_row(f"{rows}x{columns}x{words}", f"{rows * columns * operands(widest, words):,}",
                       f"{cost.frame_period:,}", f"{cost.frame_use:.1%}",
                       f"{cost.input_cycles + cost.frame_cycles:,}",

@@ -12,7 +12,7 @@ Weights = Annotated[str | None, typer.Option(
     "-w", "--weights",
     help="integer network, a .npz file, 'random', or 'none' (a machine of RAM); default: "
          "weights/NAME.npz here, beside the design, or in ../weights of its folder")]
-Seed = Annotated[int, typer.Option(min=0, help="of random weights and images")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="of random weights and images")]
 Folder = Annotated[Path | None, typer.Option("-o", "--output", help="folder; default: build/NAME")]
 Device = Annotated[str, typer.Option(help="cpu or cuda; default: cuda if there is one")]
 

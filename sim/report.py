@@ -40,7 +40,8 @@ def _rows(head: str, folders: list[Path], command: str, cells: Callable[[dict], 
         path = folder / "report.json"
         try:
             lines.append(f"| {' | '.join(cells(json.loads(path.read_text())))} |")
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError,
+                ArithmeticError) as error:
             raise ConfigError(f"{path}: is no report; `hexlane {command}` writes it: "
                               f"{error}") from error
     return "\n".join(lines)

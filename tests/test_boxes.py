@@ -90,6 +90,7 @@ def test_boxes_without_an_area_are_dropped(voc):
     ("<annotation>", "cannot be read as XML: no element found"),
     ("<annotation><a></b></annotation>", "cannot be read as XML: mismatched tag"),
     ("\0" * 9, "cannot be read as XML"),
+    ('<?xml version="1.0" encoding="foo"?><annotation/>', "cannot be read as XML: unknown"),
     ("<a>&lol;</a>", "cannot be read as XML: undefined entity"),
     ('<!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;</annotation>', "must have no document type"),
     ('<!DOCTYPE a SYSTEM "file:///etc/passwd"><annotation/>', "must have no document type"),

@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from export.area import estimate
+from export.build import size as size_of
+from export.build import with_networks
 from export.config import ConfigError, load_config
 from export.cost import Cost
 from export.words import operands
@@ -209,6 +212,14 @@ def test_estimates_of_other_arrays(here, capsys):
         assert rows[name][1:3] == [f"{cost.frame_period:,}", f"{cost.frame_use:.1%}"]
         macs = sum(layer.macs / operands(layer.mode, size[2]) for layer in cost.program.layers)
         assert cost.frame_use == pytest.approx(macs / size[0] / size[1] / cost.frame_period)
+    Path("two.toml").write_text(Path("mine.toml").read_text() + "[machine]\nmemory = 'ram'\n"
+                                "slots = 8\nnetworks = ['mine.toml']\n")
+    assert run("estimate", "two.toml", "--arrays", "x".join(
+        str(getattr(config.array, name)) for name in ("rows", "columns", "words"))) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("│"))
+    hardware, _ = size_of(with_networks(load_config("two.toml")))
+    cells = estimate(hardware, config.target.family).cells
+    assert row.split()[-4:-1:2] == [f"{cells['lut4']:,}", f"{cells['block_ram']:,}"]
     for wrong in ("", "8x8", "0x1x1", "8x8x1000", "axbxc"):
         assert run("estimate", "mine.toml", "--arrays", wrong) == 2
         refused(capsys)
@@ -350,7 +361,7 @@ def test_own_data_from_images_to_an_accuracy(here, monkeypatch, capsys):
         assert refused(capsys) == (f"{path}: no such file; hexlane train-teacher writes "
                                    f"it, --table names another")
     assert run("train-teacher", "--weights", "x.npz") == 2
-    assert refused(capsys).startswith("x.npz: is no teacher: ")
+    assert refused(capsys).startswith("x.npz: no such file")
     assert not Path("build/teacher").exists()
 
 

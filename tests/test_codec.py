@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.checked import ConfigError
+from export.checked import ConfigError, parse
 from export.codec import DecoderConfig, Patches, patches_of
 from export.config import parse_config
 from export.file import load_network, save_network
@@ -90,6 +90,15 @@ def tiny_decoder(seed: int = 1):
         torch.nn.init.normal_(values, std=0.2)
     header = decoders.Header(side=32, channels=4, decoder=config, encoder="ab" * 32, record={})
     return decoder.eval(), header
+
+
+@pytest.mark.parametrize("change, said", [
+    ({"side": 20}, "side must be a multiple of 8, not 20"),
+    ({"side": 8, "decoder": {"transforms": {}}}, "must have the 4 bits of a patch, not 64")])
+def test_sizes_of_a_decoder_that_do_not_fit(change, said):
+    values = {"side": 32, "channels": 4, "decoder": {}, "encoder": "ab" * 32, "record": {}}
+    with pytest.raises(ConfigError, match=said):
+        parse(values | change, "header", decoders.Header)
 
 
 @pytest.mark.parametrize("size", [(64, 96), (50, 37)])

@@ -1,6 +1,8 @@
 """Torch in evaluation mode and the golden model are the same function; the command's errors."""
 
 import json
+import os
+import zipfile
 from importlib import import_module
 from pathlib import Path
 
@@ -272,10 +274,13 @@ class Unsafe:
     pass
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04", "folder", "pickle", "truncated"])
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04", "folder", "pickle", "truncated",
+                                     "pipe"])
 def test_file_that_is_no_checkpoint(design, capsys, content):
     if content == "folder":
         FINAL.mkdir()
+    elif content == "pipe":
+        os.mkfifo(FINAL)
     elif content == "pickle":
         torch.save({"object": Unsafe()}, FINAL)
     elif content == "truncated":
@@ -284,6 +289,22 @@ def test_file_that_is_no_checkpoint(design, capsys, content):
     else:
         FINAL.write_bytes(content)
     assert refused(capsys) == f"{FINAL}: cannot be read as a checkpoint"
+
+
+def test_a_packed_checkpoint_is_not_unpacked(design, capsys):
+    torch.save(torch.zeros(10**6), FINAL)
+    with zipfile.ZipFile(FINAL) as archive:
+        members = {each: archive.read(each) for each in archive.namelist()}
+    with zipfile.ZipFile(FINAL, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    assert refused(capsys) == f"{FINAL}: must not be packed to be read as a checkpoint"
+
+
+@pytest.mark.parametrize("record", [torch.zeros(3), 3, [], {"config": 3}])
+def test_a_record_of_something_else(design, capsys, record):
+    torch.save({"encoder": encoder_of(design.network).state_dict(), "record": record}, FINAL)
+    assert refused(capsys) == f"{FINAL}: is no record of a training"
 
 
 @pytest.mark.parametrize("state", [7, [], {"a": 1}, {"encoder": 3}])

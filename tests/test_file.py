@@ -118,6 +118,21 @@ def test_an_archive_of_too_many_members_is_refused_unread(saved, monkeypatch):
 
 # ---- saving
 
+def test_what_a_link_points_to_is_written(made, tmp_path):
+    (tmp_path / "link.npz").symlink_to("target.npz")
+    (tmp_path / "target.npz").write_bytes(b"old")
+    save_network(made, tmp_path / "link.npz")
+    assert (tmp_path / "link.npz").is_symlink()
+    assert load_network(tmp_path / "target.npz").digest == made.digest
+
+
+@pytest.mark.parametrize("name", ["net.json", "net", "net.npz.json"])
+def test_another_name_would_be_that_of_the_record(made, tmp_path, name):
+    with pytest.raises(ConfigError, match=r"a network's file must end in \.npz"):
+        save_network(made, tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
 def test_failed_write_leaves_the_old_file(made, saved, monkeypatch):
     before = saved.read_bytes()
 
@@ -270,7 +285,7 @@ def test_array_that_would_run_code(saved):
     assert "Object arrays cannot be loaded" in refused(saved)
 
 
-@pytest.mark.parametrize("record", ["NaN", "-Infinity", "[Infinity]"])
+@pytest.mark.parametrize("record", ["NaN", "-Infinity", "[Infinity]", "1e999", "-1e999"])
 def test_record_with_a_number_that_is_none(saved, record):
     with_header(saved, record={"loss": 123456})
     content = members(saved)

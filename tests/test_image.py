@@ -259,6 +259,8 @@ def changed(image: Image, field: str, value) -> bytes:
     ("frame", [], "header: frame: "),
     ("output.kind", "heat", "header: output.kind: "),
     ("output.kind", "codes", r"output must be one of \['class'\], not codes"),
+    ("output.channels", 2, "classes must be 2, not 3"),
+    ("classes", 0, "classes must be 3, not 0"),
     ("output", None, "header: output: is missing"),
     ("sections", [1], "header: sections: "),
     ("sections.tiles", 2**40, "header: sections.tiles: "),

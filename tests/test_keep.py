@@ -73,7 +73,7 @@ def test_the_commands(tmp_path, monkeypatch, capsys):
         "error: build/tiny/train/checkpoint.pt: no such file; train first\n")
     folder = Path("build/tiny/train")
     folder.mkdir(parents=True)
-    torch.save({"step": 7}, folder / "checkpoint.pt")
+    torch.save({"step": 7, "encoder": {}}, folder / "checkpoint.pt")
     Path("weights").mkdir()
     assert run("keep", config) == 0
     assert capsys.readouterr().out.startswith("weights/tiny.resume.pt: ")
@@ -82,4 +82,10 @@ def test_the_commands(tmp_path, monkeypatch, capsys):
     Path("damaged.pt").write_text("text")
     assert run("train", config, "-o", "new", "--resume", "damaged.pt") == 2
     assert capsys.readouterr().err == "error: damaged.pt: cannot be read as a checkpoint\n"
+    for state in (torch.zeros(3), {"encoder": {}}, {"step": 7}):
+        torch.save(state, "other.pt")
+        assert run("train", config, "-o", "new", "--resume", "other.pt") == 2
+        assert "other.pt: is no unfinished training" in capsys.readouterr().err
+        assert run("keep", config, "-c", "other.pt") == 2
+        assert "other.pt: is no unfinished training" in capsys.readouterr().err
     assert not Path("new").exists()

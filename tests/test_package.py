@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,8 @@ def test_the_same_design_gives_the_same_files(product, tmp_path):
     assert generate(CONFIG, NETWORK, tmp_path / "again", top="inner") == facts
     assert contents(tmp_path / "again") == contents(folder)
     assert set(contents(folder)) == MEMORIES | {
-        "inner.v", "inner.json", "inner.core", "inner.vlt", "inner_instance.vh", "inner_litex.py"}
+        "inner.v", "inner.json", "inner.core", "inner.vlt", "inner_instance.vh", "inner_litex.py",
+        "inner.sha256"}
 
 
 @pytest.mark.slow
@@ -106,11 +108,33 @@ def test_an_engine_is_up_to_date_with_all_its_files(product, file):
     assert up_to_date(CONFIG, BUILT, folder, "inner") is None
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("file", ["inner.v", "inner_weights0.mem", "inner.json", "inner.sha256"])
+def test_an_engine_that_was_cut_off_is_not_up_to_date(product, file):
+    facts, folder = product
+    subprocess.run(["sha256sum", "-c", "--quiet", "inner.sha256"], cwd=folder, check=True)
+    assert set((folder / "inner.sha256").read_text().split()[1::2]) == (
+        set(contents(folder)) - {"inner.sha256"})
+    content = (folder / file).read_bytes()
+    (folder / file).write_bytes(content[:len(content) // 2])
+    assert up_to_date(CONFIG, BUILT, folder, "inner") is None
+    (folder / file).write_bytes(content)
+    assert up_to_date(CONFIG, BUILT, folder, "inner") == facts
+
+
+def test_names_and_accuracy_are_a_part_of_it(product):
+    _, folder = product
+    kept = replace(NETWORK, record={"measured": {"accuracy": 0.5}})
+    assert up_to_date(CONFIG, build([CONFIG], [kept]), folder, "inner") is None
+    other = CONFIG.model_copy(update={"name": "other"})
+    assert up_to_date(CONFIG, build([other], [NETWORK]), folder, "inner") is None
+
+
 @pytest.mark.parametrize("change", [{}, {"programs": 3}, {"programs": [{}]}, {"total_bits": "1"}])
 def test_a_damaged_description_is_not_up_to_date(product, change):
     """So that the engine is written again."""
     facts, folder = product
-    (folder / "inner.json").write_text(json.dumps(facts | change))
+    (folder / "inner.json").write_text(json.dumps(facts | change, indent=1) + "\n")
     assert up_to_date(CONFIG, BUILT, folder, "inner") == (None if change else facts)
 
 

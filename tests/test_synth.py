@@ -13,7 +13,7 @@ from hw import synth
 from hw.devices import DEVICES
 from hw.verilog import write_verilog
 from sim.cli import main
-from sim.report import table
+from sim.report import clocks, table
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 PROGRAM = {"name": "toy", "frame_period": 20_000_000, "cycles_per_frame": 10,
@@ -193,6 +193,10 @@ def test_a_table_of_reports(folder, capsys):
     assert row.startswith("| `cifar10` (LFE5U-85F) |  | 48 | 10 |  | ")
     assert f"| {found['logic']:,} (0%) | {found['block_ram']} (0%) |" in row
     assert head.count("|") == row.count("|")
+    for damaged in ({"utilization": [1]}, {"available": 0}):
+        (folder / "report.json").write_text(json.dumps(found | damaged))
+        with pytest.raises(ConfigError, match=r"report\.json: is no report; `hexlane pnr` writes"):
+            clocks([folder])
     (folder / "report.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"report\.json: is no report; `hexlane synth` writes it"):
         table([folder])

@@ -101,7 +101,7 @@ def test_a_table_of_another_teacher_or_other_images_begins_anew(small, file, tmp
 def test_a_file_that_is_no_teacher(tmp_path, content):
     path = tmp_path / "x.npz"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match=r"x\.npz: is no teacher: "):
+    with pytest.raises(ConfigError, match=r"x\.npz: not a teacher, or a damaged one: "):
         teacher.load_teacher(path)
 
 

@@ -299,7 +299,9 @@ def test_a_checkpoint_of_another_network_is_refused(images, tmp_path):
     lambda state: [], lambda state: {}, lambda state: state | {"encoder": 3},
     lambda state: state | {"teacher": [1]}, lambda state: state | {"optimizers": 3},
     lambda state: state | {"optimizers": [None, None]}, lambda state: state | {"epoch": None},
-    lambda state: state | {"curve": [1]}, b"", b"PK", b"\x80\x02."])
+    lambda state: state | {"curve": [1]}, lambda state: state | {"epoch": -3},
+    lambda state: state | {"epoch": float("inf")}, lambda state: state | {"epoch": 10**6},
+    lambda state: state | {"epoch": 1, "curve": [[torch.zeros(3), None]]}, b"", b"PK", b"\x80\x02."])
 def test_a_damaged_checkpoint_is_refused(images, tmp_path, change):
     config = design(epochs=1)
     run = train.Run(config, tmp_path, "cpu")
@@ -331,6 +333,12 @@ def test_last_epochs_see_whole_images_and_some_are_validated(images, tmp_path, m
     line = plots.curve({"training": record}).axes[0].lines[0]
     assert line.get_xdata().tolist() == [2, 4]
     assert line.get_ydata().tolist() == [100 * record["curve"][1][1], 100 * record["validation"]]
+    recipe = record["config"]["train"]
+    for change in ({"validation": float("inf")}, {"validation": None}, {"curve": []},
+                   {"curve": [[float("nan"), None]]},
+                   {"config": {"train": recipe | {"teacher_epochs": "x"}}}):
+        with pytest.raises(ConfigError, match="the artifact's record is of no training"):
+            plots.curve({"training": record | change})
 
 
 def test_logits_do_not_shrink_with_the_crop():

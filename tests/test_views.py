@@ -109,7 +109,7 @@ def test_a_file_that_is_no_table(tmp_path, content):
         path.write_bytes(content)
     else:
         np.savez(path, **content)
-    with pytest.raises(ConfigError, match=r"t\.npz: is no table of a teacher's logits: "):
+    with pytest.raises(ConfigError, match=r"t\.npz: .*(not a table of a teacher|must have)"):
         views.load_table(path)
     with pytest.raises(ConfigError, match=r"none\.npz: no such file; hexlane train-teacher wri"):
         views.load_table(tmp_path / "none.npz")
