@@ -233,8 +233,10 @@ def load_config(path: str | Path) -> Config:
     """
     path = Path(path)
     values = {"name": path.stem, **read_toml(path)}
+    beside = path.parent  # of the file that has the table [machine]
     if "engine" in values:
-        engine = _table(values.pop("engine"), path)
+        named = values.pop("engine")
+        engine = _table(named, path)
         if not isinstance(engine, dict):
             raise ConfigError(f"{path}: engine: must be a table or a file, not {shown(engine)}")
         strange = [key for key in engine
@@ -243,11 +245,13 @@ def load_config(path: str | Path) -> Config:
             raise ConfigError(f"{path}: engine: must give array, machine and target, "
                               f"once, not {strange[0]!r}")
         values |= engine
+        if "machine" in engine and isinstance(named, str):
+            beside = (path.parent / named).parent
     for name in ("network", "train"):
         if isinstance(values.get(name), str):
             values[name] = _table(values[name], path)
     config = parse_config(values, str(path))
-    networks = tuple(str(path.parent / name) for name in config.machine.networks)
+    networks = tuple(str(beside / name) for name in config.machine.networks)
     return config.model_copy(
         update={"machine": config.machine.model_copy(update={"networks": networks})})
 

@@ -17,7 +17,6 @@ from model.train import atomic_save
 def keep(checkpoint: Path, path: Path):
     """Writes `checkpoint.pt` of a training to `path`; ConfigError if it is none."""
     state = _cast(_training(checkpoint), torch.float32, torch.bfloat16)
-    path.parent.mkdir(parents=True, exist_ok=True)
     atomic_save(state, path)
 
 
@@ -34,7 +33,6 @@ def begin(path: Path, folder: Path):
         raise ConfigError(f"{there}: is a training already; move it away, or go on with it without "
                           f"--resume")
     state = _cast(_training(path), torch.bfloat16, torch.float32)
-    folder.mkdir(parents=True, exist_ok=True)
     atomic_save(state, there)
 
 

@@ -11,6 +11,7 @@ Several processes share the batches if `torchrun` starts them.
 """
 
 import copy
+import io
 import json
 import math
 import os
@@ -67,8 +68,9 @@ def accuracy(encoder: Encoder, images: Tensor, labels: Tensor, batch: int = 250)
 
 def atomic_save(values, path: Path):
     """Writes a checkpoint, whole or not at all."""
-    torch.save(values, path.with_suffix(".part"))
-    os.replace(path.with_suffix(".part"), path)
+    content = io.BytesIO()
+    torch.save(values, content)
+    write_whole(path, content.getvalue())
 
 
 @contextmanager

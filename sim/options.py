@@ -66,9 +66,9 @@ def load_machine(config: Path, weights: str | None, seed: int, networks: list[Pa
 
 
 def seed_list(text: str, option: str) -> list[int]:
-    """Seeds of a placement, divided by blanks; ConfigError if they are none."""
+    """Seeds of a placement, divided by blanks, each once; ConfigError if they are none."""
     numbers = text.split()
     if not numbers or not all(each.isascii() and each.isdecimal() and len(each) <= 10
                               and 0 < int(each) < 2**31 for each in numbers):
         raise ConfigError(f"{option} must be numbers from 1 to 2147483647, not {text!r:.60}")
-    return [*map(int, numbers)]
+    return [*dict.fromkeys(map(int, numbers))]

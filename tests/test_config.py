@@ -192,6 +192,17 @@ def test_folders_of_other_networks_do_not_count(parts, monkeypatch):
     assert load_config(path).digest != config.digest
 
 
+def test_other_networks_lie_beside_the_file_that_names_them(parts):
+    (parts / "machines").mkdir()
+    (parts / "machines/m.toml").write_text(f'{ENGINE}\n[machine]\nnetworks = ["a.toml"]\n')
+    path = parts / "design.toml"
+    path.write_text('engine = "machines/m.toml"\nnetwork = "parts/y.toml"\n')
+    assert load_config(path).machine.networks == (str(parts / "machines/a.toml"),)
+    path.write_text('engine = "x.toml"\nnetwork = "parts/y.toml"\n'
+                    '[machine]\nnetworks = ["a.toml"]\n')
+    assert load_config(path).machine.networks == (str(parts / "a.toml"),)
+
+
 @pytest.mark.parametrize("lines, message", [
     ('engine = "none.toml"', "none.toml: cannot be read: No such file or directory"),
     ('engine = "z.toml"', "engine: must give array, machine and target, once, not 'epochs'"),

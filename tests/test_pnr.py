@@ -214,11 +214,13 @@ def test_a_netlist_is_mapped_once(folder, monkeypatch):
 
 def test_timing_of_another_netlist_or_device_is_dropped(folder):
     assert synth.kept_timing(folder, "a") is None
-    for text in ("", "[]", '{"timing": null}', "[" * 10**5):
+    for text in ("", "[]", '{"timing": null}', "[" * 10**5, '{"timing": {"of": "a"}}',
+                 '{"timing": [1]}'):
         (folder / "report.json").write_text(text)
         assert synth.kept_timing(folder, "a") is None
-    (folder / "report.json").write_text('{"timing": {"of": "a"}}')
-    assert synth.kept_timing(folder, "a") == {"of": "a"}
+    timing = {"of": "a", "fmax_mhz": 9.5, "runs": [], "utilization": {}, "critical_path": ""}
+    (folder / "report.json").write_text(json.dumps({"timing": timing}))
+    assert synth.kept_timing(folder, "a") == timing
     assert synth.kept_timing(folder, "b") is None
     base = load_config("configs/tiny.toml").model_dump()
     module = {"attributes": {synth.DIGEST: "abc"}}

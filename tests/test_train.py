@@ -301,7 +301,8 @@ def test_a_checkpoint_of_another_network_is_refused(images, tmp_path):
     lambda state: state | {"optimizers": [None, None]}, lambda state: state | {"epoch": None},
     lambda state: state | {"curve": [1]}, lambda state: state | {"epoch": -3},
     lambda state: state | {"epoch": float("inf")}, lambda state: state | {"epoch": 10**6},
-    lambda state: state | {"epoch": 1, "curve": [[torch.zeros(3), None]]}, b"", b"PK", b"\x80\x02."])
+    lambda state: state | {"epoch": 1, "curve": [[torch.zeros(3), None]]},
+    b"", b"PK", b"\x80\x02."])
 def test_a_damaged_checkpoint_is_refused(images, tmp_path, change):
     config = design(epochs=1)
     run = train.Run(config, tmp_path, "cpu")
