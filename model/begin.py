@@ -17,7 +17,8 @@ from model.network import Encoder, calibrate
 from model.parts import QuantConv
 from model.quant import QuantWeight, scale_weight, standardize
 
-ROUNDS, MOVE = 300, 0.02  # in standard deviations
+TRIES, ROUNDS = 8, 300  # of other random numbers; each
+MOVE = 0.02  # at first, in standard deviations; less and less, or it would swing
 OTHER = "a training can begin with a network of its own design only, and this one is of another"
 
 
@@ -100,7 +101,15 @@ def set_integers(encoder: Encoder, network: Network):
 
 
 def _unround(part: QuantWeight, integers: Tensor) -> int:
-    """Real weights that are rounded to these integers; returns how many are not."""
+    """Real weights that are rounded to these integers; returns how many are not, of the last try.
+    """
+    for _ in range(TRIES):
+        if not (wrong := _try_to_unround(part, integers)):
+            break
+    return wrong
+
+
+def _try_to_unround(part: QuantWeight, integers: Tensor) -> int:
     count = integers.numel()
     order = (integers + 0.9 * torch.rand_like(integers)).flatten().argsort()
     normal = torch.special.ndtri((torch.arange(count, device=order.device) + 0.5) / count)
@@ -108,14 +117,14 @@ def _unround(part: QuantWeight, integers: Tensor) -> int:
     if part.log_step is not None:
         part.log_step.copy_(_learned_step(integers, normal.abs().sort().values).log())
     wanted = integers / 2 if part.bits == 1 else integers  # the middle of each level
-    for _ in range(ROUNDS):
+    for k in range(ROUNDS):
         part.weight.copy_(standardize(weight, part.centred))
         wrong = part.levels().flatten(1) != integers
         if not wrong.any():
             break
         step = part.log_step.exp() if part.log_step is not None else None
         off = wanted - scale_weight(part.weight, part.bits, step)
-        weight = torch.where(wrong, part.weight + MOVE * off.sign(), part.weight)
+        weight = torch.where(wrong, part.weight + MOVE * (1 - k / ROUNDS) * off.sign(), part.weight)
     return int(wrong.sum())
 
 
