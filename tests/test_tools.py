@@ -241,7 +241,7 @@ def test_two_engines_go_into_one_design(small, tmp_path):
     generate(*small, tmp_path, top="left")
     both = contents(tmp_path)
     package = {f"left{each}" for each in (".core", ".vlt", "_instance.vh", "_litex.py")}
-    assert set(both) - set(plain) == {"left.v", "left.json", *package,
+    assert set(both) - set(plain) == {"left.v", "left.json", "left.sha256", *package,
                                       *(f"left_{m}" for m in memories)}
     assert plain.items() <= both.items()
     assert all(both[f"left_{memory}"] == plain[memory] for memory in memories)

@@ -54,7 +54,8 @@ def test_same_design_gives_the_same_bytes(tiny, tmp_path):
     config, network, folder = tiny
     generate(config, network, tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["biases.mem", "engine.core", "engine.json", "engine.v", "engine.vlt",
+    assert names == ["biases.mem", "engine.core", "engine.json", "engine.sha256", "engine.v",
+                     "engine.vlt",
                      "engine_instance.vh", "engine_litex.py", "layers.mem", "tiles.mem",
                      "weights0.mem", "weights1.mem"]
     for name in names:
