@@ -110,6 +110,7 @@ def _unround(part: QuantWeight, integers: Tensor) -> int:
 
 
 def _try_to_unround(part: QuantWeight, integers: Tensor) -> int:
+    """Once, from some random numbers."""
     count = integers.numel()
     order = (integers + 0.9 * torch.rand_like(integers)).flatten().argsort()
     normal = torch.special.ndtri((torch.arange(count, device=order.device) + 0.5) / count)
