@@ -10,6 +10,9 @@ from sim.options import Design, Device, Seed, Weights, load_design
 
 app = typer.Typer()
 
+Table = Annotated[Path, typer.Option(help="of a teacher's logits, if the recipe's teacher is one")]
+TABLE = Path("build/teacher/views.npz")
+
 
 @app.command()
 def train(config: Design,
@@ -19,9 +22,7 @@ def train(config: Design,
           compiled: Annotated[bool, typer.Option(help="use torch.compile")] = True,
           limit: Annotated[int | None, typer.Option(
               min=1, help="only so many training images")] = None,
-          table: Annotated[Path, typer.Option(
-              help="of a teacher's logits, if the recipe's teacher is one")]
-          = Path("build/teacher/views.npz"),
+          table: Table = TABLE,
           resume: Annotated[Path | None, typer.Option(
               help="go on from what `hexlane keep` wrote")] = None,
           begin: Annotated[Path | None, typer.Option(
@@ -193,12 +194,17 @@ def sensitivity(config: Design,
 @app.command()
 def ablate(names: Annotated[list[str] | None, typer.Argument(help="variants; default: all")] = None,
            seeds: Annotated[int, typer.Option(min=1, help="runs of each, seeds 1, 2, ...")] = 1,
-           folder: Annotated[Path, typer.Option("-o", help="where the runs are kept")]
+           folder: Annotated[Path, typer.Option("-o", help="where the runs are")]
            = Path("build/ablation"),
            device: Device = "",
-           show: Annotated[bool, typer.Option("--show", help="train nothing")] = False):
+           table: Table = TABLE,
+           show: Annotated[bool, typer.Option("--show", help="train nothing")] = False,
+           keep: Annotated[bool, typer.Option(
+               "--keep", help="write the runs into weights/ablations.json, too")] = False):
     """Trains small variants that are not trained yet and prints the tables."""
     from model import ablate as model
     if not show:
-        model.run(names or list(model.VARIANTS), seeds, folder, device)
-    typer.echo(model.tables(model.results(folder)))
+        model.run(names or list(model.VARIANTS), seeds, folder, device, table)
+    if keep:
+        model.keep(folder)
+    typer.echo(model.tables(model.finished(folder)))

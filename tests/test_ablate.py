@@ -4,7 +4,11 @@ import json
 
 import pytest
 
+from export.checked import ConfigError
+from export.config import parse_config
+
 ablate = pytest.importorskip("model.ablate")
+variants = pytest.importorskip("model.variants")
 
 
 def test_equal_bits():
@@ -12,8 +16,8 @@ def test_equal_bits():
     progressive = ablate.weight_bits(ablate.VARIANTS["321"]())
     for name in ("111", "222", "333", "123"):
         assert ablate.weight_bits(ablate.VARIANTS[name]()) == pytest.approx(progressive, rel=0.02)
-    assert ablate.weight_bits(ablate.dense()) == pytest.approx(
-        ablate.weight_bits(ablate.wide()), rel=0.01)
+    assert ablate.weight_bits(variants.dense()) == pytest.approx(
+        ablate.weight_bits(variants.wide()), rel=0.01)
     sizes = {ablate.weight_bits(ablate.VARIANTS[name]()) for name in ("deep", "deep-or",
                                                                      "deep-add")}
     assert len(sizes) == 1
@@ -53,14 +57,60 @@ def test_every_variant_is_in_a_table_and_takes_a_seed():
             assert recipe.validate_every >= recipe.steps
 
 
-def test_tables_have_mean_and_number_of_runs(tmp_path):
-    for folder, value in (("321-seed1", 0.5), ("321-seed2", 0.7), ("deep-or-seed1", 0.25),
-                          ("unknown-seed1", 0.9)):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "record.json").write_text(json.dumps({"validation": value}))
-    lines = ablate.tables(ablate.results(tmp_path)).splitlines()
+def finish(folder, name: str, seed: int, validation) -> None:
+    """As a training of this variant ends."""
+    place = folder / f"{name}-seed{seed}"
+    place.mkdir()
+    config = ablate.VARIANTS[name](seed=seed) if name in ablate.VARIANTS else None
+    (place / "record.json").write_text(json.dumps({
+        "validation": validation, "seconds": 1, "torch": "2", "curve": [[0.5, validation]],
+        "config": config and config.model_dump(mode="json")}))
+
+
+def test_tables_have_mean_and_number_of_runs(tmp_path, monkeypatch):
+    (tmp_path / "kept.json").write_text("[]")
+    monkeypatch.setattr(ablate, "KEPT", tmp_path / "kept.json")
+    for name, seed, value in (("321", 1, 0.5), ("321", 2, 0.7), ("deep-or", 1, 0.25),
+                              ("boxes-321", 1, {"map50": 0.125}), ("unknown", 1, 0.9)):
+        finish(tmp_path, name, seed, value)
+    lines = ablate.tables(ablate.finished(tmp_path)).splitlines()
     row = next(line for line in lines if line.startswith("| 3, 2, 1 bits by stage"))
     assert row.endswith("| 60.00 ± 14.14 % | 2 |")
     assert next(line for line in lines if line.startswith("| OR ")).endswith("| 25.00 % | 1 |")
+    row = next(line for line in lines if line.startswith("| 3, 2, 1 | "))
+    assert row.endswith("| 12.50 % | 1 |")
     assert not any(line.startswith("| none") or "90.00" in line for line in lines)
     assert not any("Clips" in line for line in lines)  # of which nothing is finished
+
+
+def test_kept_runs_count_and_are_not_repeated(tmp_path, monkeypatch):
+    (tmp_path / "kept.json").write_text("[]")
+    monkeypatch.setattr(ablate, "KEPT", tmp_path / "kept.json")
+    runs, other = tmp_path / "runs", tmp_path / "other"
+    runs.mkdir()
+    other.mkdir()
+    finish(runs, "321", 1, 0.5)
+    ablate.keep(runs)
+    finish(other, "321", 2, 0.75)
+    ablate.keep(other)
+    assert {key: each["validation"] for key, each in ablate.finished(tmp_path / "no").items()} == {
+        ("321", 1): 0.5, ("321", 2): 0.75}
+    trained = []
+    monkeypatch.setattr(ablate, "train_alone_or_together",
+                        lambda config, place, **_: trained.append((place.name, config)))
+    ablate.run(["321", "222"], 2, tmp_path / "new", "cpu")
+    assert [name for name, _ in trained] == ["222-seed1", "222-seed2"]
+    assert trained[1][1] == ablate.VARIANTS["222"](seed=2)
+
+
+def test_what_is_kept_is_of_these_variants():
+    """A table may not show runs of a recipe or a network that the code no longer has."""
+    for (name, seed), each in ablate.finished(ablate.CONFIGS / "no folder").items():
+        assert parse_config(each["config"]) == ablate.VARIANTS[name](seed=seed)
+
+
+def test_no_record_is_refused(tmp_path):
+    (tmp_path / "321-seed1").mkdir()
+    (tmp_path / "321-seed1" / "record.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"321-seed1/record\.json: is no record of a training"):
+        ablate.finished(tmp_path)
