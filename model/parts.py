@@ -62,6 +62,10 @@ class Coded(Shifted):
         """Sums (n, channels, h, w) of what the operation sees; integers, exact in float32."""
         raise NotImplementedError
 
+    def missing(self, x: Tensor) -> Tensor | float:
+        """What the sums of :meth:`accumulate` lack, of each channel."""
+        return 0.0
+
     def integer_bias(self) -> Tensor:
         """The hardware's bias, one integer per channel."""
         return torch.round(self.beta * 2**self.shift - self.mean)
@@ -77,20 +81,20 @@ class Coded(Shifted):
         return self.spread / square.clamp_min(1e-6).sqrt()  # all sums may be the same
 
     def forward(self, x: Tensor) -> Tensor:
-        acc, bits = self.accumulate(x), self.layer.code_bits
+        acc, missing, bits = self.accumulate(x), self.missing(x), self.layer.code_bits
         if self.norm is not None:  # for comparison only: no integers, no export
             zero, one = torch.zeros_like(self.beta), torch.ones_like(self.shift)
             return Normalize.apply(self.norm(acc), zero, self.beta, one, bits, self.round_codes)
         if self.training:
             mean, square = moments(acc.detach())
-            self.observe(mean, square, self.momentum)
+            self.observe(mean + missing, square, self.momentum)
             if self.steady:
                 mean, square = self.mean, self.square
             return Normalize.apply(acc, mean, self.beta, self.scale(square), bits,
                                    self.round_codes, not self.steady)
         exact, scale = acc.dtype == torch.float32, self.scale(self.square)
         offset = (self.integer_bias() if self.round_weights
-                  else self.beta / scale - self.mean) * scale
+                  else self.beta / scale - self.mean) * scale + missing * scale
         return (codes if exact else fused_codes)(acc, offset, scale, bits, self.round_codes)
 
 
@@ -119,11 +123,22 @@ class QuantConv(Coded):
         learned = isinstance(self.weight, nn.Parameter)
         return super().levels() if learned else self.weight.view(self.shape)
 
+    def less_pad(self, x: Tensor) -> bool:
+        """Whether sums are of pixels less `pad`: rounded to bfloat16, those of the pixels would say
+        how bright the image is and little else. A layer that is `steady` has to say that."""
+        return bool(self.pad) and x.dtype == torch.bfloat16 and not self.steady
+
+    @torch.no_grad()
+    def missing(self, x: Tensor) -> Tensor | float:
+        return self.pad * self.levels().sum((1, 2, 3)) if self.less_pad(x) else 0.0
+
     def accumulate(self, x: Tensor) -> Tensor:
         """Pooled if the layer pools."""
         weight, layer = self.levels(), self.layer
         edge = layer.kernel // 2
-        if edge and self.pad:
+        if self.less_pad(x):
+            x = x - self.pad
+        elif edge and self.pad:
             x = F.pad(x, (edge,) * 4, value=self.pad)
             edge = 0
         if layer.frames > 1:

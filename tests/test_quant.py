@@ -242,6 +242,23 @@ def test_sums_of_real_weights_fill_the_range_exactly_those_of_rounded_ones_by_a_
         assert share.float().mean() > (0.9 if rounded else 0.9999)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_sums_of_bright_pixels_in_bfloat16(training):
+    """As in float32, but for sums that lie next to a threshold; so are their statistics."""
+    torch.manual_seed(1)
+    layer = ConvConfig(name="a", channels=64, weight_bits=3, code_bits=1, pool=True)
+    conv = network.QuantConv(layer, 48, 128, TrainConfig())
+    conv.momentum = 1
+    x = torch.randint(190, 211, (8, 48, 12, 12)).float()
+    wanted = conv(x)
+    mean = conv.mean.clone()
+    conv.train(training)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = conv(x.bfloat16())
+    assert (found == wanted).float().mean() > 0.99
+    torch.testing.assert_close(conv.mean, mean, atol=1.0, rtol=0)
+
+
 def test_real_weights_on_an_image_of_one_value():
     layer = ConvConfig(name="a", channels=16, weight_bits=2, code_bits=3, kernel=1)
     conv = network.QuantConv(layer, 8, 0, TrainConfig())
