@@ -77,7 +77,7 @@ def test_a_network_of_any_levels_has_learned_steps():
 
 def test_the_first_epoch_is_that_of_a_trained_network(images, tmp_path):  # noqa: F811
     """At a learning rate of nothing, the accuracy is the network's, from the record to the end."""
-    config = design(epochs=4)
+    config = design(epochs=6)
     first = train.train(config, tmp_path / "first", compiled=False)
     encoder, _ = import_module("model.convert").load_checkpoint(tmp_path / "first/final.pt", config)
     network = convert(encoder)
