@@ -24,8 +24,6 @@ class ClipsConfig(Frozen):
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     tick_power: Annotated[float, Field(ge=0, le=100)] = 2.0  # of a tick's number, for the loss
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    distillation: Share = 0.0  # of the loss: what teachers say of a clip, at this temperature
-    temperature: Rate = 2.0
     validation: count(10**6) = 390  # drawn clips of this split, and of the next one
     test: count(10**6) = 1300
     validate_every: count(2**31) = 500  # steps

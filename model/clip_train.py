@@ -3,13 +3,11 @@
 At first the network has real numbers; then the codes of its convolutions are rounded, then their
 weights, at last all that is in its cells. The loss counts the scores at every tick, later ones
 more. Clips are drawn by :mod:`model.gestures`, each of them once, or come from the folder
-`HEXLANE_CLIPS`, see :mod:`model.clips`; networks that were trained before may say what they hold
-of them, see :mod:`model.clip_teachers`. Writes under `build/NAME/train/`, see :mod:`model.steps`.
+`HEXLANE_CLIPS`, see :mod:`model.clips`. Writes under `build/NAME/train/`, see :mod:`model.steps`.
 """
 
 import copy
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -22,7 +20,6 @@ from export.config import Config
 from export.network import NetworkConfig
 from model import gestures
 from model.clip_baselines import told_apart
-from model.clip_teachers import Teachers
 from model.clips import load_clips
 from model.network import Encoder, calibrate
 from model.quant import Fused
@@ -33,7 +30,6 @@ from model.train import learning_rate, optimizers_of
 FIRST = 26  # clips for the statistics that training begins with
 QUICK, FINAL = 52, 260  # ... for those of each validation, of the last one
 AT_ONCE = 13
-TO_TEACHERS = 104  # clips that tell how sure teachers are
 
 
 class Drawn:
@@ -119,9 +115,9 @@ def _stacked(made: list) -> tuple[Tensor, Tensor]:
 class Run(StepRun):
     """One training run: model, optimizers, position; everything that a resume needs."""
 
-    def __init__(self, config: Config, folder: Path, teachers: Teachers | None = None):
+    def __init__(self, config: Config, folder: Path):
         super().__init__(config.clips, folder)
-        self.network, self.teachers = config.network, teachers
+        self.network = config.network
         self.encoder = Encoder(config.network)
         self.optimizers = optimizers_of(self.encoder.parameters(), self.recipe.weight_decay)
         self.remembers = remembers(config.network)
@@ -145,12 +141,6 @@ class Run(StepRun):
         ticks = logits.shape[1]
         each = F.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(ticks),
                                label_smoothing=self.recipe.label_smoothing, reduction="none")
-        if self.teachers:
-            share, t = self.recipe.distillation, self.recipe.temperature
-            taught = (self.teachers(clips).clamp_min(1e-12).log() / t).log_softmax(-1)
-            soft = F.kl_div((logits / t).log_softmax(-1), taught, log_target=True,
-                            reduction="none").sum(-1)
-            each = (1 - share) * each + share * t**2 * soft.flatten()
         # Without a cell nothing is remembered, and all ticks count alike for the class, too.
         power = self.recipe.tick_power if self.remembers else 0
         share = (torch.arange(1.0, ticks + 1) / ticks) ** power
@@ -200,36 +190,29 @@ def shown(found: dict[str, float]) -> str:
     return f"accuracy {found['accuracy']:.2%}{pairs}"
 
 
-def train(config: Config, folder: Path, *, compiled: bool = True, limit: int | None = None,
-          begin: Path | None = None, teachers: Sequence[Path] = ()) -> dict:
+def train(config: Config, folder: Path, *, compiled: bool = True,
+          limit: int | None = None, begin: Path | None = None) -> dict:
     """Trains to the end (or from where a killed run was) and returns the record.
 
     `limit` takes only that many training clips, for trying a recipe out. A new run begins with the
-    network in `begin`, if there is one. `teachers` are networks whose mean it imitates in the
-    share `distillation` of its recipe.
+    network in `begin`, if there is one.
 
     Raises
     ------
     ConfigError
-        If the design has no recipe for this, the clips or the teachers do not fit, a checkpoint
-        cannot be resumed, or the loss is no number.
+        If the design has no recipe for this, the clips do not fit, a checkpoint cannot be resumed,
+        or the loss is no number.
     """
     recipe = config.clips
     source = source_of(config.network, recipe, "train", limit)
     held = source_of(config.network, recipe, "validation").part(range(recipe.validation))
     Fused.enabled = compiled
-    if bool(teachers) != (recipe.distillation > 0):
-        raise ConfigError(f"clips.distillation must be above 0 with teachers, and 0 without, not "
-                          f"{recipe.distillation} with {len(teachers)}")
-    taught = (Teachers(teachers, config.network, *source.part(range(TO_TEACHERS)))
-              if teachers else None)
-    run = Run(config, folder, taught)
+    run = Run(config, folder)
 
     def validate() -> Validation:
         encoder = run.exact(source)
         found = measure(scores_of(encoder, held[0]), held[1], source.pairs)
         return Validation({"encoder": encoder}, found, {"validation": found}, shown(found))
 
-    counts = {"clips": type(source).__name__.lower(), "validation_clips": len(held[1]),
-              "teachers": taught.digests if taught else []}
+    counts = {"clips": type(source).__name__.lower(), "validation_clips": len(held[1])}
     return run.train(config, source, counts, validate, begin)

@@ -26,9 +26,7 @@ def train(config: Design,
           resume: Annotated[Path | None, typer.Option(
               help="go on from what `hexlane keep` wrote")] = None,
           begin: Annotated[Path | None, typer.Option(
-              help="begin with this network, which was trained before")] = None,
-          teacher: Annotated[list[Path] | None, typer.Option(
-              help="network of clips to imitate; may be given several times")] = None):
+              help="begin with this network, which was trained before")] = None):
     """Trains the design's network, resuming a run that was stopped.
 
     If it gives codes, a decoder is trained with it, on the pictures in the folder HEXLANE_IMAGES;
@@ -51,11 +49,8 @@ def train(config: Design,
     if not classifies and device not in ("", "cpu"):
         raise ConfigError(f"device must be cpu for a network that does not classify images, "
                           f"not {device:.60}")
-    if teacher and not design.network.timed:
-        raise ConfigError("--teacher must be of a network that reads clips")
     if design.network.timed:
         from model import clip_train as model
-        how["teachers"] = teacher or ()
     elif design.network.output == "codes":
         from model import codec as model
     elif design.network.output == "map":

@@ -21,7 +21,6 @@ from tests.killed import resumes
 
 torch = pytest.importorskip("torch")
 clip_train = pytest.importorskip("model.clip_train")
-Teachers = pytest.importorskip("model.clip_teachers").Teachers
 load_checkpoint = pytest.importorskip("model.convert").load_checkpoint
 
 DESIGN = """
@@ -98,7 +97,7 @@ def here(tmp_path, monkeypatch, clips):
 
 
 @pytest.mark.slow
-def test_from_a_folder_to_an_artifact_by_commands(here, capsys):
+def test_from_a_folder_to_an_artifact_by_commands(here):
     assert run("train", "mine.toml", "--no-compiled") == 0
     assert run("convert", "mine.toml") == 0
     record = json.loads(Path("build/mine/train/record.json").read_text())
@@ -123,33 +122,6 @@ def test_from_a_folder_to_an_artifact_by_commands(here, capsys):
     assert run("train", "again.toml", "--no-compiled", "--begin", "weights/mine.npz") == 0
     record = json.loads(Path("build/again/train/record.json").read_text())
     assert record["began"] == network.digest and record["validation"]["accuracy"] > 0.9
-    assert record["teachers"] == []
-    # And it may teach another one.
-    teachers = Teachers([Path("weights/mine.npz")] * 2, design.network, clips, labels)
-    assert teachers.gains[0] == teachers.gains[1] == best_gain(scores, labels)
-    chances = teachers(clips)  # exact: sums of so few codes are
-    golden_scores = torch.tensor(trace.scores.reshape(12, 6, 2)).float()
-    torch.testing.assert_close(chances, (golden_scores * teachers.gains[0]).softmax(-1))
-    Path("student.toml").write_text(DESIGN.replace("\nsteps = 60",
-                                                   "\nsteps = 40\ndistillation = 0.9"))
-    told = "--teacher", "weights/mine.npz"
-    assert run("train", "student.toml", "--no-compiled", *told) == 0
-    record = json.loads(Path("build/student/train/record.json").read_text())
-    assert record["teachers"] == [network.digest] and len(record["curve"]) == 2
-    assert run("train", "student.toml", "--no-compiled", "-o", "other") == 2
-    assert "clips.distillation must be above 0 with teachers, and 0 without, not 0.9 with 0" in (
-        capsys.readouterr().err)
-    Path("wider.toml").write_text(DESIGN.replace("width = 16", "width = 24"))
-    with pytest.raises(ConfigError, match=r"mine\.npz: a teacher must read the same clips"):
-        Teachers([Path("weights/mine.npz")], load_config("wider.toml").network, clips, labels)
-
-
-def best_gain(scores: np.ndarray, labels) -> float:
-    """The gain of scores whose classes are least surprising, found in another way."""
-    def surprise(gain: float) -> float:
-        logits = torch.tensor(scores).double() * gain
-        return (logits.logsumexp(1) - logits.gather(1, labels[:, None])[:, 0]).mean().item()
-    return min((10 ** (k / 20 - 3) for k in range(61)), key=surprise)
 
 
 @pytest.mark.slow
@@ -213,26 +185,6 @@ def test_later_ticks_count_more_if_a_cell_remembers(here, power, cell, shares):
     wanted = sum(share * loss for share, loss in zip(shares, each, strict=True)) / sum(shares)
     found = run.loss(torch.zeros(2, 6, 3, 96, 128), torch.tensor([1, 0]))
     assert found.item() == pytest.approx(wanted.item(), rel=1e-4)
-
-
-def test_what_teachers_say_counts_by_its_share(here):
-    config = codes_of_clips(True)
-    recipe = config.clips.model_copy(update={
-        "tick_power": 1.0, "label_smoothing": 0.0, "distillation": 0.75, "temperature": 2.0})
-    logits = torch.tensor([[[2.0, 0], [1, 0]], [[0, 1.0], [4, 0]]])
-    taught = torch.tensor([[[0.5, 0.5], [0.9, 0.1]], [[0.2, 0.8], [1.0, 0.0]]])
-    run = clip_train.Run(config.model_copy(update={"clips": recipe}), here, lambda clips: taught)
-    run.encoder = lambda clips: logits
-    wanted = 0.0
-    for clip, label in enumerate((1, 0)):
-        for tick, share in enumerate((1 / 3, 2 / 3)):
-            said = logits[clip, tick]
-            soft = taught[clip, tick].sqrt() / taught[clip, tick].sqrt().sum()
-            apart = (soft * (soft.clamp_min(1e-9).log() - (said / 2).log_softmax(0))).sum()
-            hard = -said.log_softmax(0)[label]
-            wanted += share * (0.25 * hard + 0.75 * 4 * apart).item() / 2
-    found = run.loss(torch.zeros(2, 4, 3, 96, 128), torch.tensor([1, 0]))
-    assert found.item() == pytest.approx(wanted, rel=1e-4)
 
 
 @pytest.mark.parametrize("old, new, said", [
