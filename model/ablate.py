@@ -94,7 +94,7 @@ def brief(name: str, seed: int, record: dict) -> dict:
     validation = record["validation"]
     if isinstance(validation, dict):  # of boxes, of clips
         validation = validation.get("map50", validation.get("accuracy"))
-    config = parse_config(record["config"]).model_dump(mode="json", exclude_defaults=True)
+    config = parse_config(record["config"]).model_dump(mode="json")
     return {"variant": name, "seed": seed, "validation": float(validation),
             "seconds": record["seconds"], "torch": record["torch"], "curve": record["curve"],
             "config": config}

@@ -95,6 +95,8 @@ def test_kept_runs_count_and_are_not_repeated(tmp_path, monkeypatch):
     ablate.keep(other)
     assert {key: each["validation"] for key, each in ablate.finished(tmp_path / "no").items()} == {
         ("321", 1): 0.5, ("321", 2): 0.75}
+    for (name, seed), each in ablate.finished(tmp_path / "no").items():
+        assert parse_config(each["config"]) == ablate.VARIANTS[name](seed=seed)
     trained = []
     monkeypatch.setattr(ablate, "train_alone_or_together",
                         lambda config, place, **_: trained.append((place.name, config)))
