@@ -11,7 +11,7 @@ from statistics import mean, stdev
 from torch import nn
 
 from export.automaton import cells
-from export.config import Config, ConfigError, parse_config
+from export.config import Config, ConfigError
 from export.file import write_whole
 from model import clip_train, detect
 from model.network import Encoder, QuantWeight
@@ -73,20 +73,36 @@ def finished(folder: Path) -> dict[tuple[str, int], dict]:
     Raises
     ------
     ConfigError
-        If one of them is none.
+        If one of them is none, or of another recipe or network than its variant has now.
     """
     found = {}
     for path in [KEPT, *sorted(folder.glob("*/record.json"))]:
         name, _, seed = path.parent.name.rpartition("-seed")
         try:
             if path == KEPT:
-                found |= {(each["variant"], each["seed"]): each
-                          for each in json.loads(path.read_text())}
+                runs = json.loads(path.read_text())
             elif name in VARIANTS:
-                found[name, int(seed)] = brief(name, int(seed), json.loads(path.read_text()))
+                runs = [brief(name, int(seed), json.loads(path.read_text()))]
+            else:
+                continue
+            for each in runs:
+                name, seed = each["variant"], each["seed"]
+                if not agrees(each["config"], VARIANTS[name](seed=seed).model_dump(mode="json")):
+                    raise ValueError(f"{name}, seed {seed}, is of another recipe or network than "
+                                     f"it has now")
+                found[name, seed] = each
         except (OSError, ValueError, LookupError, TypeError) as error:
-            raise ConfigError(f"{path}: is no record of a training: {error}") from error
+            raise ConfigError(f"{path}: is no record of such a training: {error}") from error
     return found
+
+
+def agrees(then, now) -> bool:
+    """Whether all that a configuration said is so now; what it did not know may have come."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        return all(key in now and agrees(value, now[key]) for key, value in then.items())
+    if isinstance(then, list) and isinstance(now, list):
+        return len(then) == len(now) and all(map(agrees, then, now))
+    return then == now
 
 
 def brief(name: str, seed: int, record: dict) -> dict:
@@ -94,10 +110,9 @@ def brief(name: str, seed: int, record: dict) -> dict:
     validation = record["validation"]
     if isinstance(validation, dict):  # of boxes, of clips
         validation = validation.get("map50", validation.get("accuracy"))
-    config = parse_config(record["config"]).model_dump(mode="json")
     return {"variant": name, "seed": seed, "validation": float(validation),
             "seconds": record["seconds"], "torch": record["torch"], "curve": record["curve"],
-            "config": config}
+            "config": record["config"]}
 
 
 def keep(folder: Path):
