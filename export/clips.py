@@ -5,8 +5,18 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, model_validator
 
-from export.checked import ConfigError, Frozen, Rate, Share, Steps, check_phases, count
-from export.network import NetworkConfig
+from export.checked import ConfigError, Frozen, Rate, Share, Steps, check_phases, count, shown
+from export.network import PIXELS, NetworkConfig
+
+
+class TrunkConfig(Frozen):
+    """The end of a training, in which the first operations, the trunk, stay as they are."""
+
+    to: str  # the trunk's last operation; those behind it read no other one of the trunk
+    steps: count(2**31)  # batches, the last ones of all
+    clips: count(10**6)  # of which its codes are kept; of a folder, at most as many as it has
+    batch: count(4096) = 104
+    learning_rate: Rate = 0.0015  # peak
 
 
 class ClipsConfig(Frozen):
@@ -28,11 +38,34 @@ class ClipsConfig(Frozen):
     test: count(10**6) = 1300
     validate_every: count(2**31) = 500  # steps
     seed: Steps = 1
+    trunk: TrunkConfig | None = None
+
+    @property
+    def whole_steps(self) -> int:
+        """Those that train the whole network."""
+        return self.steps - (self.trunk.steps if self.trunk else 0)
 
     @model_validator(mode="after")
     def _phases_fit(self):
         check_phases(self, "float_steps", "code_steps", "weight_steps")
+        first = self.float_steps + self.code_steps + self.weight_steps
+        if self.whole_steps < first:
+            raise ValueError(f"trunk.steps must leave the {first} steps before all is rounded, "
+                             f"of {self.steps}, not be {self.trunk.steps}")
         return self
+
+
+def check_trunk(network: NetworkConfig, to: str):
+    """ConfigError unless `to` is a convolution, and what is behind reads nothing before it."""
+    conv = network.by_name.get(to)
+    if conv is None or conv.kind != "conv":
+        raise ConfigError(f"clips.trunk.to: must be a convolution of the network, not {shown(to)}")
+    names = [PIXELS, *network.by_name]
+    before = set(names[:names.index(to)])
+    for operation in network.operations[names.index(to):]:
+        if read := before & set(operation.reads):
+            raise ConfigError(f"clips.trunk.to: must be what alone is read behind it, not {to}: "
+                              f"{operation.name} reads {min(read)}")
 
 
 def check_clips(network: NetworkConfig, frames: int, where: str):

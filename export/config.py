@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from export.checked import ConfigError, DesignName, Frozen, Precision, count, parse, shown
-from export.clips import ClipsConfig, check_clips
+from export.clips import ClipsConfig, check_clips, check_trunk
 from export.codec import CodecConfig
 from export.detect import DetectConfig, cell_of
 from export.file import read_whole
@@ -203,6 +203,8 @@ class Config(Frozen):
             cell_of(self.network, len(self.detect.classes), "detect")
         if self.clips:
             check_clips(self.network, self.clips.frames, "clips")
+            if self.clips.trunk:
+                check_trunk(self.network, self.clips.trunk.to)
         return self
 
     @property

@@ -204,15 +204,20 @@ def _pixels(network: NetworkConfig) -> Shape:
                  width=network.width // fold)
 
 
-def walk(network: NetworkConfig, pixels, apply: Callable, *, keep: bool = True) -> dict:
-    """Results by name, `pixels` first: `apply(operation, inputs, skip, select)` for each.
+def walk(network: NetworkConfig, given, apply: Callable, *, keep: bool = True,
+         start: str = PIXELS, stop: str | None = None) -> dict:
+    """Results by name, what is `given` first: `apply(operation, inputs, skip, select)` for each.
 
     `inputs` are the results of the operations that it reads, in their order; `skip` and `select`
     are those of its gate, or None. Unless all are to be kept, a result goes with its last reader.
+    What is given are the pixels, or the result of the operation `start`, for those behind it; the
+    last one may be `stop`.
     """
-    found = {PIXELS: pixels}
+    found = {start: given}
+    names = [PIXELS, *network.by_name]
+    part = slice(names.index(start), names.index(stop) if stop else None)
     last = {name: each.name for each in network.operations for name in each.reads}
-    for operation in network.operations:
+    for operation in network.operations[part]:
         skip = select = None
         if operation.kind == "conv":
             skip, select = found.get(operation.skip), found.get(operation.select)

@@ -1,7 +1,8 @@
 """Trains a network that reads clips to classify them, stage by stage.
 
 At first the network has real numbers; then the codes of its convolutions are rounded, then their
-weights, at last all that is in its cells. The loss counts the scores at every tick, later ones
+weights, at last all that is in its cells. A recipe with a trunk then trains what is behind it, on
+codes that are kept (:mod:`model.clip_trunk`). The loss counts the scores at every tick, later ones
 more. Clips are drawn by :mod:`model.gestures`, each of them once, or come from the folder
 `HEXLANE_CLIPS`, see :mod:`model.clips`. Writes under `build/NAME/train/`, see :mod:`model.steps`.
 """
@@ -17,9 +18,10 @@ from torch import Tensor
 from export.checked import ConfigError
 from export.clips import ClipsConfig, clip_scores, remembers
 from export.config import Config
-from export.network import NetworkConfig
+from export.network import PIXELS, NetworkConfig
 from model import gestures
 from model.clip_baselines import told_apart
+from model.clip_trunk import AT_ONCE, PART, Kept, keep_codes
 from model.clips import load_clips
 from model.network import Encoder, calibrate
 from model.quant import Fused
@@ -29,7 +31,7 @@ from model.train import learning_rate, optimizers_of
 
 FIRST = 26  # clips for the statistics that training begins with
 QUICK, FINAL = 52, 260  # ... for those of each validation, of the last one
-AT_ONCE = 13
+ENDLESS = 2**31
 
 
 class Drawn:
@@ -50,8 +52,8 @@ class Drawn:
         self.seed = recipe.seed if split == "train" else 1  # all are measured on the same clips
 
     def __len__(self) -> int:
-        """How many of a split that is not trained on count."""
-        return getattr(self.recipe, self.split)
+        """How many of the split count."""
+        return getattr(self.recipe, self.split, self.limit or ENDLESS)
 
     def batch(self, step: int, count: int) -> tuple[Tensor, Tensor]:
         """Clips uint8 (count, frames, channels, h, w) and classes (count,), new ones each step."""
@@ -121,6 +123,7 @@ class Run(StepRun):
         self.encoder = Encoder(config.network)
         self.optimizers = optimizers_of(self.encoder.parameters(), self.recipe.weight_decay)
         self.remembers = remembers(config.network)
+        self.kept: Kept | None = None  # the trunk's codes, when it is not trained any more
 
     def begin_stage(self):
         """Rounds what this step rounds."""
@@ -134,9 +137,10 @@ class Run(StepRun):
         """The clips that statistics are made of at first."""
         return source.part(range(FIRST))[0]
 
-    def loss(self, clips: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, clips: Tensor, labels: Tensor, start: str = PIXELS) -> Tensor:
+        """Of clips, or of what the operation `start` gives of them."""
         with autocast():
-            logits = self.encoder(clips.to(reals()))  # which pixels are exact in
+            logits = self.encoder(clips.to(reals()), start)  # which pixels are exact in
         logits = logits.float()
         ticks = logits.shape[1]
         each = F.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(ticks),
@@ -150,18 +154,37 @@ class Run(StepRun):
         """One batch; what it is depends on seed and step only."""
         recipe = self.recipe
         self.begin_stage()
+        if self.step >= recipe.whole_steps:
+            return self._step_behind(source)
         clips, labels = source.batch(self.step, recipe.batch)
         if self.step == 0 and not self.began:
             calibrate(self.encoder, self.sample(source), AT_ONCE)
-        rate = recipe.learning_rate * learning_rate(self.step / recipe.steps, 1.0)
+        rate = learning_rate(self.step / recipe.whole_steps, recipe.learning_rate)
         self.encoder.train()
         return self.learn(self.loss(clips, labels), [rate] * len(self.optimizers))
+
+    def _step_behind(self, source: Drawn | Folder) -> float:
+        """One batch of what is behind the trunk, whose statistics are exact from now on."""
+        trunk, step = self.recipe.trunk, self.step - self.recipe.whole_steps
+        if self.kept is None:
+            if not step:
+                calibrate(self.encoder, source.part(range(FINAL))[0], AT_ONCE)
+                self.save()
+            self.kept = keep_codes(self.encoder, source, trunk, self.recipe.seed, self.folder)
+        codes, labels = self.kept.batch(step, trunk.batch)
+        rate = learning_rate(step / trunk.steps, trunk.learning_rate)
+        self.encoder.train()
+        return self.learn(self.loss(codes, labels, trunk.to), [rate] * len(self.optimizers))
 
     def exact(self, source: Drawn | Folder) -> Encoder:
         """The encoder as it is exported, with the exact statistics of some of these clips."""
         encoder = copy.deepcopy(self.encoder)
-        count = FINAL if self.step == self.recipe.steps else QUICK
-        calibrate(encoder, source.part(range(count))[0], AT_ONCE)
+        if self.kept:
+            codes = self.kept.part(range(min(PART, len(self.kept))))[0]
+            calibrate(encoder, codes, AT_ONCE, start=self.recipe.trunk.to)
+        else:
+            count = FINAL if self.step == self.recipe.steps else QUICK
+            calibrate(encoder, source.part(range(count))[0], AT_ONCE)
         return encoder
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from export.config import TrainConfig
-from export.network import NetworkConfig, Operation, walk
+from export.network import PIXELS, NetworkConfig, Operation, walk
 from model.cell import QuantCell
 from model.gates import Floor, gate, max_pool
 from model.parts import SPREAD, Coded, Head, MapHead, QuantConv, QuantVector, Select, fold
@@ -150,9 +150,12 @@ class Encoder(nn.Module):
         frames = fold(x.flatten(0, 1), self.network.fold)
         return frames.contiguous(memory_format=torch.channels_last).unflatten(0, x.shape[:2])
 
-    def forward(self, x: Tensor) -> Tensor:
-        results = walk(self.network, self.folded(x), self.apply_operation, keep=False)
-        return results[self.head.layer.name]
+    def forward(self, x: Tensor, start: str = PIXELS, stop: str | None = None) -> Tensor:
+        """Of the pixels, or of what the operation `start` gives: the result, or that of `stop`."""
+        given = self.folded(x) if start == PIXELS else x
+        results = walk(self.network, given, self.apply_operation, keep=False, start=start,
+                       stop=stop)
+        return results[stop or self.head.layer.name]
 
 
 def _selects(operation: Operation) -> bool:
@@ -161,9 +164,10 @@ def _selects(operation: Operation) -> bool:
 
 @torch.no_grad()
 def calibrate(encoder: Encoder, images: Tensor, batch: int = 250,
-              biases: dict[str, Tensor] | None = None):
+              biases: dict[str, Tensor] | None = None, start: str = PIXELS):
     """Replaces the running statistics by those of `images`, in exact float32, layer by layer.
 
+    In place of images may be what the operation `start` gives, for those behind it.
     Shifts stay, and what is learned does, unless the hardware's `biases` are given, which then do.
     Cells are run several times, as their sums depend on them. The statistics of training come from
     bf16 sums and a moving network; these are the ones that are exported. (Codes themselves are
@@ -193,7 +197,8 @@ def calibrate(encoder: Encoder, images: Tensor, batch: int = 250,
             out.append(codes if encoder.adds or _selects(operation) else codes.to(torch.bfloat16))
         return out
 
-    walk(encoder.network, list(encoder.folded(images).split(batch)), apply, keep=False)
+    given = encoder.folded(images) if start == PIXELS else images
+    walk(encoder.network, list(given.split(batch)), apply, keep=False, start=start)
 
 
 def _set_statistics(part: Shifted | Select, batches):

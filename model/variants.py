@@ -147,7 +147,7 @@ def real(steps: int = 5000, **recipe) -> Config:
     full = load_config(CONFIGS / "billnet.toml")
     values = {"tick_power": 2.0, "label_smoothing": 0.1, "validation": 1300, **recipe,
               "steps": steps, "validate_every": steps, "float_steps": steps, "code_steps": 0,
-              "weight_steps": 0}
+              "weight_steps": 0, "trunk": None}
     # A copy is not validated: a recipe must round in the end, for it is to be exported.
     return full.model_copy(update={"name": "ablation",
                                    "clips": full.clips.model_copy(update=values)})

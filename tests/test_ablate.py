@@ -56,6 +56,11 @@ def test_every_variant_is_in_a_table_and_takes_a_seed():
             assert recipe.validate_every >= recipe.steps
 
 
+def test_real_numbers_are_never_rounded():
+    recipe = ablate.VARIANTS["billnet-real"]().clips
+    assert recipe.float_steps == recipe.whole_steps == recipe.steps
+
+
 def finish(folder, name: str, seed: int, validation) -> None:
     """As a training of this variant ends."""
     place = folder / f"{name}-seed{seed}"

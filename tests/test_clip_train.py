@@ -21,6 +21,7 @@ from tests.killed import resumes
 
 torch = pytest.importorskip("torch")
 clip_train = pytest.importorskip("model.clip_train")
+clip_trunk = pytest.importorskip("model.clip_trunk")
 load_checkpoint = pytest.importorskip("model.convert").load_checkpoint
 
 DESIGN = """
@@ -51,6 +52,15 @@ batch = 16
 learning_rate = 0.02
 validation = 12
 validate_every = 20
+"""
+
+TRUNK = """
+[clips.trunk]
+to = "b"
+steps = 20
+clips = 200
+batch = 32
+learning_rate = 0.01
 """
 
 
@@ -125,8 +135,10 @@ def test_from_a_folder_to_an_artifact_by_commands(here):
 
 
 @pytest.mark.slow
-def test_a_killed_run_resumes_where_it_was(here, monkeypatch):
-    resumes(clip_train, load_config("mine.toml"), here, 30, monkeypatch)
+@pytest.mark.parametrize("at, more", [(30, ""), (52, TRUNK)])
+def test_a_killed_run_resumes_where_it_was(here, monkeypatch, at, more):
+    Path("mine.toml").write_text(DESIGN + more)
+    resumes(clip_train, load_config("mine.toml"), here, at, monkeypatch)
 
 
 def test_each_stage_rounds_more(here):
@@ -140,6 +152,61 @@ def test_each_stage_rounds_more(here):
     no, yes = False, True
     assert seen == [(no, no, no, no)] * 2 + [(yes, no, no, no)] * 2 + [(yes, yes, no, no)] * 2 + [
         (yes, yes, yes, yes)] * 2
+
+
+@pytest.mark.slow
+def test_what_is_behind_a_trunk_learns_from_its_codes(here, monkeypatch):
+    Path("mine.toml").write_text(DESIGN + TRUNK)
+    design = load_config("mine.toml")
+    made = clip_train.Run(design, here / "run")
+    (here / "run").mkdir()
+    source = clip_train.source_of(design.network, design.clips, "train")
+    monkeypatch.setattr("model.clip_trunk.PART", 50)
+    states, rates = [], []
+    for _ in range(60):
+        if made.step in (39, 40, 41):
+            states.append({name: each.clone() for name, each in made.encoder.state_dict().items()})
+        made.train_step(source)
+        rates.append(made.optimizers[0].param_groups[0]["lr"])
+    states.append(made.encoder.state_dict())
+    # Before, all is learned; then only what is behind `b`, and there everything is.
+    moved = [{name.split(".")[1] for name in old
+              if name.endswith(("weight", "beta")) and not torch.equal(old[name], new[name])}
+             for old, new in ((states[0], states[1]), (states[2], states[3]))]
+    assert moved == [set(made.encoder.parts), {"x", "cell", "classifier"}]
+    assert max(rates[:40]) == rates[4] == 0.02 and rates[39] < 0.0001
+    assert max(rates[40:]) == rates[42] == 0.01 and rates[59] < 0.0001
+    # All training clips, a tenth less, in the order of their numbers; files of 50.
+    clips, labels = source.part(range(200))
+    kept = made.kept
+    assert len(kept) == len(clips) == 108 and kept.labels.tolist() == labels.tolist()
+    assert len(list((here / "run").glob("*-*.pt"))) == 3
+    encoder = made.encoder.eval().requires_grad_(False)
+    codes = encoder(clips.float(), stop="b")
+    np.testing.assert_array_equal(kept.part(range(108))[0], codes)
+    np.testing.assert_array_equal(encoder(codes, start="b"), encoder(clips.float()))
+    # The trunk's statistics are those of the clips, as they are of what is exported.
+    exact = made.exact(source)
+    assert torch.equal(exact.parts["a"].mean, encoder.parts["a"].mean)
+    clip_train.calibrate(encoder, clips, 13)
+    for name in encoder.parts:
+        if hasattr(encoder.parts[name], "mean"):
+            np.testing.assert_allclose(exact.parts[name].mean, encoder.parts[name].mean, 1e-4, 1e-4)
+    # Batches: each clip once before any comes again.
+    drawn = torch.cat([kept.batch(step, 36)[1] for step in range(3)])
+    assert sorted(drawn.tolist()) == sorted(labels.tolist())
+    # The files are read again, not computed.
+    monkeypatch.setattr(source, "part", None)
+    again = clip_trunk.keep_codes(made.encoder, source, design.clips.trunk, 1, here / "run")
+    assert torch.equal(again.packs, kept.packs)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3])
+def test_kept_codes_are_as_they_were(bits):
+    codes = torch.randint(0, 2**bits, (5, 2, 4, 3, 2), dtype=torch.uint8)
+    packs = clip_trunk.packed(codes, bits)
+    assert packs.shape == (5, 6 * bits)
+    assert torch.equal(clip_trunk.unpacked(packs, bits, codes.shape[1:]), codes)
 
 
 def test_drawn_clips_are_new_each_step_and_get_difficult(monkeypatch):
@@ -179,7 +246,7 @@ def test_later_ticks_count_more_if_a_cell_remembers(here, power, cell, shares):
     recipe = config.clips.model_copy(update={"tick_power": power, "label_smoothing": 0.0})
     run = clip_train.Run(config.model_copy(update={"clips": recipe}), here)
     logits = torch.tensor([[[2.0, 0], [1, 0], [0, 3]], [[0, 1.0], [4, 0], [0, 0]]])
-    run.encoder = lambda clips: logits
+    run.encoder = lambda clips, start: logits
     right = torch.stack([logits[0, :, 1], logits[1, :, 0]])
     each = (logits.logsumexp(2) - right).mean(0)
     wanted = sum(share * loss for share, loss in zip(shares, each, strict=True)) / sum(shares)
@@ -195,7 +262,14 @@ def test_later_ticks_count_more_if_a_cell_remembers(here, power, cell, shares):
     ("fold = 2\n", "fold = 2\noperations = []\n", "layers is short for operations"),
     ("frames = 6", "difficulty = 1.5", "clips.difficulty: must be less than or equal to 1"),
     ('code_bits = 1},\n    {name = "b"', 'code_bits = 1, every = 2},\n    {name = "b"', None),
-    ("frames = 6", "frames = 1", None)])
+    ("frames = 6", "frames = 1", None),
+    ("validate_every = 20\n", "validate_every = 20\n" + TRUNK, None),
+    ("validate_every = 20\n", "validate_every = 20\n" + TRUNK.replace("20", "33"), "clips: "
+     "trunk.steps must leave the 28 steps before all is rounded, of 60, not be 33"),
+    ("validate_every = 20\n", "validate_every = 20\n" + TRUNK.replace('"b"', '"x"'),
+     "clips.trunk.to: must be a convolution of the network, not 'x'"),
+    ("validate_every = 20\n", "validate_every = 20\n" + TRUNK.replace('"b"', '"a"'), None),
+    ("frames = 3, pool = true", 'frames = 3, skip = "a", gate = "or"', None)])
 def test_recipes_that_do_not_fit_are_refused(here, old, new, said):
     assert DESIGN.count(old) == 1
     Path("mine.toml").write_text(DESIGN.replace(old, new))
@@ -205,6 +279,17 @@ def test_recipes_that_do_not_fit_are_refused(here, old, new, said):
     with pytest.raises(ConfigError) as caught:
         load_config("mine.toml")
     assert said in str(caught.value)
+
+
+def test_what_is_behind_a_trunk_reads_its_last_codes_alone(here):
+    text = DESIGN.replace("frames = 3, pool = true", 'frames = 3, skip = "a", gate = "or"') + TRUNK
+    Path("mine.toml").write_text(text)
+    load_config("mine.toml")
+    more = '{name = "c", channels = 12, weight_bits = 2, code_bits = 1, skip = "a", gate = "or"},\n'
+    Path("mine.toml").write_text(text.replace('    {name = "x"', f'    {more}    {{name = "x"'))
+    with pytest.raises(ConfigError, match="must be what alone is read behind it, not b: "
+                                          "c reads a"):
+        load_config("mine.toml")
 
 
 def test_a_clip_must_give_a_class(here):
