@@ -167,9 +167,7 @@ class Run(StepRun):
         """One batch of what is behind the trunk, whose statistics are exact from now on."""
         trunk, step = self.recipe.trunk, self.step - self.recipe.whole_steps
         if self.kept is None:
-            if not step:
-                calibrate(self.encoder, source.part(range(FINAL))[0], AT_ONCE)
-                self.save()
+            calibrate(self.encoder, source.part(range(FINAL))[0], AT_ONCE, stop=trunk.to)
             self.kept = keep_codes(self.encoder, source, trunk, self.recipe.seed, self.folder)
         codes, labels = self.kept.batch(step, trunk.batch)
         rate = learning_rate(step / trunk.steps, trunk.learning_rate)

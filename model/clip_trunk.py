@@ -4,9 +4,11 @@ What is behind the trunk is small, so it learns from them in a fraction of the t
 """
 
 import hashlib
+import math
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from export.clips import TrunkConfig
@@ -20,15 +22,16 @@ PLACES = torch.arange(8, dtype=torch.uint8)  # of a byte's bits
 
 
 def packed(codes: Tensor, bits: int) -> Tensor:
-    """Codes uint8 (n, ...) in bytes (n, *); how many of each must be a multiple of 8."""
+    """Codes uint8 (n, ...) in bytes (n, *), their lowest bits first."""
     planes = torch.stack([codes.flatten(1) >> k & 1 for k in range(bits)], 1)
+    planes = F.pad(planes, (0, -planes.shape[2] % 8))
     return (planes.unflatten(2, (-1, 8)) << PLACES).sum(3, dtype=torch.uint8).flatten(1)
 
 
 def unpacked(packs: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
     """What :func:`packed` had, of that shape without n."""
-    planes = (packs[..., None] >> PLACES & 1).view(len(packs), bits, *shape)
-    return sum(planes[:, k] << k for k in range(bits))
+    planes = (packs[..., None] >> PLACES & 1).view(len(packs), bits, -1)[..., :math.prod(shape)]
+    return sum(planes[:, k] << k for k in range(bits)).unflatten(1, shape)
 
 
 class Kept:

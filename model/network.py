@@ -164,10 +164,12 @@ def _selects(operation: Operation) -> bool:
 
 @torch.no_grad()
 def calibrate(encoder: Encoder, images: Tensor, batch: int = 250,
-              biases: dict[str, Tensor] | None = None, start: str = PIXELS):
+              biases: dict[str, Tensor] | None = None, start: str = PIXELS,
+              stop: str | None = None):
     """Replaces the running statistics by those of `images`, in exact float32, layer by layer.
 
-    In place of images may be what the operation `start` gives, for those behind it.
+    In place of images may be what the operation `start` gives, for those behind it; `stop` may be
+    the last one.
     Shifts stay, and what is learned does, unless the hardware's `biases` are given, which then do.
     Cells are run several times, as their sums depend on them. The statistics of training come from
     bf16 sums and a moving network; these are the ones that are exported. (Codes themselves are
@@ -198,7 +200,8 @@ def calibrate(encoder: Encoder, images: Tensor, batch: int = 250,
         return out
 
     given = encoder.folded(images) if start == PIXELS else images
-    walk(encoder.network, list(given.split(batch)), apply, keep=False, start=start)
+    walk(encoder.network, list(given.split(batch)), apply, keep=False, start=start,
+         stop=stop)
 
 
 def _set_statistics(part: Shifted | Select, batches):

@@ -202,10 +202,11 @@ def test_what_is_behind_a_trunk_learns_from_its_codes(here, monkeypatch):
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3])
-def test_kept_codes_are_as_they_were(bits):
-    codes = torch.randint(0, 2**bits, (5, 2, 4, 3, 2), dtype=torch.uint8)
+@pytest.mark.parametrize("ticks, size", [(1, 2), (3, 6), (8, 15)])
+def test_kept_codes_are_as_they_were(bits, ticks, size):
+    codes = torch.randint(0, 2**bits, (5, ticks, 1, 3, 5), dtype=torch.uint8)
     packs = clip_trunk.packed(codes, bits)
-    assert packs.shape == (5, 6 * bits)
+    assert packs.shape == (5, size * bits)
     assert torch.equal(clip_trunk.unpacked(packs, bits, codes.shape[1:]), codes)
 
 
