@@ -14,7 +14,7 @@ from torch import Tensor
 from export.clips import TrunkConfig
 from model.convert import load_state
 from model.network import Encoder
-from model.train import atomic_save
+from model.train import atomic_save, resuming
 
 PART = 1300  # clips in a file
 AT_ONCE = 13
@@ -66,12 +66,13 @@ def keep_codes(encoder: Encoder, source, trunk: TrunkConfig, seed: int, folder: 
     network = encoder.network
     operation, name = network.by_name[trunk.to], trunk_digest(encoder, trunk.to)
     encoder.eval()
-    states, shape = [], None
+    packs, classes = [], []
     for first in range(0, clips := min(trunk.clips, len(source)), PART):
-        path = folder / f"{name}-{first}.pt"
+        end = min(first + PART, clips)
+        path = folder / f"{name}-{first}-{end}.pt"
         if not path.exists():
             codes, labels = [], []
-            for number in range(first, end := min(first + PART, clips), AT_ONCE):
+            for number in range(first, end, AT_ONCE):
                 x, y = source.part(range(number, min(number + AT_ONCE, end)))
                 codes.append(encoder(x.float(), stop=trunk.to).to(torch.uint8))
                 labels.append(y)
@@ -79,11 +80,12 @@ def keep_codes(encoder: Encoder, source, trunk: TrunkConfig, seed: int, folder: 
             folder.mkdir(exist_ok=True)
             atomic_save({"codes": packed(codes, operation.code_bits), "labels": torch.cat(labels),
                          "shape": list(codes.shape[1:])}, path)
-        states.append(load_state(path))
-        shape = tuple(states[-1]["shape"])
-    return Kept(torch.cat([each["codes"] for each in states])[:clips],
-                torch.cat([each["labels"] for each in states])[:clips], operation.code_bits, shape,
-                seed)
+        state = load_state(path)
+        with resuming(path):
+            packs.append(state["codes"])
+            classes.append(state["labels"])
+            shape = tuple(state["shape"])
+    return Kept(torch.cat(packs), torch.cat(classes), operation.code_bits, shape, seed)
 
 
 def trunk_digest(encoder: Encoder, to: str) -> str:

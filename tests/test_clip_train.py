@@ -196,9 +196,15 @@ def test_what_is_behind_a_trunk_learns_from_its_codes(here, monkeypatch):
     drawn = torch.cat([kept.batch(step, 36)[1] for step in range(3)])
     assert sorted(drawn.tolist()) == sorted(labels.tolist())
     # The files are read again, not computed.
-    monkeypatch.setattr(source, "part", None)
-    again = clip_trunk.keep_codes(made.encoder, source, design.clips.trunk, 1, here / "run")
+    trunk = design.clips.trunk
+    with monkeypatch.context() as patch:
+        patch.setattr(source, "part", None)
+        again = clip_trunk.keep_codes(made.encoder, source, trunk, 1, here / "run")
     assert torch.equal(again.packs, kept.packs)
+    for count in 30, 60:  # a file of fewer clips is none of more
+        fewer = trunk.model_copy(update={"clips": count})
+        found = clip_trunk.keep_codes(made.encoder, source, fewer, 1, here / "other")
+        assert torch.equal(found.packs, kept.packs[:count])
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3])
@@ -269,8 +275,7 @@ def test_later_ticks_count_more_if_a_cell_remembers(here, power, cell, shares):
      "trunk.steps must leave the 28 steps before all is rounded, of 60, not be 33"),
     ("validate_every = 20\n", "validate_every = 20\n" + TRUNK.replace('"b"', '"x"'),
      "clips.trunk.to: must be a convolution of the network, not 'x'"),
-    ("validate_every = 20\n", "validate_every = 20\n" + TRUNK.replace('"b"', '"a"'), None),
-    ("frames = 3, pool = true", 'frames = 3, skip = "a", gate = "or"', None)])
+    ("validate_every = 20\n", "validate_every = 20\n" + TRUNK.replace('"b"', '"a"'), None)])
 def test_recipes_that_do_not_fit_are_refused(here, old, new, said):
     assert DESIGN.count(old) == 1
     Path("mine.toml").write_text(DESIGN.replace(old, new))
