@@ -210,11 +210,9 @@ def walk(network: NetworkConfig, given, apply: Callable, *, keep: bool = True,
 
     `inputs` are the results of the operations that it reads, in their order; `skip` and `select`
     are those of its gate, or None. Unless all are to be kept, a result goes with its last reader.
-    What is given are the pixels, or the result of the operation `start`, for those behind it; the
-    last one may be `stop`.
+    Given are the pixels, or what the operation `start` gives those behind it; `stop` is the last.
     """
-    found = {start: given}
-    names = [PIXELS, *network.by_name]
+    found, names = {start: given}, [PIXELS, *network.by_name]
     part = slice(names.index(start), names.index(stop) if stop else None)
     last = {name: each.name for each in network.operations for name in each.reads}
     for operation in network.operations[part]:
